@@ -1,0 +1,2 @@
+//! The `reel` binary.
+fn main() {}
