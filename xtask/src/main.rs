@@ -1,2 +1,61 @@
-//! Repository chores.
-fn main() {}
+//! Repository chores in Rust, so that a newcomer needs no second language: `cargo xtask --help`.
+
+mod run;
+mod setup;
+mod suites;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of the Reel repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Installs the Debian packages that the tests drive (players, file system tools).
+    Setup {
+        /// Say what is missing without installing it; fails if something is.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Set-up, tidy rules, format, lints, docs, then every test.
+    Test {
+        /// Only the checks and the tests that start no process and need no root.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The checks that run no code: tidy rules, format, lints, docs, and cargo-deny where it is installed.
+    Ci,
+    /// The repository's own rules: imports between crates, module docs, file sizes, words that do not belong.
+    Tidy,
+    /// The fault tests at full counts: kill -9, power loss, idle connections. Prints its seed.
+    Torture {
+        /// Repeats the run of this seed.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Rounds of each fault; default: 50 kills, 20 power cuts on each file system.
+        #[arg(long)]
+        rounds: Option<u32>,
+        /// Only the tests whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    std::env::set_current_dir(run::workspace_root())?;
+    match arguments.chore {
+        Chore::Setup { check: true } => setup::check(),
+        Chore::Setup { check: false } => setup::install(),
+        Chore::Test { quick } => suites::test(quick),
+        Chore::Ci => suites::checks(),
+        Chore::Tidy => tidy::check(std::path::Path::new(".")),
+        Chore::Torture { seed, rounds, only } => suites::torture(seed, rounds, only.as_deref()),
+    }
+}

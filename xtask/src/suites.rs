@@ -1,0 +1,68 @@
+//! The checks and the test suites, in the order in which they find a fault soonest.
+
+use std::{path::Path, time::SystemTime};
+
+use anyhow::Result;
+
+use crate::{
+    run::{self, cargo, step},
+    setup, tidy,
+};
+
+/// Everything that reads code and runs none of it.
+pub(crate) fn checks() -> Result<()> {
+    tidy::check(Path::new("."))?;
+    step("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+    step(
+        "lints",
+        &mut cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+    )?;
+    step(
+        "docs",
+        cargo(&["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    if run::succeeds("cargo", &["deny", "--version"]) {
+        step("dependencies", &mut cargo(&["deny", "check", "bans", "licenses", "sources"]))?;
+    } else {
+        println!(
+            "== dependencies: skipped, cargo-deny is not installed (cargo install cargo-deny)"
+        );
+    }
+    Ok(())
+}
+
+/// `cargo xtask test`: what a contributor runs before a commit, and what CI runs.
+pub(crate) fn test(quick: bool) -> Result<()> {
+    if quick {
+        checks()?;
+        return step("tests", &mut cargo(&["test", "--workspace", "--lib", "--locked"]));
+    }
+    setup::install()?;
+    checks()?;
+    // The binary first: the end-to-end tests start it as a user would.
+    step("build", &mut cargo(&["build", "--workspace", "--locked"]))?;
+    step("tests", &mut cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]))
+}
+
+/// `cargo xtask torture`: the same fault tests as CI's, at full counts and on the release build.
+pub(crate) fn torture(seed: Option<u64>, rounds: Option<u32>, only: Option<&str>) -> Result<()> {
+    setup::install()?;
+    let seed = seed.unwrap_or_else(seed_of_now);
+    println!("== torture: seed {seed} (repeat with: cargo xtask torture --seed {seed})");
+    step("build", &mut cargo(&["build", "--release", "--locked", "--package", "reel"]))?;
+    let mut command = cargo(&["test", "--release", "--locked", "--package", "reel-tests"]);
+    command.args(["--test", "torture", "--", "--nocapture", "--test-threads=1"]);
+    if let Some(name) = only {
+        command.arg(name);
+    }
+    command.env("REEL_TORTURE_SEED", seed.to_string());
+    command.env("REEL_TORTURE_KILLS", rounds.unwrap_or(50).to_string());
+    command.env("REEL_TORTURE_POWER_CUTS", rounds.unwrap_or(20).to_string());
+    command.env("REEL_TORTURE_IDLE", "10000");
+    step("torture", &mut command)
+}
+
+fn seed_of_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
