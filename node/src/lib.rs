@@ -1,1 +1,6 @@
-//! Reel node.
+//! What every Reel server shares: data threads and rings, listeners, the control thread,
+//! configuration, logs, metrics, admin HTTP, drain.
+
+pub mod access;
+pub mod config;
+pub mod metrics;
