@@ -1,1 +1,10 @@
-//! Reel engine.
+//! The storage engine: the node that holds files on plain disks, takes uploads of them and serves byte ranges.
+//!
+//! Two halves meet in `store::Stores`: the store side decides where a file lies, when it is durable and what its row
+//! says; the serving side speaks the binary protocol and the media HTTP on the data threads and caches what it reads.
+
+// --- the serving side
+mod admission;
+mod cache;
+mod peers;
+mod residency;
