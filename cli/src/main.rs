@@ -1,2 +1,52 @@
-//! The `reel` binary.
-fn main() {}
+//! The `reel` binary: every role of the store, and the client's commands.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod commands;
+mod exit;
+
+use exit::Usage;
+
+/// A media store on plain disks.
+#[derive(Debug, Parser)]
+#[command(name = "reel", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Client(commands::ClientCommand),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { exit::USAGE } else { exit::DONE };
+            // Nothing is left to do when not even the help can be printed.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let done = match cli.command {
+        Command::Client(command) => {
+            // A pipe whose reader has gone ends `reel ls | head` quietly, as it ends every other
+            // tool. Not so the roles: sendfile and splice to a gone peer would raise it too.
+            exit::default_sigpipe();
+            commands::run(command)
+        }
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("reel: {error:#}");
+            let usage = error.downcast_ref::<Usage>().is_some();
+            ExitCode::from(if usage { exit::USAGE } else { exit::FAILED })
+        }
+    }
+}
