@@ -1,0 +1,207 @@
+//! Flags and operands of the client commands. Values are checked here as far as they can be without a server, so
+//! that a wrong one is wrong usage (exit code 2) and never reaches the wire.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use clap_complete::Shell;
+
+/// Where to ask: every command that talks to a store has these.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Trackers {
+    /// Trackers, tried in this order.
+    #[arg(
+        long = "tracker",
+        env = "REEL_TRACKERS",
+        value_name = "HOST:PORT,…",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:21000"
+    )]
+    pub(crate) trackers: Vec<String>,
+}
+
+/// Whose files: a request sees only the files of its app and user.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Owner {
+    /// Application that the files belong to.
+    #[arg(long, default_value = "tnvideo")]
+    pub(crate) app: String,
+    /// User that the files belong to.
+    #[arg(long, default_value = "tnv001")]
+    pub(crate) user: String,
+}
+
+/// `reel put`.
+#[derive(Debug, Args)]
+pub(crate) struct Put {
+    /// Files to upload; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// File id to store under, instead of a new one. Only with a single file.
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// Name to store with the file, instead of its own. Only with a single file.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Content type, instead of the one of the name's extension.
+    #[arg(long = "type", value_name = "TYPE/SUBTYPE")]
+    pub(crate) content_type: Option<String>,
+    #[command(flatten)]
+    pub(crate) owner: Owner,
+    #[command(flatten)]
+    pub(crate) trackers: Trackers,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `reel get`.
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// File id.
+    pub(crate) id: String,
+    /// Where to write; `-` is standard output. Default: the file id, in this folder.
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// First byte to download.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub(crate) offset: u64,
+    /// Bytes to download. Default: to the end.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) size: Option<u64>,
+    #[command(flatten)]
+    pub(crate) owner: Owner,
+    #[command(flatten)]
+    pub(crate) trackers: Trackers,
+    /// Say what was done as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `reel stat`.
+#[derive(Debug, Args)]
+pub(crate) struct Stat {
+    /// File id.
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) owner: Owner,
+    #[command(flatten)]
+    pub(crate) trackers: Trackers,
+    /// One JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which files `reel ls` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shown {
+    /// Files that can be read.
+    Normal,
+    /// Deleted files that are not purged yet.
+    Deleted,
+    /// Both.
+    All,
+}
+
+/// `reel ls`.
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// Which files.
+    #[arg(long, value_enum, default_value_t = Shown::Normal)]
+    pub(crate) status: Shown,
+    #[command(flatten)]
+    pub(crate) owner: Owner,
+    #[command(flatten)]
+    pub(crate) trackers: Trackers,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `reel rm`, `reel restore`: some files of one user.
+#[derive(Debug, Args)]
+pub(crate) struct Stored {
+    /// File ids.
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) owner: Owner,
+    #[command(flatten)]
+    pub(crate) trackers: Trackers,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `reel rm`.
+pub(crate) type Rm = Stored;
+
+/// `reel purge`.
+#[derive(Debug, Args)]
+pub(crate) struct Purge {
+    /// File ids; they must be deleted already.
+    #[arg(value_name = "ID", required_unless_present = "all_deleted")]
+    pub(crate) ids: Vec<String>,
+    /// Purge every deleted file of the user.
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) all_deleted: bool,
+    #[command(flatten)]
+    pub(crate) owner: Owner,
+    #[command(flatten)]
+    pub(crate) trackers: Trackers,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `reel groups`.
+#[derive(Debug, Args)]
+pub(crate) struct Groups {
+    #[command(flatten)]
+    pub(crate) trackers: Trackers,
+    /// One JSON object a group, one a line.
+    #[arg(long, conflicts_with = "plain")]
+    pub(crate) json: bool,
+    /// The tracker's GROUPS text as it came.
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+/// Which store `reel verify` and `reel rebuild-index` work on.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DiskStore {
+    /// Data folder of `reel up`.
+    #[arg(long, value_name = "DIR", default_value = "reel-data", conflicts_with = "config")]
+    pub(crate) data: PathBuf,
+    /// Configuration of a storage node, instead of a data folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// `reel verify`.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) store: DiskStore,
+    /// One JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `reel rebuild-index`.
+#[derive(Debug, Args)]
+pub(crate) struct RebuildIndex {
+    #[command(flatten)]
+    pub(crate) store: DiskStore,
+    /// One JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `reel completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// Shell to print the script for.
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
