@@ -3,4 +3,6 @@
 
 pub mod access;
 pub mod config;
+pub mod log;
 pub mod metrics;
+pub mod notify;
