@@ -2,6 +2,7 @@
 //! configuration, logs, metrics, admin HTTP, drain.
 
 pub mod access;
+pub mod admin;
 pub mod config;
 pub mod log;
 pub mod metrics;
