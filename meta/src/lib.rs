@@ -1,1 +1,39 @@
-//! Reel meta.
+//! Metadata of the store: one trait for each database (tracker, ids, storage), and the stores that
+//! keep them, so that a role never knows which database it talks to.
+//!
+//! [`sqlite`] is the embedded store of one machine. The store for clusters (MySQL, MariaDB) takes
+//! the module `mysql` beside it and passes the same [`contract`]; the tables and columns are the
+//! same ones, because a deployed database is taken over as it is.
+//!
+//! Invariant: this crate starts no thread and owns no runtime. The futures of the SQLite store are
+//! ready at their first poll ([`sqlite::inline`]); whoever owns the thread drives them.
+//! Invariant: text never becomes SQL. Every statement is a constant of this crate, every value is
+//! bound.
+//! Invariant: what a method acknowledges is on disk, unless its error says the outcome is unknown.
+
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+mod error;
+mod row;
+pub mod sqlite;
+mod store;
+mod text;
+
+pub use error::{Cause, MetaError};
+pub use row::{
+    Change, DeletedCursor, FileRow, FileStatus, InsertOutcome, NewFile, Page, Removal, RowRef,
+    ScanCursor, Sequence, StatusChange, StatusFilter, TableCount,
+};
+pub use store::{FileStore, GroupStore, SequenceStore};
+pub use text::{
+    APP_BYTES_MAX, CONTENT_TYPE_BYTES_MAX, FILE_BYTES_MAX, GROUP_BYTES_MAX, KEY_BYTES_MAX,
+    NAME_BYTES_MAX, PATH_BYTES_MAX, TextError, TextFault, TextField, USER_BYTES_MAX,
+    USER_CHARS_MAX,
+};
+
+/// One past the largest path id: a sequence that reaches it is exhausted.
+pub const PATH_ID_END: u64 = 512 * 512 * 512 * 512;
+
+/// Most rows that one page of [`FileStore::list`], [`FileStore::scan`] or
+/// [`FileStore::deleted_before`] holds; a larger limit is brought down to it.
+pub const PAGE_ROWS_MAX: usize = 1000;

@@ -1,0 +1,1 @@
+//! The suite that any metadata store must pass, whatever database is behind it.

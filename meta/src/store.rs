@@ -1,0 +1,167 @@
+//! The three traits, one for each database, that a store of metadata implements.
+//!
+//! Methods take `&mut self`: a store is one connection with one owner. Futures are not `Send` on
+//! purpose: a store stays on the thread that drives it. Dropping a future before it is ready leaves
+//! the outcome of its write unknown, exactly as a failed COMMIT does.
+#![allow(async_fn_in_trait)]
+
+use std::ops::Range;
+
+use crate::error::MetaError;
+use crate::row::{
+    Change, DeletedCursor, FileRow, InsertOutcome, NewFile, Page, Removal, ScanCursor, Sequence,
+    StatusChange, StatusFilter, TableCount,
+};
+
+/// The tracker's database: legal groups, and which group serves a user.
+pub trait GroupStore {
+    /// The legal group names, in byte order.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn groups(&mut self) -> Result<Vec<String>, MetaError>;
+
+    /// Makes a group legal. `false` if it already was. Durable on return.
+    ///
+    /// # Errors
+    /// A name outside of its limits; the database's.
+    async fn add_group(&mut self, group: &str) -> Result<bool, MetaError>;
+
+    /// The group of a user, if one is recorded.
+    ///
+    /// # Errors
+    /// Texts outside of their limits; the database's.
+    async fn route(&mut self, app: &str, user: &str) -> Result<Option<String>, MetaError>;
+
+    /// Records `group` for the user unless one is recorded, and gives the group whose row stands:
+    /// under any race all callers get the same one. Durable on return.
+    ///
+    /// # Errors
+    /// Texts outside of their limits, an unknown group (only if no row stands); the database's.
+    async fn route_or_insert(
+        &mut self,
+        app: &str,
+        user: &str,
+        group: &str,
+    ) -> Result<String, MetaError>;
+}
+
+/// The ID node's database: sequences that never give a number twice.
+pub trait SequenceStore {
+    /// Takes the next ids of `key`: `count` of them (at least one), fewer where the sequence ends.
+    /// The block starts at the sequence's value or at `at_least`, whichever is higher, and is
+    /// durable before this returns. A key that does not exist starts at 0.
+    ///
+    /// After an error with an unknown outcome the block may be lost: ids are thrown away, never
+    /// given twice.
+    ///
+    /// # Errors
+    /// [`MetaError::Exhausted`] at 512^4; a count of zero; a key outside of its limits; the
+    /// database's.
+    async fn take(&mut self, key: &str, count: u64, at_least: u64)
+    -> Result<Range<u64>, MetaError>;
+
+    /// The start of the next block of `key`; none if nothing was taken yet.
+    ///
+    /// # Errors
+    /// A key outside of its limits; the database's.
+    async fn peek(&mut self, key: &str) -> Result<Option<u64>, MetaError>;
+
+    /// All sequences in byte order of their keys.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn sequences(&mut self) -> Result<Vec<Sequence>, MetaError>;
+}
+
+/// The storage database: one row for each file.
+///
+/// Ids are compared by bytes: `aB` is not `Ab`, `abc` is not `abc `.
+/// Every method that takes several rows does them in one transaction, durable on return, and answers
+/// for each row at the same index. An error answers for all: nothing was changed, or, if it says so,
+/// the outcome of all is unknown.
+pub trait FileStore {
+    /// Inserts rows. The insert decides who is first, never a look before it.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn insert(&mut self, rows: &[NewFile]) -> Result<Vec<InsertOutcome>, MetaError>;
+
+    /// The row of a file id, whoever owns it: in one table, or in all three. Where several tables
+    /// hold it the older row (then the lower path) is given, whatever its state, so that an answer
+    /// never changes because somebody else uploads the same id.
+    ///
+    /// # Errors
+    /// A file id outside of its limits; the database's.
+    async fn get(&mut self, table: Option<u8>, file: &str) -> Result<Option<FileRow>, MetaError>;
+
+    /// The row of a file id that belongs to this app and user.
+    ///
+    /// # Errors
+    /// Texts outside of their limits; the database's.
+    async fn get_owned(
+        &mut self,
+        app: &str,
+        user: &str,
+        file: &str,
+    ) -> Result<Option<FileRow>, MetaError>;
+
+    /// Sets states.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn set_status(&mut self, changes: &[StatusChange]) -> Result<Vec<Change>, MetaError>;
+
+    /// Removes rows for good.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn remove(&mut self, removals: &[Removal]) -> Result<Vec<Change>, MetaError>;
+
+    /// A user's files in byte order of their ids, those after `after` (exclusive), at most `limit`
+    /// and at most [`PAGE_ROWS_MAX`](crate::PAGE_ROWS_MAX).
+    ///
+    /// # Errors
+    /// Texts outside of their limits; the database's.
+    async fn list(
+        &mut self,
+        app: &str,
+        user: &str,
+        filter: StatusFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, MetaError>;
+
+    /// Deleted files whose deletion time is before `time` (seconds since 1970), the oldest first,
+    /// those after `after`. A row without a deletion time never comes: how long it has been deleted
+    /// is not known.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn deleted_before(
+        &mut self,
+        time: u64,
+        after: Option<&DeletedCursor>,
+        limit: usize,
+    ) -> Result<Page, MetaError>;
+
+    /// Every row, by table and file id, those after `after`. Rows that come and go meanwhile may or
+    /// may not be seen; all others are, once.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn scan(&mut self, after: Option<&ScanCursor>, limit: usize) -> Result<Page, MetaError>;
+
+    /// Writes rows as they are, over what is there: for an index made again from the disks. The
+    /// table is that of the row's user, whatever `table` says.
+    ///
+    /// # Errors
+    /// A text outside of its limits (nothing was written then); the database's.
+    async fn upsert(&mut self, rows: &[FileRow]) -> Result<(), MetaError>;
+
+    /// Rows of each table. Reads whole indexes: for an operator, not for a request.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn count(&mut self) -> Result<[TableCount; 3], MetaError>;
+}

@@ -1,0 +1,123 @@
+//! Limits of the texts that reach a database, the same on every store.
+//!
+//! The wire checks them first (`reel_proto::name`, which is stricter about which characters an id
+//! may hold); here they are what keeps a row within its column on any database, so that a file
+//! accepted with one store is never cut or refused when its metadata moves to another.
+
+use std::fmt;
+
+/// Longest app id, bytes.
+pub const APP_BYTES_MAX: usize = 15;
+/// Longest group name, bytes.
+pub const GROUP_BYTES_MAX: usize = 16;
+/// Longest user id, bytes.
+pub const USER_BYTES_MAX: usize = 255;
+/// Longest user id, characters: the column is varchar(128).
+pub const USER_CHARS_MAX: usize = 128;
+/// Longest file id, bytes.
+pub const FILE_BYTES_MAX: usize = 127;
+/// Longest key of a sequence, bytes: 65 on the wire with the NUL.
+pub const KEY_BYTES_MAX: usize = 64;
+/// Longest `file_path`, bytes: the column is varchar(512).
+pub const PATH_BYTES_MAX: usize = 512;
+/// Longest original name, bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Longest content type, bytes.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
+
+/// Which text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TextField {
+    /// App id.
+    App,
+    /// Group name.
+    Group,
+    /// User id.
+    User,
+    /// File id.
+    File,
+    /// Key of a sequence.
+    Key,
+    /// `file_path` of a row.
+    Path,
+    /// Original name.
+    Name,
+    /// Content type.
+    ContentType,
+}
+
+impl fmt::Display for TextField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::App => "app id",
+            Self::Group => "group name",
+            Self::User => "user id",
+            Self::File => "file id",
+            Self::Key => "id key",
+            Self::Path => "file path",
+            Self::Name => "name",
+            Self::ContentType => "content type",
+        })
+    }
+}
+
+/// What is wrong with a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TextFault {
+    /// Empty where it may not be.
+    Empty,
+    /// Longer than its limit.
+    TooLong,
+    /// Holds a NUL, which ends a text on the wire.
+    Nul,
+}
+
+impl fmt::Display for TextFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "is empty",
+            Self::TooLong => "is too long",
+            Self::Nul => "holds a NUL",
+        })
+    }
+}
+
+/// A text outside of its limits. Does not hold the text: it goes into logs and replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("the {field} {fault}")]
+pub struct TextError {
+    /// Which text.
+    pub field: TextField,
+    /// What is wrong with it.
+    pub fault: TextFault,
+}
+
+/// Checks one text.
+pub(crate) fn check(field: TextField, text: &str) -> Result<(), TextError> {
+    let (bytes_min, bytes_max) = match field {
+        TextField::App => (1, APP_BYTES_MAX),
+        TextField::Group => (1, GROUP_BYTES_MAX),
+        TextField::User => (0, USER_BYTES_MAX),
+        TextField::File => (1, FILE_BYTES_MAX),
+        TextField::Key => (1, KEY_BYTES_MAX),
+        TextField::Path => (1, PATH_BYTES_MAX),
+        TextField::Name => (0, NAME_BYTES_MAX),
+        TextField::ContentType => (0, CONTENT_TYPE_BYTES_MAX),
+    };
+    let chars_max = if field == TextField::User { USER_CHARS_MAX } else { usize::MAX };
+    let fault = if text.len() < bytes_min {
+        TextFault::Empty
+    } else if text.len() > bytes_max || text.chars().count() > chars_max {
+        TextFault::TooLong
+    } else if text.as_bytes().contains(&0) {
+        TextFault::Nul
+    } else {
+        return Ok(());
+    };
+    Err(TextError { field, fault })
+}
+
+/// Checks a text that may be absent.
+pub(crate) fn check_optional(field: TextField, text: Option<&str>) -> Result<(), TextError> {
+    text.map_or(Ok(()), |text| check(field, text))
+}
