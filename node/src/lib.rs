@@ -4,6 +4,7 @@
 pub mod access;
 pub mod admin;
 pub mod config;
+pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod notify;

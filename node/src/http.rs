@@ -1,0 +1,12 @@
+//! HTTP/1.1 over monoio: the drivers around `reel_proto::http`, and the socket calls below them.
+//!
+//! Everything here works on non-blocking sockets with plain system calls and waits by polling
+//! (POLL_ADD on io_uring, epoll on the other driver). That is measured to be the cheapest way to
+//! serve files (sendfile has no ring operation), it keeps an idle connection free of buffers, and
+//! no buffer ever belongs to the ring: a future that is dropped leaves nothing behind.
+
+mod pace;
+pub mod socket;
+pub mod splice;
+
+pub use pace::{Meter, Pace};
