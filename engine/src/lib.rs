@@ -6,5 +6,6 @@
 // --- the serving side
 mod admission;
 mod cache;
+mod metrics;
 mod peers;
 mod residency;

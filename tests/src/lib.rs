@@ -1,1 +1,3 @@
 //! End-to-end test kit.
+
+pub mod http_cases;
