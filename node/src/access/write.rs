@@ -144,14 +144,14 @@ fn check_local(request: &WriteRequest<'_>) -> Result<(), Refusal> {
     if !request.peer.ip().to_canonical().is_loopback() {
         return Err(Refusal::NotLocal("the peer is not on loopback"));
     }
-    if !request.host.is_some_and(|host| is_loopback_authority(host)) {
+    if !request.host.is_some_and(is_loopback_authority) {
         return Err(Refusal::NotLocal("the Host is not a loopback name"));
     }
     if let Some(origin) = request.origin {
         // The origin of our own pages is exactly http:// and the Host. "null" is foreign: it is
         // what sandboxed frames and local files send.
         let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        if !own.is_some_and(|own| Some(own) == request.host) {
+        if own.is_none_or(|own| Some(own) != request.host) {
             return Err(Refusal::NotLocal("the Origin is another site"));
         }
     }
