@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod commands;
+mod config_cmd;
 mod exit;
+mod settings;
 
 use exit::Usage;
 
@@ -19,6 +21,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(subcommand)]
+    Config(config_cmd::ConfigCommand),
     #[command(flatten)]
     Client(commands::ClientCommand),
 }
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
+        Command::Config(command) => config_cmd::run(&command),
         Command::Client(command) => {
             // A pipe whose reader has gone ends `reel ls | head` quietly, as it ends every other
             // tool. Not so the roles: sendfile and splice to a gone peer would raise it too.

@@ -1,0 +1,95 @@
+//! `reel.toml`: the sections of all roles together, as the roles and the shared parts define them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use reel_node::access::HttpWriteRule;
+use reel_node::config::{ConfigError, Loaded, LogConfig, NodeConfig, TokenConfig, load_from};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Usage;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    pub(crate) log: LogConfig,
+    pub(crate) node: NodeConfig,
+    pub(crate) meta: MetaConfig,
+    pub(crate) token: Vec<TokenConfig>,
+}
+
+/// `[meta]`: where the embedded metadata lies.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct MetaConfig {
+    /// Folder of `tracker.db`, `idgen.db` and `storage.db`. Made when it is not there.
+    pub(crate) dir: PathBuf,
+}
+
+impl Default for MetaConfig {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("/var/lib/reel/meta") }
+    }
+}
+
+/// Loads the file (if any) over `defaults`, the environment over it, the flags on top. What is
+/// wrong with it is wrong usage: exit code 2.
+pub(crate) fn load(
+    defaults: Settings,
+    file: Option<&Path>,
+    flags: &serde_json::Value,
+) -> anyhow::Result<Loaded<Settings>> {
+    let variables = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        name.starts_with("REEL_").then(|| (name, value.to_string_lossy().into_owned()))
+    });
+    let loaded = load_from(defaults, file, variables, flags).map_err(usage)?;
+    loaded.value.check()?;
+    Ok(loaded)
+}
+
+fn usage(error: ConfigError) -> Usage {
+    Usage::new(error.to_string())
+}
+
+impl Settings {
+    /// What types alone cannot say. Nothing is opened, and of files only the secrets are read.
+    fn check(&self) -> Result<(), Usage> {
+        reel_node::log::check_level(&self.log.level)
+            .map_err(|error| Usage::new(error.to_string()))?;
+        HttpWriteRule::new(&self.token, self.node.insecure).map_err(usage)?;
+        if self.node.data_threads == Some(0) {
+            return Err(Usage::new("node.data_threads: at least one is needed"));
+        }
+        if self.node.max_connections_per_thread == 0 {
+            return Err(Usage::new("node.max_connections_per_thread: at least one is needed"));
+        }
+        Ok(())
+    }
+}
+
+/// Reads `PORT` (on loopback) or `ADDRESS:PORT`; port 0 leaves the choice to the kernel.
+#[allow(dead_code)]
+pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(port) = text.parse::<u16>() {
+        return Ok(SocketAddr::from(([127, 0, 0, 1], port)));
+    }
+    text.parse().map_err(|_| "write PORT, ADDRESS:PORT or [ADDRESS]:PORT".to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::parse_listen;
+
+    #[test]
+    fn listen_addresses_in_short_and_in_full() {
+        assert_eq!(parse_listen("0").unwrap(), "127.0.0.1:0".parse().unwrap());
+        assert_eq!(parse_listen("10.0.0.1:80").unwrap(), "10.0.0.1:80".parse().unwrap());
+        assert_eq!(parse_listen("[::1]:80").unwrap(), "[::1]:80".parse().unwrap());
+        for wrong in ["", "65536", "-1", "localhost:80", "10.0.0.1", ":80"] {
+            assert!(parse_listen(wrong).is_err(), "{wrong}");
+        }
+    }
+}
