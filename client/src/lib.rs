@@ -1,1 +1,4 @@
 //! Reel client.
+mod attempts;
+mod config;
+mod source;

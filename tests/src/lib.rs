@@ -1,3 +1,8 @@
-//! End-to-end test kit.
+//! The end-to-end test kit: what the tests in `tests/tests/` start, send, break and judge with.
 
+pub mod browser;
+pub mod disk;
+pub mod http;
 pub mod http_cases;
+pub mod seccomp;
+pub mod seed;

@@ -1,0 +1,129 @@
+//! What can go wrong for a client, with fields instead of text, and three answers to each: whose fault it was, whether
+//! to try again, and how far it reaches.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use reel_proto::name::NameError;
+
+/// Whose doing an error was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The caller's: the same request can never succeed.
+    Caller,
+    /// This machine's: its disk, its memory, its random numbers.
+    Local,
+    /// The network's, or a node's that was down, busy or restarting.
+    Peer,
+}
+
+/// An error of a client operation. After any error of an upload the file may be stored or not: asking again with the
+/// same file id and content finds out, and is answered as a success if it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// A name that no server would take.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// No tracker is configured.
+    #[error("no tracker is configured")]
+    NoTrackers,
+    /// Every tracker failed; the reasons in the order in which they were asked.
+    #[error("no tracker answers: {}", list(.0))]
+    Trackers(Vec<(String, ClientError)>),
+    /// The user's group has no node that is up.
+    #[error("no storage node of group {group} is active")]
+    NoNodes {
+        /// The group.
+        group: String,
+    },
+    /// A tracker named a node by something that is no address.
+    #[error("a tracker names the node {text:?}, which is no address")]
+    BadAddress {
+        /// What it said.
+        text: String,
+    },
+    /// No connection.
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        /// To whom.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A connection that ended or broke before the answer was whole.
+    #[error("the connection to {address} broke: {source}")]
+    Broken {
+        /// With whom.
+        address: SocketAddr,
+        /// How.
+        source: io::Error,
+    },
+    /// No byte moved for too long.
+    #[error("{address} did not move a byte for {waited:?}")]
+    Stalled {
+        /// Who.
+        address: SocketAddr,
+        /// How long.
+        waited: Duration,
+    },
+    /// The node answered with an error.
+    #[error("{address} refuses: {text}")]
+    Refused {
+        /// Who.
+        address: SocketAddr,
+        /// Why, as far as the node told it in a number.
+        reason: Refusal,
+        /// The node's words, for people.
+        text: String,
+    },
+    /// Bytes that are no answer of this protocol.
+    #[error("{address} does not speak the protocol: {what}")]
+    Protocol {
+        /// Who.
+        address: SocketAddr,
+        /// What was wrong with them.
+        what: String,
+    },
+    /// What is to be uploaded cannot be read.
+    #[error("cannot read the content: {0}")]
+    Source(#[source] io::Error),
+    /// The bytes are not those that the store promised. What was written of them must not be used.
+    #[error("the checksum of the content is {found:016x}, not {expected:016x}")]
+    Checksum {
+        /// As the store or the upload says.
+        expected: u64,
+        /// Of the bytes that were there.
+        found: u64,
+    },
+    /// While a download was resumed the file id came to name another file.
+    #[error("the file was replaced while it was downloaded")]
+    Replaced,
+    /// A range that does not lie inside the file.
+    #[error("bytes from {offset} are not inside the file of {size} bytes")]
+    OutOfRange {
+        /// First byte asked for.
+        offset: u64,
+        /// The file's size.
+        size: u64,
+    },
+    /// The operation took longer than it may, with this as the last failure.
+    #[error("gave up: {0}")]
+    GaveUp(#[source] Box<ClientError>),
+    /// The operation took longer than it may.
+    #[error("not done within {0:?}")]
+    Deadline(Duration),
+    /// The kernel gives no random numbers.
+    #[error("no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+fn list(failures: &[(String, ClientError)]) -> String {
+    let mut text = String::new();
+    for (tracker, error) in failures {
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        text.push_str(&format!("{tracker}: {error}"));
+    }
+    text
+}

@@ -1,0 +1,43 @@
+//! One HTTP request at a time, over the raw connection of the cases, for tests that only need an answer.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, bail};
+
+pub use crate::http_cases::{Connection, Response};
+
+/// One request on a connection of its own: these header lines, and a body of known length where there is one.
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[&str],
+    body: Option<&[u8]>,
+) -> Result<Response> {
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n");
+    for line in headers {
+        head.push_str(line);
+        head.push_str("\r\n");
+    }
+    if let Some(body) = body {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    head.push_str("Connection: close\r\n\r\n");
+    let mut bytes = head.into_bytes();
+    bytes.extend_from_slice(body.unwrap_or_default());
+    let exchange = || {
+        let mut connection = Connection::open(address)?;
+        connection.send(&bytes)?;
+        connection.response(method == "HEAD")
+    };
+    exchange().map_err(anyhow::Error::msg).with_context(|| format!("{method} {address}{target}"))
+}
+
+/// GET of a JSON document, for admin pages.
+pub fn json(address: SocketAddr, target: &str) -> Result<serde_json::Value> {
+    let response = request(address, "GET", target, &[], None)?;
+    if response.status != 200 {
+        bail!("{target}: {} {}", response.status, response.text());
+    }
+    Ok(serde_json::from_slice(&response.body)?)
+}
