@@ -1,0 +1,109 @@
+//! The lock on a data folder: two processes on one folder would hand out the same path ids.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// Name of the file that carries the lock.
+pub const LOCK_FILE: &str = "reel.lock";
+
+/// The folder could not be locked.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("{} is in use by {}", folder.display(), holder_text(*holder))]
+    Held {
+        /// The data folder.
+        folder: PathBuf,
+        /// Process id of the holder, when its file says it.
+        holder: Option<u32>,
+    },
+    /// The lock file could not be made, locked or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn holder_text(holder: Option<u32>) -> String {
+    match holder {
+        Some(pid) => format!("another process (pid {pid})"),
+        None => "another process".to_owned(),
+    }
+}
+
+/// An exclusive lock on a data folder, held until it is dropped. The kernel drops it with the
+/// process, so a crash leaves nothing to clean up; the file itself stays.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+    path: PathBuf,
+}
+
+impl FolderLock {
+    /// Locks `folder`, which must exist. Does not wait.
+    ///
+    /// # Errors
+    /// Another process holds it, or the file cannot be made (permission, read-only file system).
+    pub fn take(folder: &Path) -> Result<Self, LockError> {
+        let path = folder.join(LOCK_FILE);
+        let io_error = |source| LockError::Io { path: path.clone(), source };
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(io_error)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let holder =
+                    file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                return Err(LockError::Held { folder: folder.to_owned(), holder });
+            }
+            Err(TryLockError::Error(source)) => return Err(io_error(source)),
+        }
+        // Only a note for the error message of the next one, so it is not synced.
+        file.set_len(0).map_err(io_error)?;
+        file.rewind().map_err(io_error)?;
+        writeln!(file, "{}", std::process::id()).map_err(io_error)?;
+        Ok(Self { _file: file, path })
+    }
+
+    /// The lock file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{FolderLock, LockError};
+
+    #[test]
+    fn the_second_is_refused_and_told_who() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = FolderLock::take(folder.path()).unwrap();
+        let error = FolderLock::take(folder.path()).unwrap_err();
+        assert!(matches!(
+            &error,
+            LockError::Held { holder: Some(pid), .. } if *pid == std::process::id()
+        ));
+        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        drop(first);
+        FolderLock::take(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_missing_folder_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = FolderLock::take(&folder.path().join("none")).unwrap_err();
+        assert!(error.to_string().contains("none/reel.lock"), "{error}");
+    }
+}
