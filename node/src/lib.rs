@@ -3,8 +3,31 @@
 
 pub mod access;
 pub mod admin;
+pub mod capability;
 pub mod config;
+pub mod connection;
+pub mod drain;
 pub mod http;
+pub mod listen;
+pub mod lock;
 pub mod log;
 pub mod metrics;
+pub mod nonblocking;
 pub mod notify;
+pub mod system;
+pub mod worker;
+
+mod accept;
+mod control;
+mod ring;
+mod role;
+mod start;
+mod thread;
+
+pub use connection::Accepted;
+pub use drain::Drain;
+pub use listen::{ListenAddress, ListenError, ListenSpec};
+pub use ring::Driver;
+pub use role::{ControlContext, Process, Role, RoleSpec, Service, ServiceError, ThreadContext};
+pub use start::{RunError, Running, StartError, start};
+pub use thread::yield_turn;

@@ -43,16 +43,8 @@ pub enum Driver {
     Epoll,
 }
 
-impl Driver {
-    /// Whether completions are only worked off when the thread waits for them.
-    pub(crate) fn defers_completions(self) -> bool {
-        matches!(self, Self::IoUring { flags, .. } if flags.defer_taskrun)
-    }
-}
-
 /// The runtime of one data thread, timers included.
-pub(crate) type DataRuntime =
-    FusionRuntime<TimeDriver<IoUringDriver>, TimeDriver<LegacyDriver>>;
+pub(crate) type DataRuntime = FusionRuntime<TimeDriver<IoUringDriver>, TimeDriver<LegacyDriver>>;
 
 /// Builds the best runtime that works now. A ring that the probe saw can still be refused (locked
 /// memory, descriptors, a seccomp filter set later), so each step may fall to the next.

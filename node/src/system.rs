@@ -29,8 +29,7 @@ pub fn cores() -> Vec<usize> {
     // SAFETY: a cpu_set_t is an array of integers, for which all zeros is a value.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: the set lives across the call and has the size given.
-    let result =
-        unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
+    let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
     if result != 0 {
         return vec![0];
     }

@@ -1,0 +1,166 @@
+//! The accept loop of one listener on one data thread: who may come in, and how many.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use monoio::net::{TcpListener, TcpStream};
+use socket2::Socket;
+
+use crate::connection::{Accepted, Table};
+use crate::drain::Drain;
+use crate::listen::ListenSpec;
+use crate::metrics::Cell as MetricCell;
+use crate::nonblocking;
+use crate::role::Service;
+use crate::thread::{NodeMetrics, unless_drained};
+
+/// Connections accepted before the thread's other tasks get a turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// Pause after accept failed for want of descriptors or memory: the connection stays in the
+/// backlog, so its readiness would come back at once and for ever.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that are being told of a refusal, for each listener and thread; beyond it they
+/// are closed without a word.
+const REFUSALS_AT_ONCE: usize = 64;
+
+/// How long a refused peer has to read its refusal.
+const REFUSAL_LINGER: Duration = Duration::from_secs(2);
+
+/// A listener of one data thread.
+pub(crate) struct Door {
+    pub(crate) index: usize,
+    pub(crate) address: SocketAddr,
+    pub(crate) spec: ListenSpec,
+    pub(crate) table: Rc<Table>,
+    pub(crate) metrics: MetricCell<NodeMetrics>,
+    pub(crate) max_connections: usize,
+    pub(crate) drain: Drain,
+}
+
+/// Accepts until the drain, then takes what had already connected and closes the listener.
+pub(crate) async fn run<S: Service>(door: Door, listener: TcpListener, thread: Rc<S::Thread>) {
+    let refusals = Rc::new(Cell::new(0));
+    let mut drained = pin!(door.drain.wait());
+    loop {
+        let mut outcome = Ok(());
+        for _ in 0..ACCEPTS_PER_TURN {
+            match nonblocking::accept(&listener) {
+                Ok((socket, peer)) => admit::<S>(&door, socket, peer, &thread, &refusals),
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        let go_on = match outcome {
+            Ok(()) => {
+                crate::thread::yield_turn().await;
+                true
+            }
+            // Everything that had connected is in: closing the listener resets nobody.
+            Err(_) if door.drain.requested() => false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let _ = unless_drained(&mut drained, listener.readable(false)).await;
+                true
+            }
+            Err(error) => {
+                after_failure(&door, &error).await;
+                true
+            }
+        };
+        if !go_on {
+            return;
+        }
+    }
+}
+
+/// A connection that died in the backlog, or one of the network errors that accept(2) passes on,
+/// concerns that connection only. What is left is want of descriptors or memory.
+async fn after_failure(door: &Door, error: &io::Error) {
+    let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    if !error.raw_os_error().is_some_and(|code| exhausted.contains(&code)) {
+        return;
+    }
+    door.metrics.add(NodeMetrics::ACCEPT_ERRORS, 1);
+    tracing::warn!(%error, listener = door.spec.name, "cannot accept connections");
+    monoio::time::sleep(EXHAUSTED_PAUSE).await;
+}
+
+fn admit<S: Service>(
+    door: &Door,
+    socket: Socket,
+    peer: Option<SocketAddr>,
+    thread: &Rc<S::Thread>,
+    refusals: &Rc<Cell<usize>>,
+) {
+    let Some(peer) = peer else {
+        return;
+    };
+    if !door.spec.allow.allows(peer.ip()) {
+        door.metrics.add(NodeMetrics::REFUSED.at([0]), 1);
+        tracing::debug!(%peer, listener = door.spec.name, "peer is not in the allow list");
+        return;
+    }
+    if door.table.open() >= door.max_connections {
+        door.metrics.add(NodeMetrics::REFUSED.at([1]), 1);
+        refuse(door, socket, refusals);
+        return;
+    }
+    let local = if door.address.ip().is_unspecified() {
+        socket.local_addr().ok().and_then(|local| local.as_socket()).unwrap_or(door.address)
+    } else {
+        door.address
+    };
+    let Ok(stream) = TcpStream::from_std(socket.into()) else {
+        return;
+    };
+    door.metrics.add(NodeMetrics::ACCEPTED, 1);
+    let accepted = Accepted::new(&door.table, stream, peer, local, door.index);
+    let thread = Rc::clone(thread);
+    monoio::spawn(async move { S::connection(thread, accepted).await });
+}
+
+/// Says why in the listener's own protocol, waits a little for the peer to read it, closes.
+fn refuse(door: &Door, socket: Socket, refusals: &Rc<Cell<usize>>) {
+    if door.spec.refusal.is_empty() || refusals.get() >= REFUSALS_AT_ONCE {
+        return;
+    }
+    let Ok(stream) = TcpStream::from_std(socket.into()) else {
+        return;
+    };
+    refusals.set(refusals.get() + 1);
+    let refusals = Rc::clone(refusals);
+    let refusal = door.spec.refusal.clone();
+    monoio::spawn(async move {
+        // A fresh socket's buffer takes a refusal whole.
+        let _ = nonblocking::send(&stream, &refusal, false);
+        nonblocking::shutdown(&stream, Shutdown::Write);
+        let _ = monoio::time::timeout(REFUSAL_LINGER, discard(&stream)).await;
+        refusals.set(refusals.get() - 1);
+    });
+}
+
+/// Reads and forgets until the peer closes: closing with input unread would reset the connection
+/// and take the refusal away from the peer. Bounded by the caller's timeout and by bytes.
+async fn discard(stream: &TcpStream) {
+    let mut scrap = [0; 4096];
+    let mut left = 1 << 20;
+    while left > 0 {
+        match nonblocking::recv(stream, &mut scrap) {
+            Ok(0) => return,
+            Ok(count) => left -= count.min(left),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if stream.readable(false).await.is_err() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The control thread of a role: tokio-uring where rings are granted, else plain tokio. Beats,
+//! refills, databases, admin HTTP and repair live here, away from the data threads.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::LocalSet;
+
+use crate::access::AllowList;
+use crate::capability::Capabilities;
+use crate::drain::Drain;
+use crate::listen::ListenAddress;
+use crate::metrics::Exporter;
+use crate::role::{ControlContext, Role, Service, ServiceError};
+use crate::start::ThreadState;
+
+/// Entries of the control thread's ring: repair and scrub keep tens of operations in flight.
+const CONTROL_RING_ENTRIES: u32 = 256;
+
+/// How long background work may take to close after the last request.
+const CLOSE_GRACE: Duration = Duration::from_secs(10);
+
+/// The runtime of a control thread.
+pub(crate) enum ControlRuntime {
+    /// With a ring; plain flags, as tokio-uring hangs with DEFER_TASKRUN.
+    Rings(tokio_uring::Runtime),
+    /// Without.
+    Plain(tokio::runtime::Runtime, LocalSet),
+}
+
+impl ControlRuntime {
+    /// Builds it on the calling thread. `tokio_uring::start` would panic where the kernel refuses
+    /// a ring; `Runtime::new` gives the error, and plain tokio takes over.
+    ///
+    /// # Errors
+    /// Not even plain tokio could be built.
+    pub(crate) fn build(io_uring: bool) -> io::Result<Self> {
+        if io_uring {
+            let mut builder = tokio_uring::builder();
+            builder.entries(CONTROL_RING_ENTRIES);
+            match tokio_uring::Runtime::new(&builder) {
+                Ok(runtime) => return Ok(Self::Rings(runtime)),
+                Err(error) => {
+                    tracing::warn!(%error, "control thread: a ring was refused, plain tokio used");
+                }
+            }
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self::Plain(runtime, LocalSet::new()))
+    }
+
+    /// Whether tokio-uring's operations work.
+    pub(crate) fn has_rings(&self) -> bool {
+        matches!(self, Self::Rings(_))
+    }
+
+    /// Runs a future to its end; `spawn_local` works in it.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        match self {
+            Self::Rings(runtime) => runtime.block_on(future),
+            Self::Plain(runtime, local) => runtime.block_on(local.run_until(future)),
+        }
+    }
+}
+
+/// What a control thread needs to begin.
+pub(crate) struct ControlStart {
+    pub(crate) role: Role,
+    pub(crate) drain: Drain,
+    pub(crate) finished: Drain,
+    pub(crate) capabilities: Arc<Capabilities>,
+    pub(crate) addresses: Arc<[ListenAddress]>,
+    pub(crate) admin: Option<(AllowList, TcpListener)>,
+    pub(crate) exporter: Exporter,
+    pub(crate) threads: Arc<[ThreadState]>,
+}
+
+/// Runs a control thread to its end: the body of the thread. Reports to `started` once its
+/// runtime stands.
+pub(crate) fn run<S: Service>(
+    service: Arc<S>,
+    start: ControlStart,
+    started: &flume::Sender<io::Result<()>>,
+) -> Result<(), ServiceError> {
+    let runtime = match ControlRuntime::build(start.capabilities.io_uring) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return Ok(());
+        }
+    };
+    let _ = started.send(Ok(()));
+    let drain = start.drain.clone();
+    let rings = runtime.has_rings();
+    let result = runtime.block_on(drive(service, start, rings));
+    // Whether it failed or had nothing more to do: a role is drained as a whole or not at all.
+    if let Err(error) = &result {
+        tracing::error!(%error, "background work failed: the role drains");
+        drain.trigger();
+    }
+    result
+}
+
+/// Runs a role's background work, and its admin server for as long, until the last data thread
+/// has ended and the work with it, or a while later.
+async fn drive<S: Service>(
+    service: Arc<S>,
+    start: ControlStart,
+    rings: bool,
+) -> Result<(), ServiceError> {
+    let (role, finished) = (start.role, start.finished.clone());
+    let context = ControlContext {
+        role,
+        drain: start.drain.clone(),
+        finished: finished.clone(),
+        capabilities: Arc::clone(&start.capabilities),
+        rings,
+        addresses: Arc::clone(&start.addresses),
+    };
+    let work = async {
+        Arc::clone(&service).control(context).await?;
+        finished.wait().await;
+        Ok(())
+    };
+    let outlasted = async {
+        finished.wait().await;
+        tokio::time::sleep(CLOSE_GRACE).await;
+    };
+    tokio::select! {
+        result = work => result,
+        () = outlasted => {
+            tracing::warn!(%role, "background work did not end with the drain: dropped");
+            Ok(())
+        }
+    }
+}
