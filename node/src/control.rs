@@ -6,9 +6,11 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::task::LocalSet;
 
 use crate::access::AllowList;
+use crate::admin::{self, Admin};
 use crate::capability::Capabilities;
 use crate::drain::Drain;
 use crate::listen::ListenAddress;
@@ -119,6 +121,24 @@ async fn drive<S: Service>(
         rings,
         addresses: Arc::clone(&start.addresses),
     };
+    if let Some((allow, listener)) = start.admin {
+        let pages = Pages {
+            service: Arc::clone(&service),
+            role,
+            drain: start.drain,
+            capabilities: start.capabilities,
+            addresses: start.addresses,
+            threads: start.threads,
+        };
+        let admin = Admin::new(start.exporter, Arc::new(pages), allow);
+        let finished = finished.clone();
+        // Up to the end: that a node still drains is just what its operator asks it then.
+        tokio::task::spawn_local(async move {
+            if let Err(error) = admin.serve(listener, finished.wait()).await {
+                tracing::error!(%error, %role, "the admin server cannot run");
+            }
+        });
+    }
     let work = async {
         Arc::clone(&service).control(context).await?;
         finished.wait().await;
@@ -134,5 +154,35 @@ async fn drive<S: Service>(
             tracing::warn!(%role, "background work did not end with the drain: dropped");
             Ok(())
         }
+    }
+}
+
+/// The admin pages of a role: its own status beside that of its threads.
+struct Pages<S> {
+    service: Arc<S>,
+    role: Role,
+    drain: Drain,
+    capabilities: Arc<Capabilities>,
+    addresses: Arc<[ListenAddress]>,
+    threads: Arc<[ThreadState]>,
+}
+
+impl<S: Service> admin::Pages for Pages<S> {
+    fn status(&self) -> serde_json::Value {
+        json!({
+            "role": self.role,
+            "draining": self.drain.requested(),
+            "listeners": *self.addresses,
+            "capabilities": *self.capabilities,
+            "data_threads": self.threads.iter().map(ThreadState::status).collect::<Vec<_>>(),
+            "service": self.service.status(),
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.drain.requested() {
+            return Err("draining".to_owned());
+        }
+        self.service.ready()
     }
 }
