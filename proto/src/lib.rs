@@ -1,1 +1,14 @@
-//! Reel proto.
+//! What two processes must agree on: frames, commands, names, the 512-way path, limits and HTTP rules.
+//!
+//! Sans-IO: no async, clock, socket, file or random number. Decoders take a slice and give the value (and, where the
+//! input is a stream, the bytes used, or "need more"), or an error that says what was wrong. A length is checked
+//! against its limit before anything is allocated. No input panics.
+//!
+//! docs/wire-protocol.md draws every layout byte by byte.
+
+pub mod checksum;
+pub mod limits;
+pub mod name;
+pub mod path;
+pub mod table;
+pub mod text;

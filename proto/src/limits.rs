@@ -1,0 +1,51 @@
+//! Every limit on what a peer may send, with its unit and what happens at it.
+//!
+//! Each has a test at it and one past it, beside the decoder that holds it. docs/limits.md is this file for operators.
+
+// ---- names (layout-and-tables: the same on every store) ----
+
+/// Bytes of an app id. Longer: the request is refused. The column holds 32; the wire field 15 and a NUL.
+pub const APP_BYTES_MAX: usize = 15;
+/// Bytes of a group name. Longer: refused. Wire field of 17 with its NUL.
+pub const GROUP_BYTES_MAX: usize = 16;
+/// Bytes of a user id. Longer: refused. Wire field of 256 with its NUL.
+pub const USER_BYTES_MAX: usize = 255;
+/// Characters of a user id (the column is varchar(128)). More: refused.
+pub const USER_CHARS_MAX: usize = 128;
+/// Bytes of a file id. Longer: refused. Wire field of 128 with its NUL.
+pub const FILE_BYTES_MAX: usize = 127;
+/// Bytes of a storage node's host name. Longer: refused. Wire field of 129 with its NUL.
+pub const HOST_BYTES_MAX: usize = 128;
+/// Bytes of a storage node's version text. Longer: refused. Wire field of 7 with its NUL.
+pub const VERSION_BYTES_MAX: usize = 6;
+/// Bytes of a key at the ID node. Longer: refused. The column is varchar(64).
+pub const ID_KEY_BYTES_MAX: usize = 64;
+/// Bytes of a file's original name. Longer: the upload is refused.
+pub const ORIGINAL_NAME_BYTES_MAX: usize = 255;
+/// Bytes of a content type. Longer: the upload is refused.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
+
+// ---- frames ----
+
+/// Bytes of the description in an error reply, its NUL included. A longer one is cut at a character.
+pub const ERROR_TEXT_BYTES_MAX: usize = 1024;
+/// Bytes of an error reply's body that a reader takes: the number, then the description. Longer: the connection closes.
+pub const ERROR_BODY_BYTES_MAX: u64 = 2 + ERROR_TEXT_BYTES_MAX as u64;
+/// Bytes of a refused body that are read and thrown away, so that the peer reads the reply instead of a reset.
+/// Past it the connection closes.
+pub const DISCARD_BYTES_MAX: u64 = 1024 * 1024;
+/// Seconds for the same. Past it the connection closes.
+pub const DISCARD_SECONDS_MAX: u64 = 2;
+/// Addresses in a SADDRS reply. A decoder refuses more; a tracker never sends more.
+pub const SADDRS_NODES_MAX: usize = 3;
+/// Bytes of a SADDRS reply: the group field, three addresses of at most 58 bytes
+/// (`[` 39 digits and colons `%` scope `]:` port `;`) and a NUL, rounded up. Longer: refused by the reader.
+pub const SADDRS_REPLY_BYTES_MAX: u64 = 256;
+/// Bytes of the GROUPS text that a reader takes. 16 MiB is some 60,000 nodes. Longer: refused by the reader.
+pub const GROUPS_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Groups in a GROUPS text that a reader takes. More: refused.
+pub const GROUPS_MAX: usize = 65_536;
+/// Nodes of one group in a GROUPS text that a reader takes. More: refused.
+pub const GROUP_NODES_MAX: usize = 65_536;
+/// Bytes of an UPLOAD's content: what fits a signed 64-bit body length beside the 408 bytes of its head.
+pub const UPLOAD_BYTES_MAX: u64 = i64::MAX as u64 - 408;
