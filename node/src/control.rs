@@ -24,6 +24,10 @@ const CONTROL_RING_ENTRIES: u32 = 256;
 /// How long background work may take to close after the last request.
 const CLOSE_GRACE: Duration = Duration::from_secs(10);
 
+/// How often what the threads counted goes to the recorder. It takes histograms value by value: a
+/// scrape after a month without one would hold the control thread for minutes.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The runtime of a control thread.
 pub(crate) enum ControlRuntime {
     /// With a ring; plain flags, as tokio-uring hangs with DEFER_TASKRUN.
@@ -121,6 +125,13 @@ async fn drive<S: Service>(
         rings,
         addresses: Arc::clone(&start.addresses),
     };
+    let exporter = start.exporter.clone();
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(PUBLISH_INTERVAL).await;
+            exporter.publish();
+        }
+    });
     if let Some((allow, listener)) = start.admin {
         let pages = Pages {
             service: Arc::clone(&service),

@@ -29,5 +29,5 @@ pub use drain::Drain;
 pub use listen::{ListenAddress, ListenError, ListenSpec};
 pub use ring::Driver;
 pub use role::{ControlContext, Process, Role, RoleSpec, Service, ServiceError, ThreadContext};
-pub use start::{RunError, Running, StartError, start};
+pub use start::{Readiness, RunError, Running, StartError, start};
 pub use thread::yield_turn;

@@ -1,5 +1,6 @@
 //! Starts a role: binds, then data threads, then the control thread; and ends it in that order.
 
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,6 +67,27 @@ pub struct Running {
     data: Vec<(String, JoinHandle<()>)>,
     control: Option<JoinHandle<Result<(), ServiceError>>>,
     threads: Arc<[ThreadState]>,
+    readiness: Readiness,
+}
+
+/// Asks a running role whether it can do its work; for whoever started it.
+#[derive(Clone)]
+pub struct Readiness(Arc<dyn Fn() -> Result<(), String> + Send + Sync>);
+
+impl Readiness {
+    /// Whether the role is ready.
+    ///
+    /// # Errors
+    /// What is missing, as `/readyz` says it.
+    pub fn check(&self) -> Result<(), String> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Readiness").field(&self.check()).finish()
+    }
 }
 
 /// One data thread, as `/status` shows it.
@@ -95,6 +117,7 @@ pub fn start<S: Service>(
         None => None,
     };
     let registry = process.registry::<NodeMetrics>(spec.role);
+    let asked = Arc::clone(&service);
     let mut running = Running {
         role: spec.role,
         addresses: bound.iter().map(|bound| bound.address.clone()).collect(),
@@ -104,6 +127,7 @@ pub fn start<S: Service>(
         data: Vec::with_capacity(count),
         control: None,
         threads: (0..count).map(|_| ThreadState::default()).collect(),
+        readiness: Readiness(Arc::new(move || asked.ready())),
     };
     running.start_data(&spec, &service, process, bound, &registry)?;
     running.start_control(&spec, service, process, admin)?;
@@ -135,6 +159,11 @@ impl Running {
     /// role fails.
     pub fn drain_signal(&self) -> Drain {
         self.drain.clone()
+    }
+
+    /// Asks the role whether it is ready, also after `join` has taken the handle.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
     }
 
     /// Waits until the role has ended, which it does after a drain.
