@@ -21,6 +21,7 @@ mod accept;
 mod control;
 mod ring;
 mod role;
+mod spec;
 mod start;
 mod thread;
 
@@ -29,5 +30,6 @@ pub use drain::Drain;
 pub use listen::{ListenAddress, ListenError, ListenSpec};
 pub use ring::Driver;
 pub use role::{ControlContext, Process, Role, RoleSpec, Service, ServiceError, ThreadContext};
+pub use spec::Listener;
 pub use start::{Readiness, RunError, Running, StartError, start};
 pub use thread::yield_turn;
