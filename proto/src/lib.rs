@@ -6,9 +6,15 @@
 //!
 //! docs/wire-protocol.md draws every layout byte by byte.
 
+pub mod body;
 pub mod checksum;
+pub mod command;
+pub mod frame;
+pub mod idgen;
 pub mod limits;
 pub mod name;
 pub mod path;
+pub mod storage;
 pub mod table;
 pub mod text;
+pub mod tracker;
