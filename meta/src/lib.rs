@@ -17,6 +17,7 @@ mod error;
 mod row;
 pub mod sqlite;
 mod store;
+mod table;
 mod text;
 
 pub use error::{Cause, MetaError};
@@ -25,6 +26,7 @@ pub use row::{
     ScanCursor, Sequence, StatusChange, StatusFilter, TableCount,
 };
 pub use store::{FileStore, GroupStore, SequenceStore};
+pub use table::table_of_user;
 pub use text::{
     APP_BYTES_MAX, CONTENT_TYPE_BYTES_MAX, FILE_BYTES_MAX, GROUP_BYTES_MAX, KEY_BYTES_MAX,
     NAME_BYTES_MAX, PATH_BYTES_MAX, TextError, TextFault, TextField, USER_BYTES_MAX,

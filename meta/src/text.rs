@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::row::{FileRow, NewFile};
+
 /// Longest app id, bytes.
 pub const APP_BYTES_MAX: usize = 15;
 /// Longest group name, bytes.
@@ -120,4 +122,24 @@ pub(crate) fn check(field: TextField, text: &str) -> Result<(), TextError> {
 /// Checks a text that may be absent.
 pub(crate) fn check_optional(field: TextField, text: Option<&str>) -> Result<(), TextError> {
     text.map_or(Ok(()), |text| check(field, text))
+}
+
+/// Checks every text of a row that is about to be inserted.
+pub(crate) fn check_new(row: &NewFile) -> Result<(), TextError> {
+    check(TextField::File, &row.file)?;
+    check(TextField::App, &row.app)?;
+    check(TextField::User, &row.user)?;
+    check(TextField::Path, &row.file_path)?;
+    check_optional(TextField::Name, row.name.as_deref())?;
+    check_optional(TextField::ContentType, row.content_type.as_deref())
+}
+
+/// Checks every text of a row that is about to be written over what is there.
+pub(crate) fn check_row(row: &FileRow) -> Result<(), TextError> {
+    check(TextField::File, &row.file)?;
+    check(TextField::App, &row.app)?;
+    check(TextField::User, &row.user)?;
+    check(TextField::Path, &row.file_path)?;
+    check_optional(TextField::Name, row.name.as_deref())?;
+    check_optional(TextField::ContentType, row.content_type.as_deref())
 }

@@ -1,0 +1,259 @@
+//! One SQLite connection: how it is opened, how a write becomes durable, and what happens after a
+//! COMMIT that did not say yes.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::error::{Cause, MetaError};
+use crate::sqlite::migrate::{self, Schema};
+
+/// How long a statement waits for another connection's write. One process owns the file, so only
+/// its own other connections and an operator's `sqlite3` can hold it; a commit takes milliseconds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Prepared statements kept by a connection: more than all constants of one store.
+const STATEMENTS_MAX: usize = 64;
+
+/// Page cache of one connection, in KiB (a negative number in SQLite's terms).
+const CACHE_KIB: i64 = 16 * 1024;
+
+/// The WAL file is cut back to this many bytes after a checkpoint.
+const WAL_BYTES_KEPT: i64 = 64 * 1024 * 1024;
+
+/// A connection to one of the three databases.
+#[derive(Debug)]
+pub(crate) struct Database {
+    connection: Connection,
+    reads_only: bool,
+    /// A COMMIT has failed and nothing has been committed since. See [`Database::settle`].
+    unsettled: bool,
+}
+
+impl Database {
+    /// Opens the file for writing, made with its folder if it is not there, and brings it to the
+    /// schema's last version.
+    pub(crate) fn open(path: &Path, schema: &Schema) -> Result<Self, MetaError> {
+        make_folder(path).map_err(|error| open_error(path, error))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = connect(path, flags).map_err(|error| open_error(path, error))?;
+        migrate::run(&mut connection, path, schema)?;
+        sync_folder(path).map_err(|error| open_error(path, error))?;
+        Ok(Self { connection, reads_only: false, unsettled: false })
+    }
+
+    /// Opens the file, which must be there with its last schema, for reading beside its writer.
+    pub(crate) fn open_reader(path: &Path, schema: &Schema) -> Result<Self, MetaError> {
+        // Opened for writing because a reader of a WAL database must be able to make the `-shm`
+        // file; `query_only` keeps it from writing rows.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = connect(path, flags).map_err(|error| open_error(path, error))?;
+        migrate::check_current(&connection, path, schema)?;
+        connection
+            .pragma_update(None, "query_only", true)
+            .map_err(|error| open_error(path, error))?;
+        Ok(Self { connection, reads_only: true, unsettled: false })
+    }
+
+    /// Reads, outside of any transaction: one statement sees one state.
+    pub(crate) fn read<T>(
+        &mut self,
+        operation: &'static str,
+        body: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, MetaError> {
+        self.settle(operation)?;
+        body(&self.connection).map_err(|error| statement_error(operation, error))
+    }
+
+    /// Runs `body` in one transaction and commits it, durable on return. `body` gives its own
+    /// refusals as a value of `T`; an `Err` of either kind rolls back.
+    pub(crate) fn write<T>(
+        &mut self,
+        operation: &'static str,
+        body: impl FnOnce(&Connection) -> Result<T, Refusal>,
+    ) -> Result<T, MetaError> {
+        if self.reads_only {
+            return Err(MetaError::ReadOnly { operation });
+        }
+        self.settle(operation)?;
+        self.transaction(operation, body)
+    }
+
+    fn transaction<T>(
+        &mut self,
+        operation: &'static str,
+        body: impl FnOnce(&Connection) -> Result<T, Refusal>,
+    ) -> Result<T, MetaError> {
+        // IMMEDIATE: the write lock is taken before the first read, so a transaction never has to be
+        // given up in its middle because another writer came first.
+        run(&self.connection, "BEGIN IMMEDIATE")
+            .map_err(|error| statement_error(operation, error))?;
+        let value = match body(&self.connection) {
+            Ok(value) => value,
+            Err(refusal) => {
+                self.roll_back();
+                return Err(match refusal {
+                    Refusal::Sqlite(error) => statement_error(operation, error),
+                    Refusal::Meta(error) => error,
+                });
+            }
+        };
+        match run(&self.connection, "COMMIT") {
+            Ok(()) => Ok(value),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                // Nothing has been written to the WAL yet, the transaction is still open.
+                self.roll_back();
+                Err(MetaError::Busy { operation })
+            }
+            Err(error) => {
+                self.roll_back();
+                self.unsettled = true;
+                Err(MetaError::CommitUnknown { operation, cause: Box::new(error) })
+            }
+        }
+    }
+
+    /// After a failed COMMIT: makes what this connection reads the truth again.
+    ///
+    /// Frames whose sync failed may still be complete in the file, and a crash would bring them
+    /// back. The next commit is written over them, at the same place of the WAL, so one successful
+    /// commit (of a counter that nobody reads) decides that they are gone. Until it has succeeded
+    /// nothing is read or written here: every answer could be undone by a power cut.
+    fn settle(&mut self, operation: &'static str) -> Result<(), MetaError> {
+        if !self.unsettled {
+            return Ok(());
+        }
+        self.transaction(operation, |connection| {
+            run(connection, migrate::SETTLE_SQL)?;
+            Ok(())
+        })
+        .map_err(|error| MetaError::CommitUnknown { operation, cause: Box::new(error) })?;
+        self.unsettled = false;
+        Ok(())
+    }
+
+    /// Copies the WAL into the database file and syncs it. `false` if a reader kept part of it.
+    pub(crate) fn checkpoint(&mut self) -> Result<bool, MetaError> {
+        const OPERATION: &str = "checkpoint";
+        self.settle(OPERATION)?;
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get::<_, i64>(0))
+            .map(|busy| busy == 0)
+            .map_err(|error| statement_error(OPERATION, error))
+    }
+
+    /// Ends a transaction without its changes. SQLite has already done so after some errors.
+    fn roll_back(&self) {
+        if self.connection.is_autocommit() {
+            return;
+        }
+        if let Err(error) = run(&self.connection, "ROLLBACK") {
+            // The next BEGIN fails then, so no later change can join this transaction.
+            tracing::error!(%error, "a metadata transaction could not be rolled back");
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_unsettled(&mut self) {
+        self.unsettled = true;
+    }
+}
+
+/// Why the body of a transaction gave up.
+pub(crate) enum Refusal {
+    /// SQLite's error.
+    Sqlite(rusqlite::Error),
+    /// The caller's own reason.
+    Meta(MetaError),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<MetaError> for Refusal {
+    fn from(error: MetaError) -> Self {
+        Self::Meta(error)
+    }
+}
+
+/// Runs a statement without values and without rows, prepared once per connection.
+pub(crate) fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if !mode.eq_ignore_ascii_case("wal") {
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
+            Some(format!("the file system does not carry a write-ahead log (mode {mode})")),
+        ));
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(connection)
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    if folder.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    sync_folder(folder)
+}
+
+/// Makes the name of `path` in its folder durable.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    File::open(folder)?.sync_all()
+}
+
+pub(crate) fn open_error(path: &Path, cause: impl Into<Cause>) -> MetaError {
+    MetaError::Open { path: path.to_path_buf(), cause: cause.into() }
+}
+
+fn statement_error(operation: &'static str, error: rusqlite::Error) -> MetaError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => MetaError::Busy { operation },
+        Some(ErrorCode::DiskFull) => MetaError::Full { operation },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            MetaError::Corrupt { what: format!("{operation}: {error}") }
+        }
+        _ => match error {
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..) => {
+                MetaError::Corrupt { what: format!("{operation}: {error}") }
+            }
+            error => MetaError::Database { operation, cause: Box::new(error) },
+        },
+    }
+}

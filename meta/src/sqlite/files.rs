@@ -1,0 +1,314 @@
+//! The storage database in SQLite: the trait over one connection. The statements and the mapping of
+//! rows are in [`statements`].
+
+mod statements;
+
+pub(super) use statements::unsigned;
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use self::statements as sql;
+use crate::error::MetaError;
+use crate::row::{
+    Change, DeletedCursor, FileRow, InsertOutcome, NewFile, Page, Removal, ScanCursor,
+    StatusChange, StatusFilter, TableCount,
+};
+use crate::sqlite::database::{Database, Refusal};
+use crate::sqlite::migrate::STORAGE;
+use crate::store::FileStore;
+use crate::text::{TextField, check, check_new, check_row};
+use crate::{PAGE_ROWS_MAX, table_of_user};
+
+/// `t_file_01` to `t_file_03` in one SQLite file.
+#[derive(Debug)]
+pub struct SqliteFileStore {
+    database: Database,
+}
+
+impl SqliteFileStore {
+    /// Opens the file, made with its folder and tables if it is not there.
+    ///
+    /// # Errors
+    /// The file cannot be opened, is another database, or was written by a later version.
+    pub fn open(path: &Path) -> Result<Self, MetaError> {
+        Ok(Self { database: Database::open(path, &STORAGE)? })
+    }
+
+    /// Opens a second connection that only reads, for a thread beside the writer's. It sees what is
+    /// committed. After a write with an unknown outcome ask the writer, not this one: only the
+    /// writer knows that the answer would survive a crash.
+    ///
+    /// # Errors
+    /// The file is not there, or has not been opened for writing by this version before.
+    pub fn open_reader(path: &Path) -> Result<Self, MetaError> {
+        Ok(Self { database: Database::open_reader(path, &STORAGE)? })
+    }
+
+    /// Copies the write-ahead log into the database file and syncs both. `false`: a reader kept a
+    /// part of it; try again later.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn checkpoint(&mut self) -> Result<bool, MetaError> {
+        self.database.checkpoint()
+    }
+}
+
+impl FileStore for SqliteFileStore {
+    async fn insert(&mut self, rows: &[NewFile]) -> Result<Vec<InsertOutcome>, MetaError> {
+        self.database.write("insert", |connection| {
+            let mut outcomes = Vec::with_capacity(rows.len());
+            for row in rows {
+                outcomes.push(insert_one(connection, row)?);
+            }
+            Ok(outcomes)
+        })
+    }
+
+    async fn get(&mut self, table: Option<u8>, file: &str) -> Result<Option<FileRow>, MetaError> {
+        check(TextField::File, file)?;
+        self.database.read("get", |connection| match table {
+            Some(table) => find(connection, table, file),
+            None => find_oldest(connection, file),
+        })
+    }
+
+    async fn get_owned(
+        &mut self,
+        app: &str,
+        user: &str,
+        file: &str,
+    ) -> Result<Option<FileRow>, MetaError> {
+        check(TextField::App, app)?;
+        check(TextField::User, user)?;
+        check(TextField::File, file)?;
+        let row = self
+            .database
+            .read("get_owned", |connection| find(connection, table_of_user(user), file))?;
+        Ok(row.filter(|row| row.app == app && row.user == user))
+    }
+
+    async fn set_status(&mut self, changes: &[StatusChange]) -> Result<Vec<Change>, MetaError> {
+        self.database.write("set_status", |connection| {
+            let mut done = Vec::with_capacity(changes.len());
+            for change in changes {
+                let table = table_of_user(&change.row.user);
+                let count =
+                    connection.prepare_cached(sql::SET_STATUS[slot(table)])?.execute(params![
+                        change.row.file,
+                        change.row.user,
+                        change.row.path,
+                        change.status.number(),
+                        sql::time(change.deleted_at),
+                        change.changed_at.cast_signed(),
+                    ])?;
+                done.push(applied(count));
+            }
+            Ok(done)
+        })
+    }
+
+    async fn remove(&mut self, removals: &[Removal]) -> Result<Vec<Change>, MetaError> {
+        self.database.write("remove", |connection| {
+            let mut done = Vec::with_capacity(removals.len());
+            for removal in removals {
+                let table = table_of_user(&removal.row.user);
+                let deleted = removal.only.map(|status| status.number() != 0);
+                let count =
+                    connection.prepare_cached(sql::REMOVE[slot(table)])?.execute(params![
+                        removal.row.file,
+                        removal.row.user,
+                        removal.row.path,
+                        deleted
+                    ])?;
+                done.push(applied(count));
+            }
+            Ok(done)
+        })
+    }
+
+    async fn list(
+        &mut self,
+        app: &str,
+        user: &str,
+        filter: StatusFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, MetaError> {
+        check(TextField::App, app)?;
+        check(TextField::User, user)?;
+        let limit = limit.min(PAGE_ROWS_MAX);
+        let table = table_of_user(user);
+        let statement = match filter {
+            StatusFilter::Normal => sql::LIST_NORMAL[slot(table)],
+            StatusFilter::Deleted => sql::LIST_DELETED[slot(table)],
+            StatusFilter::Any => sql::LIST_ANY[slot(table)],
+        };
+        let rows = self.database.read("list", |connection| {
+            connection
+                .prepare_cached(statement)?
+                .query_map(params![app, user, after.unwrap_or(""), one_more(limit)], |row| {
+                    sql::file_row(table, row)
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        Ok(page(rows, limit))
+    }
+
+    async fn deleted_before(
+        &mut self,
+        time: u64,
+        after: Option<&DeletedCursor>,
+        limit: usize,
+    ) -> Result<Page, MetaError> {
+        let limit = limit.min(PAGE_ROWS_MAX);
+        let mut rows = self.database.read("deleted_before", |connection| {
+            let mut rows = Vec::new();
+            for table in TABLES {
+                deleted_in(connection, table, time, after, limit, &mut rows)?;
+            }
+            Ok(rows)
+        })?;
+        rows.sort_by(|a, b| {
+            (a.deleted_at, a.table, &a.file).cmp(&(b.deleted_at, b.table, &b.file))
+        });
+        Ok(page(rows, limit))
+    }
+
+    async fn scan(&mut self, after: Option<&ScanCursor>, limit: usize) -> Result<Page, MetaError> {
+        let limit = limit.min(PAGE_ROWS_MAX);
+        let rows = self.database.read("scan", |connection| {
+            let mut rows = Vec::new();
+            for table in TABLES {
+                let from = match after {
+                    Some(cursor) if table < cursor.table => continue,
+                    Some(cursor) if table == cursor.table => cursor.file.as_str(),
+                    _ => "",
+                };
+                let wanted = one_more(limit - rows.len().min(limit));
+                let mut statement = connection.prepare_cached(sql::SCAN[slot(table)])?;
+                let found =
+                    statement.query_map(params![from, wanted], |row| sql::file_row(table, row))?;
+                for row in found {
+                    rows.push(row?);
+                }
+                if rows.len() > limit {
+                    break;
+                }
+            }
+            Ok(rows)
+        })?;
+        Ok(page(rows, limit))
+    }
+
+    async fn upsert(&mut self, rows: &[FileRow]) -> Result<(), MetaError> {
+        for row in rows {
+            check_row(row)?;
+        }
+        self.database.write("upsert", |connection| {
+            for row in rows {
+                sql::upsert(connection, slot(table_of_user(&row.user)), row)?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn count(&mut self) -> Result<[TableCount; 3], MetaError> {
+        self.database.read("count", |connection| {
+            let mut counts = [TableCount::default(); 3];
+            for (count, statement) in counts.iter_mut().zip(sql::COUNT) {
+                *count = connection.prepare_cached(statement)?.query_row([], |row| {
+                    let (all, deleted) = (sql::unsigned(row, 0)?, sql::unsigned(row, 1)?);
+                    Ok(TableCount { normal: all.saturating_sub(deleted), deleted })
+                })?;
+            }
+            Ok(counts)
+        })
+    }
+}
+
+const TABLES: [u8; 3] = [1, 2, 3];
+
+/// Index of a table's statement.
+fn slot(table: u8) -> usize {
+    usize::from(table.clamp(1, 3) - 1)
+}
+
+/// One row past a page tells whether another page follows.
+fn one_more(limit: usize) -> i64 {
+    i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX)
+}
+
+fn page(mut rows: Vec<FileRow>, limit: usize) -> Page {
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    Page { rows, more }
+}
+
+fn applied(count: usize) -> Change {
+    if count == 0 { Change::Missing } else { Change::Applied }
+}
+
+fn insert_one(connection: &Connection, row: &NewFile) -> Result<InsertOutcome, Refusal> {
+    if let Err(error) = check_new(row) {
+        return Ok(InsertOutcome::Refused(error));
+    }
+    let table = table_of_user(&row.user);
+    if sql::insert(connection, slot(table), row)? {
+        return Ok(InsertOutcome::Inserted);
+    }
+    match find(connection, table, &row.file)? {
+        Some(standing) => Ok(InsertOutcome::Exists(Box::new(standing))),
+        None => Err(Refusal::Meta(MetaError::Corrupt {
+            what: format!("t_file_{table:02}: a row that stops an insert is not there"),
+        })),
+    }
+}
+
+fn find(connection: &Connection, table: u8, file: &str) -> rusqlite::Result<Option<FileRow>> {
+    if !TABLES.contains(&table) {
+        return Ok(None);
+    }
+    connection
+        .prepare_cached(sql::FIND[slot(table)])?
+        .query_row(params![file], |row| sql::file_row(table, row))
+        .optional()
+}
+
+fn find_oldest(connection: &Connection, file: &str) -> rusqlite::Result<Option<FileRow>> {
+    let mut statement = connection.prepare_cached(sql::FIND_ANYWHERE)?;
+    let rows = statement
+        .query_map(params![file], |row| sql::file_row(row.get(sql::COLUMN_COUNT)?, row))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(rows.into_iter().min_by(|a, b| {
+        (a.created_at, &a.file_path, a.table).cmp(&(b.created_at, &b.file_path, b.table))
+    }))
+}
+
+fn deleted_in(
+    connection: &Connection,
+    table: u8,
+    time: u64,
+    after: Option<&DeletedCursor>,
+    limit: usize,
+    rows: &mut Vec<FileRow>,
+) -> rusqlite::Result<()> {
+    // The cursor as a lower bound (exclusive) of this table's own order (time, id); no id is empty.
+    let (from_time, from_file) = match after {
+        None => (0, ""),
+        Some(cursor) if table < cursor.table => (cursor.deleted_at.saturating_add(1), ""),
+        Some(cursor) if table == cursor.table => (cursor.deleted_at, cursor.file.as_str()),
+        Some(cursor) => (cursor.deleted_at, ""),
+    };
+    let mut statement = connection.prepare_cached(sql::DELETED_BEFORE[slot(table)])?;
+    let found = statement.query_map(
+        params![sql::bounded(time), sql::bounded(from_time), from_file, one_more(limit)],
+        |row| sql::file_row(table, row),
+    )?;
+    for row in found {
+        rows.push(row?);
+    }
+    Ok(())
+}

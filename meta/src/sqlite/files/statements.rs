@@ -1,0 +1,256 @@
+//! Every statement of the storage database, and the mapping between its columns and rows.
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, Row, params};
+
+use crate::row::{FileRow, FileStatus, NewFile};
+
+/// The columns of a row, in the order that [`file_row`] reads them.
+macro_rules! columns {
+    () => {
+        "id, appid, userid, status, file_path, file_size, create_time, update_time, \
+         checksum, original_name, content_type, deleted_at, expires_at"
+    };
+}
+
+/// One statement for each table, made when this is compiled.
+macro_rules! per_table {
+    ($before:expr, $after:expr) => {
+        [
+            concat!($before, "t_file_01", $after),
+            concat!($before, "t_file_02", $after),
+            concat!($before, "t_file_03", $after),
+        ]
+    };
+}
+
+/// A user's files after an id, by id. The index is named: with a user's rows spread over a large
+/// table the primary key would be the slower way to the same order.
+macro_rules! list {
+    ($index:expr, $filter:expr) => {
+        [
+            list!("t_file_01", $index, $filter),
+            list!("t_file_02", $index, $filter),
+            list!("t_file_03", $index, $filter),
+        ]
+    };
+    ($table:expr, $index:expr, $filter:expr) => {
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM ",
+            $table,
+            " INDEXED BY reel_",
+            $table,
+            $index,
+            " WHERE appid = ?1 AND userid = ?2 AND id > ?3",
+            $filter,
+            " ORDER BY id LIMIT ?4"
+        )
+    };
+}
+
+/// Number of columns in `columns!`.
+pub(super) const COLUMN_COUNT: usize = 13;
+
+pub(super) const FIND: [&str; 3] =
+    per_table!(concat!("SELECT ", columns!(), " FROM "), " WHERE id = ?1");
+
+/// All three tables in one statement; the table's number comes last.
+pub(super) const FIND_ANYWHERE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", 1 FROM t_file_01 WHERE id = ?1 UNION ALL SELECT ",
+    columns!(),
+    ", 2 FROM t_file_02 WHERE id = ?1 UNION ALL SELECT ",
+    columns!(),
+    ", 3 FROM t_file_03 WHERE id = ?1"
+);
+
+const INSERT: [&str; 3] = per_table!(
+    "INSERT INTO ",
+    concat!(
+        " (",
+        columns!(),
+        ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+         ON CONFLICT (id) DO NOTHING"
+    )
+);
+
+const UPSERT: [&str; 3] = per_table!(
+    "INSERT OR REPLACE INTO ",
+    concat!(" (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)")
+);
+
+pub(super) const SET_STATUS: [&str; 3] = per_table!(
+    "UPDATE ",
+    " SET status = ?4, deleted_at = ?5, update_time = ?6 \
+     WHERE id = ?1 AND userid = ?2 AND file_path = ?3"
+);
+
+pub(super) const REMOVE: [&str; 3] = per_table!(
+    "DELETE FROM ",
+    " WHERE id = ?1 AND userid = ?2 AND file_path = ?3 AND (?4 IS NULL OR (status <> 0) = ?4)"
+);
+
+pub(super) const LIST_ANY: [&str; 3] = list!("_user", "");
+pub(super) const LIST_NORMAL: [&str; 3] = list!("_user", " AND status = 0");
+pub(super) const LIST_DELETED: [&str; 3] = list!("_deleted_user", " AND status <> 0");
+
+pub(super) const SCAN: [&str; 3] =
+    per_table!(concat!("SELECT ", columns!(), " FROM "), " WHERE id > ?1 ORDER BY id LIMIT ?2");
+
+pub(super) const DELETED_BEFORE: [&str; 3] = per_table!(
+    concat!("SELECT ", columns!(), " FROM "),
+    " WHERE status <> 0 AND deleted_at IS NOT NULL AND deleted_at < ?1 \
+     AND (deleted_at, id) > (?2, ?3) ORDER BY deleted_at, id LIMIT ?4"
+);
+
+pub(super) const COUNT: [&str; 3] = [
+    "SELECT (SELECT count(*) FROM t_file_01), (SELECT count(*) FROM t_file_01 WHERE status <> 0)",
+    "SELECT (SELECT count(*) FROM t_file_02), (SELECT count(*) FROM t_file_02 WHERE status <> 0)",
+    "SELECT (SELECT count(*) FROM t_file_03), (SELECT count(*) FROM t_file_03 WHERE status <> 0)",
+];
+
+/// Inserts a row unless its id is taken; whether it did.
+pub(super) fn insert(
+    connection: &Connection,
+    slot: usize,
+    row: &NewFile,
+) -> rusqlite::Result<bool> {
+    let count = connection.prepare_cached(INSERT[slot])?.execute(params![
+        row.file,
+        row.app,
+        row.user,
+        FileStatus::Normal.number(),
+        row.file_path,
+        size(row.size)?,
+        bounded(row.created_at),
+        bounded(row.created_at),
+        row.checksum.map(u64::cast_signed),
+        row.name,
+        row.content_type,
+        None::<i64>,
+        time(row.expires_at),
+    ])?;
+    Ok(count == 1)
+}
+
+/// Writes a row over what is there.
+pub(super) fn upsert(connection: &Connection, slot: usize, row: &FileRow) -> rusqlite::Result<()> {
+    connection.prepare_cached(UPSERT[slot])?.execute(params![
+        row.file,
+        row.app,
+        row.user,
+        row.status.number(),
+        row.file_path,
+        size(row.size)?,
+        bounded(row.created_at),
+        bounded(row.updated_at),
+        row.checksum.map(u64::cast_signed),
+        row.name,
+        row.content_type,
+        time(row.deleted_at),
+        time(row.expires_at),
+    ])?;
+    Ok(())
+}
+
+/// A row from its columns.
+pub(super) fn file_row(table: u8, row: &Row<'_>) -> rusqlite::Result<FileRow> {
+    Ok(FileRow {
+        table,
+        file: row.get(0)?,
+        app: row.get(1)?,
+        user: row.get(2)?,
+        status: FileStatus::from_number(row.get(3)?),
+        file_path: row.get(4)?,
+        size: unsigned(row, 5)?,
+        created_at: unsigned(row, 6)?,
+        updated_at: unsigned(row, 7)?,
+        // All 64 bits are in use: a checksum with its highest bit set is a negative number here.
+        checksum: row.get::<_, Option<i64>>(8)?.map(i64::cast_unsigned),
+        name: row.get(9)?,
+        content_type: row.get(10)?,
+        deleted_at: unsigned_optional(row, 11)?,
+        expires_at: unsigned_optional(row, 12)?,
+    })
+}
+
+/// A number that must not be negative; else the row is damaged.
+pub(in crate::sqlite) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
+}
+
+fn unsigned_optional(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+    match row.get::<_, Option<i64>>(column)? {
+        None => Ok(None),
+        Some(_) => unsigned(row, column).map(Some),
+    }
+}
+
+/// A time as SQLite's signed number; one past it means "never" on either side.
+pub(super) fn bounded(time: u64) -> i64 {
+    i64::try_from(time).unwrap_or(i64::MAX)
+}
+
+/// An optional time.
+pub(super) fn time(time: Option<u64>) -> Option<i64> {
+    time.map(bounded)
+}
+
+/// A size: the wire carries it in 63 bits, so a larger one is a mistake of the caller.
+fn size(size: u64) -> rusqlite::Result<i64> {
+    i64::try_from(size).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(5, Type::Integer, Box::new(error))
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::sqlite::files::SqliteFileStore;
+
+    /// How SQLite would run a statement, as one text.
+    fn plan(connection: &Connection, sql: &str) -> String {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let count = statement.parameter_count();
+        let rows = statement
+            .query_map(rusqlite::params_from_iter(vec![1; count]), |row| row.get::<_, String>(3))
+            .unwrap();
+        rows.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn lookups_and_pages_use_an_index_and_never_sort() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteFileStore::open(&folder.path().join("storage.db")).unwrap();
+        let connection = store.database.connection();
+        let expected = [
+            (FIND, "SEARCH", "USING PRIMARY KEY (id=?)"),
+            (SET_STATUS, "SEARCH", "USING PRIMARY KEY (id=?)"),
+            (REMOVE, "SEARCH", "USING PRIMARY KEY (id=?)"),
+            (SCAN, "SEARCH", "USING PRIMARY KEY (id>?)"),
+            (LIST_ANY, "SEARCH", "_user (userid=? AND appid=? AND id>?)"),
+            (LIST_NORMAL, "SEARCH", "_user (userid=? AND appid=? AND id>?)"),
+            (LIST_DELETED, "SEARCH", "_deleted_user (userid=? AND appid=? AND id>?)"),
+            (DELETED_BEFORE, "SEARCH", "_deleted ((deleted_at,id)>(?,?) AND deleted_at<?)"),
+        ];
+        for (statements, how, with) in expected {
+            for statement in statements {
+                let plan = plan(connection, statement);
+                assert!(plan.starts_with(how) && plan.contains(with), "{statement}\n{plan}");
+                assert!(!plan.contains("TEMP B-TREE"), "{statement}\n{plan}");
+            }
+        }
+        let plan = plan(connection, FIND_ANYWHERE);
+        assert_eq!(plan.matches("USING PRIMARY KEY (id=?)").count(), 3, "{plan}");
+    }
+
+    #[test]
+    fn the_columns_are_counted() {
+        assert_eq!(columns!().split(',').count(), COLUMN_COUNT);
+    }
+}
