@@ -193,6 +193,11 @@ impl Slot {
         self.entry.expired.get()
     }
 
+    /// The thread's coarse clock: multiples of [`TICK`] since its start.
+    pub fn now(&self) -> Duration {
+        TICK.saturating_mul(u32::try_from(self.table.now.get()).unwrap_or(u32::MAX))
+    }
+
     /// Whether the thread is draining: finish this request, announce the close, close.
     pub fn draining(&self) -> bool {
         self.table.draining.get()
