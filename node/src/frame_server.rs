@@ -20,8 +20,8 @@ use crate::thread::yield_turn;
 
 mod input;
 
-pub use input::SMALL_BODY_BYTES_MAX;
 use input::Input;
+pub use input::SMALL_BODY_BYTES_MAX;
 
 /// Replies gather up to this many bytes before they are sent.
 const OUTPUT_BYTES: usize = 16 * 1024;

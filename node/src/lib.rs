@@ -3,10 +3,12 @@
 
 pub mod access;
 pub mod admin;
+pub mod caller;
 pub mod capability;
 pub mod config;
 pub mod connection;
 pub mod drain;
+pub mod frame_server;
 pub mod http;
 pub mod listen;
 pub mod lock;

@@ -28,9 +28,7 @@ thread_local! {
 }
 
 fn borrow_buffer() -> Buffer {
-    SPARE
-        .with(|spare| spare.borrow_mut().pop())
-        .unwrap_or_else(|| Box::new([0; BUFFER_BYTES]))
+    SPARE.with(|spare| spare.borrow_mut().pop()).unwrap_or_else(|| Box::new([0; BUFFER_BYTES]))
 }
 
 fn give_back(buffer: Buffer) {
