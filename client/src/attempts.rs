@@ -8,8 +8,8 @@ use crate::config::RetryPolicy;
 #[derive(Debug)]
 pub(crate) struct Attempts {
     policy: RetryPolicy,
-    /// Nothing goes on past this, whatever the progress.
-    deadline: Option<Instant>,
+    /// Nothing goes on past this, whatever the progress; and how long that is from the beginning.
+    deadline: Option<(Instant, Duration)>,
     failing_since: Option<Instant>,
     failures: u32,
 }
@@ -18,14 +18,14 @@ impl Attempts {
     pub(crate) fn new(policy: RetryPolicy, now: Instant, deadline: Option<Duration>) -> Self {
         Self {
             policy,
-            deadline: deadline.and_then(|deadline| now.checked_add(deadline)),
+            deadline: deadline.and_then(|whole| Some((now.checked_add(whole)?, whole))),
             failing_since: None,
             failures: 0,
         }
     }
 
-    /// The end of the whole operation.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    /// The end of the whole operation, and its length.
+    pub(crate) fn deadline(&self) -> Option<(Instant, Duration)> {
         self.deadline
     }
 
@@ -52,7 +52,7 @@ impl Attempts {
         if resumed.duration_since(since) >= self.policy.window {
             return None;
         }
-        if self.deadline.is_some_and(|deadline| resumed >= deadline) {
+        if self.deadline.is_some_and(|(deadline, _)| resumed >= deadline) {
             return None;
         }
         Some(pause)

@@ -4,6 +4,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use reel_proto::name::NameError;
+pub use reel_proto::refusal::{Refusal, Retry};
 
 /// Whose doing an error was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +118,64 @@ pub enum ClientError {
     Random(#[from] getrandom::Error),
 }
 
+impl ClientError {
+    /// Whose doing it was.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Name(_) | Self::NoTrackers | Self::OutOfRange { .. } => Fault::Caller,
+            Self::Source(_) | Self::Random(_) => Fault::Local,
+            Self::Refused { reason, .. } => match reason {
+                Refusal::Malformed
+                | Refusal::NoSuchFile
+                | Refusal::Conflict
+                | Refusal::WrongState
+                | Refusal::OutOfRange
+                | Refusal::UnknownApp => Fault::Caller,
+                _ => Fault::Peer,
+            },
+            Self::GaveUp(last) => last.fault(),
+            _ => Fault::Peer,
+        }
+    }
+
+    /// When the same operation may succeed. The client has tried by then, within its deadlines.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Connect { .. }
+            | Self::Broken { .. }
+            | Self::Stalled { .. }
+            | Self::NoNodes { .. }
+            | Self::GaveUp(_)
+            | Self::Deadline(_) => Retry::Later,
+            Self::Trackers(failures) => {
+                let all_final = failures.iter().all(|(_, error)| error.retry() == Retry::Never);
+                if all_final { Retry::Never } else { Retry::Later }
+            }
+            // Bytes of another protocol or of a broken disk: another node may be sound.
+            Self::Protocol { .. } | Self::Checksum { .. } => Retry::Elsewhere,
+            Self::Refused { reason, .. } => reason.retry(),
+            _ => Retry::Never,
+        }
+    }
+
+    /// Whether the node may have done what was asked although this is all that is known of it.
+    pub(crate) fn outcome_is_unknown(&self) -> bool {
+        matches!(self, Self::Broken { .. } | Self::Stalled { .. } | Self::Protocol { .. })
+    }
+
+    /// The node's reason, where it told one.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused { reason, .. } => Some(*reason),
+            Self::GaveUp(last) => last.refusal(),
+            _ => None,
+        }
+    }
+}
+
 fn list(failures: &[(String, ClientError)]) -> String {
     let mut text = String::new();
     for (tracker, error) in failures {
@@ -126,4 +185,25 @@ fn list(failures: &[(String, ClientError)]) -> String {
         text.push_str(&format!("{tracker}: {error}"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trackers_may_answer_later_unless_all_of_them_said_no() {
+        let refused = || ClientError::Refused {
+            address: ([127, 0, 0, 1], 1).into(),
+            reason: Refusal::UnknownApp,
+            text: String::new(),
+        };
+        let down =
+            || ClientError::Connect { address: "x:1".into(), source: io::ErrorKind::TimedOut.into() };
+        let all = ClientError::Trackers(vec![("a".into(), refused()), ("b".into(), refused())]);
+        assert_eq!(all.retry(), Retry::Never);
+        let some = ClientError::Trackers(vec![("a".into(), refused()), ("b".into(), down())]);
+        assert_eq!(some.retry(), Retry::Later);
+        assert!(some.to_string().contains("a: 127.0.0.1:1 refuses"), "{some}");
+    }
 }

@@ -14,6 +14,7 @@ pub mod idgen;
 pub mod limits;
 pub mod name;
 pub mod path;
+pub mod refusal;
 pub mod storage;
 pub mod table;
 pub mod text;

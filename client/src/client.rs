@@ -1,0 +1,155 @@
+//! The client: shared state, and the walk from node to node until one answers.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    attempts::Attempts,
+    config::ClientConfig,
+    connection::Connection,
+    error::{ClientError, Retry},
+    location::{Location, Locations, Node, Owner},
+    pool::Pool,
+};
+
+/// A client of one Reel (or deployed) system. Cheap to clone; clones share connections. Every operation may be
+/// dropped at any point: its connection is closed, and the server cleans up after it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: ClientConfig,
+    pub(crate) pool: Pool,
+    pub(crate) locations: Locations,
+}
+
+impl Client {
+    /// A client that asks these trackers. Connects to nobody yet.
+    ///
+    /// # Errors
+    /// [`ClientError::NoTrackers`].
+    pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
+        if config.trackers.is_empty() {
+            return Err(ClientError::NoTrackers);
+        }
+        let pool = Pool::new(&config);
+        let locations = Locations::new(config.location_ttl);
+        Ok(Self { shared: Arc::new(Shared { config, pool, locations }) })
+    }
+
+    /// Where the files of `owner` are, from the trackers or from an answer that is still fresh.
+    pub async fn locate(&self, owner: Owner) -> Result<Arc<Location>, ClientError> {
+        if let Some(location) = self.shared.locations.get(owner) {
+            return Ok(location);
+        }
+        let location = Arc::new(self.ask_location(owner).await?);
+        self.shared.locations.keep(owner, &location);
+        Ok(location)
+    }
+
+    /// A walk with the deadline of small requests.
+    pub(crate) fn small_walk(&self, owner: Owner) -> Walk<'_> {
+        self.walk(owner, Some(self.shared.config.request_deadline))
+    }
+
+    pub(crate) fn walk(&self, owner: Owner, deadline: Option<Duration>) -> Walk<'_> {
+        Walk {
+            client: self,
+            owner,
+            attempts: Attempts::new(self.shared.config.retry, Instant::now().into_std(), deadline),
+            location: None,
+            tried: 0,
+        }
+    }
+}
+
+/// The attempts of one operation, node by node. The tracker has put the nodes in a random order; after the last of
+/// them comes a pause, and then the tracker is asked again, since what failed may have left.
+#[derive(Debug)]
+pub(crate) struct Walk<'client> {
+    client: &'client Client,
+    owner: Owner,
+    attempts: Attempts,
+    location: Option<Arc<Location>>,
+    tried: usize,
+}
+
+impl Walk<'_> {
+    /// The next node, and a connection to it.
+    pub(crate) async fn node(&mut self) -> Result<(Node, Connection), ClientError> {
+        loop {
+            let outcome = self.next_node().await;
+            match outcome {
+                Ok(found) => return Ok(found),
+                Err(error) => self.failed(error).await?,
+            }
+        }
+    }
+
+    async fn next_node(&mut self) -> Result<(Node, Connection), ClientError> {
+        let location = match &self.location {
+            Some(location) => Arc::clone(location),
+            None => self.client.locate(self.owner).await?,
+        };
+        let node = location.nodes.get(self.tried).copied();
+        self.location = Some(location);
+        let node = node.ok_or_else(|| ClientError::NoNodes { group: self.group() })?;
+        let connection = self.client.shared.pool.connection(node.binary).await?;
+        Ok((node, connection))
+    }
+
+    /// An attempt failed: returns when the next one may begin, or gives the error back when there is none.
+    pub(crate) async fn failed(&mut self, error: ClientError) -> Result<(), ClientError> {
+        let retry = error.retry();
+        if retry == Retry::Never {
+            return Err(error);
+        }
+        let nodes = self.location.as_ref().map_or(0, |location| location.nodes.len());
+        self.tried += 1;
+        if self.tried < nodes {
+            tracing::debug!(%error, "trying the next node");
+            return Ok(());
+        }
+        if retry == Retry::Elsewhere {
+            return Err(error);
+        }
+        self.tried = 0;
+        self.location = None;
+        self.client.shared.locations.drop_answer(self.owner);
+        let now = Instant::now().into_std();
+        let Some(pause) = self.attempts.failed(now, getrandom::u64()?) else {
+            return Err(ClientError::GaveUp(Box::new(error)));
+        };
+        tracing::debug!(%error, ?pause, "trying again");
+        sleep(pause).await;
+        Ok(())
+    }
+
+    /// Something got further than in every attempt before.
+    pub(crate) fn progressed(&mut self) {
+        self.attempts.progressed();
+    }
+
+    /// Runs one attempt, or what is left of the time of all of them.
+    pub(crate) async fn within<T>(
+        &self,
+        attempt: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let Some((deadline, whole)) = self.attempts.deadline() else { return attempt.await };
+        let left = deadline.saturating_duration_since(Instant::now().into_std());
+        timeout(left, attempt).await.unwrap_or(Err(ClientError::Deadline(whole)))
+    }
+
+    /// The answer that the last node came from.
+    pub(crate) fn location(&self) -> Option<&Arc<Location>> {
+        self.location.as_ref()
+    }
+
+    fn group(&self) -> String {
+        self.location.as_ref().map(|location| location.group.to_string()).unwrap_or_default()
+    }
+}

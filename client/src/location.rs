@@ -1,0 +1,182 @@
+//! Where a user's files are: the tracker's answer, kept for a short while.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reel_proto::{
+    name::{AppId, FileId, GroupName, UserId},
+    storage::FileRef,
+};
+
+/// Answers kept at once. A program that serves more users than this asks more often, and works.
+const KEPT_MAX: usize = 1024;
+
+/// Everything but the unreserved characters of RFC 3986, section 2.3.
+const ESCAPED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// App and user of a URL that names neither: the media HTTP defaults.
+const DEFAULT_OWNER: (&str, &str) = ("tnvideo", "tnv001");
+
+/// A storage node as a tracker names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Node {
+    /// Where it takes requests.
+    pub binary: SocketAddr,
+    /// Where it serves media over HTTP. Deployed nodes have none, and know none of our commands.
+    pub media: Option<SocketAddr>,
+}
+
+/// Where the files of one user are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The user's group.
+    pub group: GroupName,
+    /// Active nodes of the group, at least one, in the tracker's (random) order.
+    pub nodes: Vec<Node>,
+    /// Gateways that the tracker knows, for URLs.
+    pub gateways: Vec<SocketAddr>,
+}
+
+impl Location {
+    /// The URL of a file: of a gateway where there is one, else of a storage node. None where neither speaks HTTP.
+    /// App and user are named unless they are the defaults, so that the URL means exactly this file.
+    #[must_use]
+    pub fn url(&self, file: &FileRef) -> Option<String> {
+        let media = self.nodes.iter().find_map(|node| node.media);
+        let host = self.gateways.first().copied().or(media)?;
+        let mut url = format!("http://{host}/files/{}", escaped(file.file.as_str()));
+        if (file.app.as_str(), file.user.as_str()) != DEFAULT_OWNER {
+            let (app, user) = (escaped(file.app.as_str()), escaped(file.user.as_str()));
+            url.push_str(&format!("?app={app}&user={user}"));
+        }
+        Some(url)
+    }
+}
+
+fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
+}
+
+/// Whose files a request is about, as far as a tracker needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// The app.
+    pub app: AppId,
+    /// The user.
+    pub user: UserId,
+}
+
+impl Owner {
+    /// One of this owner's files.
+    #[must_use]
+    pub fn file(self, file: FileId) -> FileRef {
+        FileRef { app: self.app, user: self.user, file }
+    }
+
+    /// The owner of a file.
+    #[must_use]
+    pub fn of(file: &FileRef) -> Self {
+        Self { app: file.app, user: file.user }
+    }
+}
+
+/// The answers that are still fresh.
+#[derive(Debug)]
+pub(crate) struct Locations {
+    kept: Mutex<HashMap<Owner, (Instant, Arc<Location>)>>,
+    ttl: Duration,
+}
+
+impl Locations {
+    pub(crate) fn new(ttl: Duration) -> Self {
+        Self { kept: Mutex::default(), ttl }
+    }
+
+    pub(crate) fn get(&self, owner: Owner) -> Option<Arc<Location>> {
+        let kept = self.lock();
+        let (since, location) = kept.get(&owner)?;
+        (since.elapsed() < self.ttl).then(|| Arc::clone(location))
+    }
+
+    pub(crate) fn keep(&self, owner: Owner, location: &Arc<Location>) {
+        if self.ttl.is_zero() {
+            return;
+        }
+        let mut kept = self.lock();
+        if kept.len() >= KEPT_MAX {
+            kept.retain(|_, (since, _)| since.elapsed() < self.ttl);
+        }
+        if kept.len() < KEPT_MAX {
+            kept.insert(owner, (Instant::now(), Arc::clone(location)));
+        }
+    }
+
+    pub(crate) fn drop_answer(&self, owner: Owner) {
+        self.lock().remove(&owner);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Owner, (Instant, Arc<Location>)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn location(gateway: bool, media: bool) -> Location {
+        Location {
+            group: GroupName::parse("group001").unwrap(),
+            nodes: vec![Node {
+                binary: "127.0.0.1:23000".parse().unwrap(),
+                media: media.then(|| "127.0.0.1:23080".parse().unwrap()),
+            }],
+            gateways: if gateway { vec!["127.0.0.1:8080".parse().unwrap()] } else { vec![] },
+        }
+    }
+
+    fn owner(app: &str, user: &str) -> Owner {
+        Owner { app: AppId::parse(app).unwrap(), user: UserId::parse(user).unwrap() }
+    }
+
+    #[test]
+    fn the_url_is_the_gateways_else_a_nodes() {
+        let file = owner("tnvideo", "tnv001").file(FileId::parse("a b?c").unwrap());
+        let url = |gateway, media| location(gateway, media).url(&file);
+        assert_eq!(url(true, true).unwrap(), "http://127.0.0.1:8080/files/a%20b%3Fc");
+        assert_eq!(url(false, true).unwrap(), "http://127.0.0.1:23080/files/a%20b%3Fc");
+        assert_eq!(url(false, false), None);
+    }
+
+    #[test]
+    fn the_url_names_an_owner_that_is_not_the_default() {
+        let file = owner("tnvideo", "用户&x").file(FileId::parse("f").unwrap());
+        assert_eq!(
+            location(true, true).url(&file).unwrap(),
+            "http://127.0.0.1:8080/files/f?app=tnvideo&user=%E7%94%A8%E6%88%B7%26x"
+        );
+    }
+
+    #[test]
+    fn answers_grow_old_and_are_bounded() {
+        let answer = Arc::new(location(true, true));
+        let locations = Locations::new(Duration::from_secs(60));
+        for index in 0..KEPT_MAX + 10 {
+            locations.keep(owner("tnvideo", &format!("u{index}")), &answer);
+        }
+        assert_eq!(locations.lock().len(), KEPT_MAX);
+        assert!(locations.get(owner("tnvideo", "u0")).is_some());
+        locations.drop_answer(owner("tnvideo", "u0"));
+        assert!(locations.get(owner("tnvideo", "u0")).is_none());
+        let never = Locations::new(Duration::ZERO);
+        never.keep(owner("tnvideo", "u0"), &answer);
+        assert!(never.get(owner("tnvideo", "u0")).is_none());
+    }
+}
