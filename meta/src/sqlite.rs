@@ -37,3 +37,6 @@ pub fn inline<F: Future>(future: F) -> F::Output {
         Poll::Pending => unreachable!("a SQLite store answers at the first poll"),
     }
 }
+
+#[cfg(test)]
+mod tests;
