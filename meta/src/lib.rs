@@ -17,7 +17,6 @@ mod error;
 mod row;
 pub mod sqlite;
 mod store;
-mod table;
 mod text;
 
 pub use error::{Cause, MetaError};
@@ -26,15 +25,10 @@ pub use row::{
     ScanCursor, Sequence, StatusChange, StatusFilter, TableCount,
 };
 pub use store::{FileStore, GroupStore, SequenceStore};
-pub use table::table_of_user;
-pub use text::{
-    APP_BYTES_MAX, CONTENT_TYPE_BYTES_MAX, FILE_BYTES_MAX, GROUP_BYTES_MAX, KEY_BYTES_MAX,
-    NAME_BYTES_MAX, PATH_BYTES_MAX, TextError, TextFault, TextField, USER_BYTES_MAX,
-    USER_CHARS_MAX,
-};
+pub use text::{PATH_BYTES_MAX, TextError, TextFault, TextField};
 
 /// One past the largest path id: a sequence that reaches it is exhausted.
-pub const PATH_ID_END: u64 = 512 * 512 * 512 * 512;
+pub const PATH_ID_END: u64 = reel_proto::path::PathId::COUNT;
 
 /// Most rows that one page of [`FileStore::list`], [`FileStore::scan`] or
 /// [`FileStore::deleted_before`] holds; a larger limit is brought down to it.

@@ -6,26 +6,12 @@
 
 use std::fmt;
 
+use reel_proto::limits;
+
 use crate::row::{FileRow, NewFile};
 
-/// Longest app id, bytes.
-pub const APP_BYTES_MAX: usize = 15;
-/// Longest group name, bytes.
-pub const GROUP_BYTES_MAX: usize = 16;
-/// Longest user id, bytes.
-pub const USER_BYTES_MAX: usize = 255;
-/// Longest user id, characters: the column is varchar(128).
-pub const USER_CHARS_MAX: usize = 128;
-/// Longest file id, bytes.
-pub const FILE_BYTES_MAX: usize = 127;
-/// Longest key of a sequence, bytes: 65 on the wire with the NUL.
-pub const KEY_BYTES_MAX: usize = 64;
-/// Longest `file_path`, bytes: the column is varchar(512).
+/// Longest `file_path`, bytes: the column is varchar(512). A longer one is refused.
 pub const PATH_BYTES_MAX: usize = 512;
-/// Longest original name, bytes.
-pub const NAME_BYTES_MAX: usize = 255;
-/// Longest content type, bytes.
-pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
 /// Which text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,16 +83,16 @@ pub struct TextError {
 /// Checks one text.
 pub(crate) fn check(field: TextField, text: &str) -> Result<(), TextError> {
     let (bytes_min, bytes_max) = match field {
-        TextField::App => (1, APP_BYTES_MAX),
-        TextField::Group => (1, GROUP_BYTES_MAX),
-        TextField::User => (0, USER_BYTES_MAX),
-        TextField::File => (1, FILE_BYTES_MAX),
-        TextField::Key => (1, KEY_BYTES_MAX),
+        TextField::App => (1, limits::APP_BYTES_MAX),
+        TextField::Group => (1, limits::GROUP_BYTES_MAX),
+        TextField::User => (0, limits::USER_BYTES_MAX),
+        TextField::File => (1, limits::FILE_BYTES_MAX),
+        TextField::Key => (1, limits::ID_KEY_BYTES_MAX),
         TextField::Path => (1, PATH_BYTES_MAX),
-        TextField::Name => (0, NAME_BYTES_MAX),
-        TextField::ContentType => (0, CONTENT_TYPE_BYTES_MAX),
+        TextField::Name => (0, limits::ORIGINAL_NAME_BYTES_MAX),
+        TextField::ContentType => (0, limits::CONTENT_TYPE_BYTES_MAX),
     };
-    let chars_max = if field == TextField::User { USER_CHARS_MAX } else { usize::MAX };
+    let chars_max = if field == TextField::User { limits::USER_CHARS_MAX } else { usize::MAX };
     let fault = if text.len() < bytes_min {
         TextFault::Empty
     } else if text.len() > bytes_max || text.chars().count() > chars_max {

@@ -1,11 +1,13 @@
 //! What a [`FileStore`] must do with single rows; pages and texts have files of their own.
 
+use reel_proto::table::table_of_user;
+
 use super::{Source, pages, texts};
+use crate::MetaError;
 use crate::row::{
     Change, FileRow, FileStatus, InsertOutcome, NewFile, Removal, RowRef, StatusChange, TableCount,
 };
 use crate::store::FileStore;
-use crate::{MetaError, table_of_user};
 
 /// Runs every check, each on a database of its own.
 ///
@@ -60,7 +62,7 @@ pub(super) fn new_file(user: &str, file: &str, created_at: u64) -> NewFile {
 /// The row that a new file becomes.
 pub(super) fn row_of(new: &NewFile) -> FileRow {
     FileRow {
-        table: table_of_user(&new.user),
+        table: table_of_user(new.user.as_bytes()),
         file: new.file.clone(),
         app: new.app.clone(),
         user: new.user.clone(),
@@ -112,7 +114,7 @@ async fn a_row_comes_back_as_it_went_in<S: Source<Store: FileStore>>(source: &S)
     let mut again = source.open().await;
     for new in &rows {
         let expected = Some(row_of(new));
-        let table = table_of_user(&new.user);
+        let table = table_of_user(new.user.as_bytes());
         assert_eq!(store.get(None, &new.file).await.unwrap(), expected);
         assert_eq!(store.get(Some(table), &new.file).await.unwrap(), expected);
         assert_eq!(store.get(Some(table % 3 + 1), &new.file).await.unwrap(), None);
@@ -130,7 +132,7 @@ async fn the_insert_decides<S: Source<Store: FileStore>>(source: &S) {
     // tnv001 and carol's neighbours in table 2: the id is unique in the table, not per user.
     let neighbour =
         NewFile { file_path: "/data/other".to_owned(), ..new_file("alice", "same", 11) };
-    assert_eq!(table_of_user("alice"), table_of_user("tnv001"));
+    assert_eq!(table_of_user("alice".as_bytes()), table_of_user("tnv001".as_bytes()));
     let again = NewFile { size: 99, ..first.clone() };
     let fresh = new_file("tnv001", "fresh", 12);
     let twice = NewFile { size: 1, ..fresh.clone() };

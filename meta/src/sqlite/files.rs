@@ -7,9 +7,11 @@ pub(super) use statements::unsigned;
 
 use std::path::Path;
 
+use reel_proto::table::table_of_user;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use self::statements as sql;
+use crate::PAGE_ROWS_MAX;
 use crate::error::MetaError;
 use crate::row::{
     Change, DeletedCursor, FileRow, InsertOutcome, NewFile, Page, Removal, ScanCursor,
@@ -19,7 +21,6 @@ use crate::sqlite::database::{Database, Refusal};
 use crate::sqlite::migrate::STORAGE;
 use crate::store::FileStore;
 use crate::text::{TextField, check, check_new, check_row};
-use crate::{PAGE_ROWS_MAX, table_of_user};
 
 /// `t_file_01` to `t_file_03` in one SQLite file.
 #[derive(Debug)]
@@ -84,9 +85,9 @@ impl FileStore for SqliteFileStore {
         check(TextField::App, app)?;
         check(TextField::User, user)?;
         check(TextField::File, file)?;
-        let row = self
-            .database
-            .read("get_owned", |connection| find(connection, table_of_user(user), file))?;
+        let row = self.database.read("get_owned", |connection| {
+            find(connection, table_of_user(user.as_bytes()), file)
+        })?;
         Ok(row.filter(|row| row.app == app && row.user == user))
     }
 
@@ -94,7 +95,7 @@ impl FileStore for SqliteFileStore {
         self.database.write("set_status", |connection| {
             let mut done = Vec::with_capacity(changes.len());
             for change in changes {
-                let table = table_of_user(&change.row.user);
+                let table = table_of_user(change.row.user.as_bytes());
                 let count =
                     connection.prepare_cached(sql::SET_STATUS[slot(table)])?.execute(params![
                         change.row.file,
@@ -114,7 +115,7 @@ impl FileStore for SqliteFileStore {
         self.database.write("remove", |connection| {
             let mut done = Vec::with_capacity(removals.len());
             for removal in removals {
-                let table = table_of_user(&removal.row.user);
+                let table = table_of_user(removal.row.user.as_bytes());
                 let deleted = removal.only.map(|status| status.number() != 0);
                 let count =
                     connection.prepare_cached(sql::REMOVE[slot(table)])?.execute(params![
@@ -140,7 +141,7 @@ impl FileStore for SqliteFileStore {
         check(TextField::App, app)?;
         check(TextField::User, user)?;
         let limit = limit.min(PAGE_ROWS_MAX);
-        let table = table_of_user(user);
+        let table = table_of_user(user.as_bytes());
         let statement = match filter {
             StatusFilter::Normal => sql::LIST_NORMAL[slot(table)],
             StatusFilter::Deleted => sql::LIST_DELETED[slot(table)],
@@ -209,7 +210,7 @@ impl FileStore for SqliteFileStore {
         }
         self.database.write("upsert", |connection| {
             for row in rows {
-                sql::upsert(connection, slot(table_of_user(&row.user)), row)?;
+                sql::upsert(connection, slot(table_of_user(row.user.as_bytes())), row)?;
             }
             Ok(())
         })
@@ -255,7 +256,7 @@ fn insert_one(connection: &Connection, row: &NewFile) -> Result<InsertOutcome, R
     if let Err(error) = check_new(row) {
         return Ok(InsertOutcome::Refused(error));
     }
-    let table = table_of_user(&row.user);
+    let table = table_of_user(row.user.as_bytes());
     if sql::insert(connection, slot(table), row)? {
         return Ok(InsertOutcome::Inserted);
     }
