@@ -6,8 +6,14 @@ use clap::{Parser, Subcommand};
 
 mod commands;
 mod config_cmd;
+#[allow(dead_code)]
+mod data_folder;
 mod exit;
+#[allow(dead_code)]
+mod server;
 mod settings;
+#[allow(dead_code)]
+mod signals;
 
 use exit::Usage;
 
