@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reel_proto::frame::{self, HEADER_LEN, Header};
+use reel_proto::frame::{HEADER_LEN, Header};
 use reel_proto::limits;
+use reel_proto::refusal::{self, Refusal};
 
 use crate::connection::{Accepted, Slot};
 use crate::http::socket;
@@ -401,10 +402,19 @@ impl FrameConn {
     /// # Errors
     /// The connection has ended.
     pub async fn reply_error(&mut self, text: &str) -> Result<(), Ended> {
+        self.reply_refusal(Refusal::Other, text).await
+    }
+
+    /// As [`FrameConn::reply_error`], with the number of `refusal`: for our own commands. The
+    /// deployed system's commands are always answered with [`Refusal::Other`].
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub async fn reply_refusal(&mut self, refusal: Refusal, text: &str) -> Result<(), Ended> {
         if self.body_left > 0 {
-            return Err(self.refuse(text).await);
+            return Err(self.refuse_with(refusal, text).await);
         }
-        self.push_error(text);
+        self.push_error(refusal, text);
         self.gathered().await
     }
 
@@ -414,7 +424,12 @@ impl FrameConn {
     /// Sends the reply, then reads and discards up to 1 MiB or 2 s, so that the peer reads it
     /// instead of a reset. Returns [`Ended`], to be returned on.
     pub async fn refuse(&mut self, text: &str) -> Ended {
-        self.push_error(text);
+        self.refuse_with(Refusal::Other, text).await
+    }
+
+    /// As [`FrameConn::refuse`], with the number of `refusal`.
+    pub async fn refuse_with(&mut self, refusal: Refusal, text: &str) -> Ended {
+        self.push_error(refusal, text);
         if self.flush().await.is_ok() {
             self.input.release();
             let time = Duration::from_secs(limits::DISCARD_SECONDS_MAX);
@@ -424,8 +439,9 @@ impl FrameConn {
         Ended
     }
 
-    fn push_error(&mut self, text: &str) {
-        let reply = frame::error_reply(self.config.reply_command, &self.config.host, text);
+    fn push_error(&mut self, refusal: Refusal, text: &str) {
+        let FrameConfig { reply_command, host, .. } = &*self.config;
+        let reply = refusal::error_reply(refusal, *reply_command, host, text);
         self.output.extend_from_slice(&reply);
     }
 
