@@ -24,8 +24,11 @@ mod tests;
 pub use sections::{LogConfig, LogFormat, NodeConfig, TokenConfig, read_secret_file};
 pub use values::{ByteSize, HumanTime, Secret, ValueError};
 
-/// `REEL_` variables that are not keys of `reel.toml`: the client's settings and secrets. Those
-/// beginning with `REEL_TEST_` belong to the tests.
+/// Beginnings of the variables with which the test suites steer themselves; what they start
+/// inherits them.
+const TEST_PREFIXES: [&str; 2] = ["REEL_TEST_", "REEL_TORTURE_"];
+
+/// `REEL_` variables that are not keys of `reel.toml`: the client's settings and secrets.
 const RESERVED_VARIABLES: [&str; 11] = [
     "REEL_CONFIG",
     "REEL_DATA",

@@ -9,7 +9,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ConfigError, Loaded, RESERVED_VARIABLES, Setting, Source};
+use super::{ConfigError, Loaded, RESERVED_VARIABLES, Setting, Source, TEST_PREFIXES};
 
 const DEFAULTS: &str = "defaults";
 const ENVIRONMENT: &str = "environment";
@@ -170,7 +170,8 @@ fn environment_values(environment: impl IntoIterator<Item = (String, String)>) -
     let mut values = Dict::new();
     for (name, text) in environment {
         let Some(key) = name.strip_prefix("REEL_") else { continue };
-        if RESERVED_VARIABLES.contains(&&*name) || key.starts_with("TEST_") {
+        let of_tests = TEST_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        if of_tests || RESERVED_VARIABLES.contains(&&*name) {
             continue;
         }
         let parts: Vec<String> = key.split("__").map(str::to_lowercase).collect();
