@@ -1,0 +1,55 @@
+//! The table by which a delete, restore or purge reaches every cache of the node at once.
+//!
+//! A cache reads the epoch of a file **before** it looks the file up, keeps it with the entry, and drops the entry
+//! when the epoch has moved. Whoever changes a file bumps its epoch after the row's commit and before the reply.
+//! So a lookup that began before the commit is dropped at its next use, and one that began after it saw the change.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use reel_proto::name::FileId;
+
+/// 512 KiB in all. Two files that share a bucket cost each other one lookup when one of them is deleted.
+const BUCKETS: usize = 1 << 16;
+
+/// One counter for each bucket of file ids.
+pub(crate) struct Epochs {
+    buckets: Box<[AtomicU64]>,
+}
+
+impl Epochs {
+    pub(crate) fn new() -> Self {
+        Self { buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    pub(crate) fn get(&self, file: &FileId) -> u64 {
+        self.bucket(file).load(Ordering::Acquire)
+    }
+
+    pub(crate) fn bump(&self, file: &FileId) {
+        self.bucket(file).fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn bucket(&self, file: &FileId) -> &AtomicU64 {
+        // FNV-1a: a few nanoseconds, no key, and nobody gains by choosing file ids that share a bucket.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in file.as_str().bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        &self.buckets[(hash >> 24) as usize % BUCKETS]
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bump_is_seen_and_others_stay() {
+        let epochs = Epochs::new();
+        let (one, other) = (FileId::parse("one").unwrap(), FileId::parse("other").unwrap());
+        let before = (epochs.get(&one), epochs.get(&other));
+        epochs.bump(&one);
+        assert_eq!((epochs.get(&one), epochs.get(&other)), (before.0 + 1, before.1));
+    }
+}

@@ -1,0 +1,195 @@
+//! Walks the 512-way tree of a store: its leaf folders in the order of their path ids, and the files in each.
+
+use std::{
+    io,
+    ops::{ControlFlow, Range},
+    os::fd::BorrowedFd,
+};
+
+use super::sys;
+use crate::ids::END;
+
+/// Places of one folder, files or folders.
+const WIDTH: u64 = 512;
+
+/// A file in a leaf folder whose name is one of ours: `<T>_<d>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The number of its place.
+    pub(crate) id: u64,
+    /// The time in its name, seconds since 1970.
+    pub(crate) time: u64,
+    /// Its place below the store's root.
+    pub(crate) relative: String,
+}
+
+/// A leaf folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Leaf {
+    first: u64,
+}
+
+impl Leaf {
+    /// The leaf folder that holds a path id.
+    pub(crate) fn of(id: u64) -> Self {
+        Self { first: id / WIDTH * WIDTH }
+    }
+
+    /// Every leaf folder that holds ids of a block.
+    pub(crate) fn covering(block: &Range<u64>) -> impl Iterator<Item = Self> {
+        (block.start / WIDTH..block.end.div_ceil(WIDTH)).map(|leaf| Self { first: leaf * WIDTH })
+    }
+
+    /// Its place below the store's root.
+    pub(crate) fn folder(self) -> String {
+        let digit = |power: u32| self.first / WIDTH.pow(power) % WIDTH;
+        format!("{:03X}/{:03X}/{:03X}", digit(3), digit(2), digit(1))
+    }
+
+    /// The files in it, by path id. Names that are not ours are not looked at: they are nobody's business here.
+    /// A folder that is not there holds none.
+    pub(crate) fn entries(self, root: BorrowedFd<'_>) -> io::Result<Vec<Entry>> {
+        let folder = self.folder();
+        let mut entries = Vec::new();
+        let Some(opened) = open(root, &folder)? else { return Ok(entries) };
+        sys::names(opened.into(), |name| {
+            if let Some((time, digit)) = parse(name) {
+                let relative = format!("{folder}/{name}");
+                entries.push(Entry { id: self.first + digit, time, relative });
+            }
+        })?;
+        entries.sort_by(|a, b| (a.id, a.time).cmp(&(b.id, b.time)));
+        Ok(entries)
+    }
+}
+
+/// `<T>_<d>`: the time in upper-case hex without padding, the last digit in three.
+fn parse(name: &str) -> Option<(u64, u64)> {
+    let (time, digit) = name.split_once('_')?;
+    if time.is_empty() || time.len() > 16 || !upper_hex(time) || (time.len() > 1 && time.starts_with('0'))
+    {
+        return None;
+    }
+    Some((u64::from_str_radix(time, 16).ok()?, digit_of(digit)?))
+}
+
+fn digit_of(name: &str) -> Option<u64> {
+    if name.len() != 3 || !upper_hex(name) {
+        return None;
+    }
+    u64::from_str_radix(name, 16).ok().filter(|digit| *digit < WIDTH)
+}
+
+fn upper_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte))
+}
+
+fn open(root: BorrowedFd<'_>, folder: &str) -> io::Result<Option<std::fs::File>> {
+    let name = if folder.is_empty() { "." } else { folder };
+    match sys::open_at(root, name, libc::O_RDONLY | libc::O_DIRECTORY) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn digits(root: BorrowedFd<'_>, folder: &str) -> io::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    if let Some(opened) = open(root, folder)? {
+        sys::names(opened.into(), |name| found.extend(digit_of(name)))?;
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Calls `each` with every leaf folder, in the order of path ids, until it breaks.
+pub(crate) fn leaves(
+    root: BorrowedFd<'_>,
+    mut each: impl FnMut(Leaf) -> io::Result<ControlFlow<()>>,
+) -> io::Result<()> {
+    for a in digits(root, "")? {
+        for b in digits(root, &format!("{a:03X}"))? {
+            for c in digits(root, &format!("{a:03X}/{b:03X}"))? {
+                let leaf = Leaf { first: ((a * WIDTH + b) * WIDTH + c) * WIDTH };
+                if each(leaf)?.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A bound that no path id on the disk reaches: one past the highest. It costs four folder reads, whatever the
+/// size of the store, and stands in for a mark file that is lost.
+pub(crate) fn past_highest(root: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut folder = String::new();
+    let mut first = 0;
+    let mut any = false;
+    for power in [3, 2, 1] {
+        let Some(highest) = digits(root, &folder)?.pop() else { break };
+        any = true;
+        first += highest * WIDTH.pow(power);
+        if !folder.is_empty() {
+            folder.push('/');
+        }
+        folder.push_str(&format!("{highest:03X}"));
+    }
+    if !any {
+        return Ok(0);
+    }
+    // A folder without files was made for an id that was given: the bound is past its first.
+    let last = Leaf::of(first).entries(root)?.last().map_or(first, |entry| entry.id);
+    Ok((last + 1).min(END))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs, os::fd::AsFd};
+
+    use super::*;
+
+    #[test]
+    fn names_of_ours_and_of_others() {
+        assert_eq!(parse("65F1560C_001"), Some((0x65F1_560C, 1)));
+        assert_eq!(parse("0_1FF"), Some((0, 511)));
+        for other in ["65f1560c_001", "65F1560C_200", "65F1560C_01", "_001", "065F_001", "x", "5_001.tmp", "+5_001"] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_highest_id_and_the_order_of_leaves() {
+        let place = tempfile::tempdir().unwrap();
+        let root = sys::open_folder(place.path()).unwrap();
+        assert_eq!(past_highest(root.as_fd()).unwrap(), 0);
+        for (folder, name) in [
+            ("000/000/000", "5_1FF"),
+            ("000/001/000", "5_000"),
+            ("000/001/000", "7_003"),
+            ("000/001/000", "stranger"),
+        ] {
+            fs::create_dir_all(place.path().join(folder)).unwrap();
+            fs::write(place.path().join(folder).join(name), b"").unwrap();
+        }
+        assert_eq!(past_highest(root.as_fd()).unwrap(), 262_144 + 4);
+        let mut ids = Vec::new();
+        leaves(root.as_fd(), |leaf| {
+            ids.extend(leaf.entries(root.as_fd())?.into_iter().map(|entry| entry.id));
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+        assert_eq!(ids, [511, 262_144, 262_147]);
+        fs::create_dir_all(place.path().join("001/000/000")).unwrap();
+        assert_eq!(past_highest(root.as_fd()).unwrap(), 134_217_728 + 1);
+    }
+
+    #[test]
+    fn leaves_of_a_block() {
+        let folders = |block: Range<u64>| Leaf::covering(&block).map(Leaf::folder).collect::<Vec<_>>();
+        assert_eq!(folders(0..512), ["000/000/000"]);
+        assert_eq!(folders(511..513), ["000/000/000", "000/000/001"]);
+        assert_eq!(folders(END - 1..END), ["1FF/1FF/1FF"]);
+    }
+}
