@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use reel_proto::{
     name::{AppId, FileId, GroupName, UserId},
-    path::PathId,
+    path::{PathId, RelativePath},
 };
 
 use super::placement::{Health, Reserve};
@@ -318,7 +318,7 @@ pub struct Located {
     /// The number of its place; with the size it makes the ETag.
     pub path_id: PathId,
     /// Its place below the store path.
-    pub relative: Arc<str>,
+    pub relative: RelativePath,
     /// Bytes.
     pub size: u64,
     /// CRC-64/NVME of the content; files taken over may have none yet.

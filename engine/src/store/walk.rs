@@ -6,6 +6,8 @@ use std::{
     os::fd::BorrowedFd,
 };
 
+use reel_proto::path::PathId;
+
 use super::sys;
 use crate::ids::END;
 
@@ -53,7 +55,7 @@ impl Leaf {
         let mut entries = Vec::new();
         let Some(opened) = open(root, &folder)? else { return Ok(entries) };
         sys::names(opened.into(), |name| {
-            if let Some((time, digit)) = parse(name) {
+            if let Ok((digit, time)) = PathId::parse_name(name) {
                 let relative = format!("{folder}/{name}");
                 entries.push(Entry { id: self.first + digit, time, relative });
             }
@@ -61,16 +63,6 @@ impl Leaf {
         entries.sort_by(|a, b| (a.id, a.time).cmp(&(b.id, b.time)));
         Ok(entries)
     }
-}
-
-/// `<T>_<d>`: the time in upper-case hex without padding, the last digit in three.
-fn parse(name: &str) -> Option<(u64, u64)> {
-    let (time, digit) = name.split_once('_')?;
-    if time.is_empty() || time.len() > 16 || !upper_hex(time) || (time.len() > 1 && time.starts_with('0'))
-    {
-        return None;
-    }
-    Some((u64::from_str_radix(time, 16).ok()?, digit_of(digit)?))
 }
 
 fn digit_of(name: &str) -> Option<u64> {
@@ -149,15 +141,6 @@ mod tests {
     use std::{fs, os::fd::AsFd};
 
     use super::*;
-
-    #[test]
-    fn names_of_ours_and_of_others() {
-        assert_eq!(parse("65F1560C_001"), Some((0x65F1_560C, 1)));
-        assert_eq!(parse("0_1FF"), Some((0, 511)));
-        for other in ["65f1560c_001", "65F1560C_200", "65F1560C_01", "_001", "065F_001", "x", "5_001.tmp", "+5_001"] {
-            assert_eq!(parse(other), None, "{other}");
-        }
-    }
 
     #[test]
     fn the_highest_id_and_the_order_of_leaves() {

@@ -1,0 +1,387 @@
+//! The way to the storage database: one writer and one reader, each alone with its connection, behind bounded channels.
+//!
+//! Any thread may ask: data threads await, committers and keepers wait. The writer puts the inserts of many commits
+//! into one transaction. With SQLite both ends are threads of their own; a database over the network would run
+//! [`write_loop`] and [`read_loop`] as tasks of the control thread, and nothing else here changes.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+};
+
+use flume::{Receiver, Sender};
+use reel_meta::{
+    Change, DeletedCursor, FileRow, FileStore, InsertOutcome, MetaError, NewFile, Page, Removal,
+    ScanCursor, StatusChange, StatusFilter, TableCount,
+};
+
+/// Commands that wait for the writer; past it, committers wait, and so do uploads.
+const WRITE_QUEUE_MAX: usize = 256;
+
+/// Lookups that wait for the reader; past it, they are refused as busy.
+const READ_QUEUE_MAX: usize = 4096;
+
+/// Rows of one insert transaction.
+const INSERT_ROWS_MAX: usize = 1024;
+
+/// What the metadata said instead of yes. Cloned to every upload of a commit.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text}")]
+pub struct RowError {
+    /// For people.
+    pub text: Arc<str>,
+    /// The change may have happened all the same: read back before undoing anything.
+    pub unknown: bool,
+    /// The queue was full, or the database says that later may do.
+    pub retryable: bool,
+}
+
+impl From<MetaError> for RowError {
+    fn from(error: MetaError) -> Self {
+        Self {
+            text: error.to_string().into(),
+            unknown: error.outcome_unknown(),
+            retryable: error.retryable(),
+        }
+    }
+}
+
+impl RowError {
+    /// The other end is gone. A write that was on its way may have happened.
+    fn gone() -> Self {
+        Self { text: "the metadata has stopped".into(), unknown: true, retryable: false }
+    }
+
+    fn busy() -> Self {
+        Self { text: "too many lookups are waiting".into(), unknown: false, retryable: true }
+    }
+}
+
+/// A row on its way into the database, and who wants to know. Dropped unanswered where the writer is gone: the
+/// owner of the file inside must take that for an unknown outcome.
+pub(crate) struct Insert {
+    pub(crate) row: NewFile,
+    pub(crate) done: Box<dyn FnOnce(Result<InsertOutcome, RowError>) + Send>,
+}
+
+type Answer<T> = Sender<Result<T, RowError>>;
+
+enum Write {
+    Insert(Vec<Insert>),
+    Status(Vec<StatusChange>, Answer<Vec<Change>>),
+    Remove(Vec<Removal>, Answer<Vec<Change>>),
+    Upsert(Vec<FileRow>, Answer<()>),
+    /// A read on the writer's connection: what an unknown outcome is settled by.
+    ReadBack(Owned, Answer<Option<FileRow>>),
+}
+
+enum Read {
+    Get(String, Answer<Option<FileRow>>),
+    GetOwned(Owned, Answer<Option<FileRow>>),
+    List(ListOf, Answer<Page>),
+    DeletedBefore(u64, Option<DeletedCursor>, usize, Answer<Page>),
+    Scan(Option<ScanCursor>, usize, Answer<Page>),
+    Count(Answer<[TableCount; 3]>),
+}
+
+/// App, user and file id of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    /// Its application.
+    pub app: String,
+    /// Its user.
+    pub user: String,
+    /// Its file id.
+    pub file: String,
+}
+
+/// What to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListOf {
+    /// Of this application
+    pub app: String,
+    /// and this user,
+    pub user: String,
+    /// files in these states,
+    pub filter: StatusFilter,
+    /// with ids after this one,
+    pub after: Option<String>,
+    /// at most so many.
+    pub limit: usize,
+}
+
+/// The handle. Clones share both ends; when the last is dropped the loops finish what is queued and end.
+#[derive(Clone)]
+pub struct Metadata {
+    writes: Sender<Write>,
+    reads: Sender<Read>,
+}
+
+impl Metadata {
+    /// Opens the embedded database and starts its writer and its reader thread.
+    ///
+    /// # Errors
+    /// The database's, or no thread could be started.
+    pub fn sqlite(path: &Path) -> Result<Self, RowError> {
+        let (write_path, read_path) = (path.to_owned(), path.to_owned());
+        Self::start(
+            move || reel_meta::sqlite::FileDb::open(&write_path),
+            move || reel_meta::sqlite::FileDb::open_reader(&read_path),
+        )
+    }
+
+    /// Starts the two threads on any store of metadata; the reader opens after the writer has made the tables.
+    ///
+    /// # Errors
+    /// As [`Self::sqlite`].
+    pub fn start<W: FileStore, R: FileStore>(
+        writer: impl FnOnce() -> Result<W, MetaError> + Send + 'static,
+        reader: impl FnOnce() -> Result<R, MetaError> + Send + 'static,
+    ) -> Result<Self, RowError> {
+        let (writes, write_queue) = flume::bounded(WRITE_QUEUE_MAX);
+        let (reads, read_queue) = flume::bounded(READ_QUEUE_MAX);
+        spawn("reel-meta-write", writer, move |store| wait(write_loop(store, write_queue)))?;
+        spawn("reel-meta-read", reader, move |store| wait(read_loop(store, read_queue)))?;
+        Ok(Self { writes, reads })
+    }
+
+    /// Queues rows to be inserted; waits while the queue is full. Each is answered through its `done`.
+    pub(crate) fn insert(&self, rows: Vec<Insert>) {
+        // If the writer is gone the rows are dropped unanswered, which their owners take for "unknown".
+        let _ = self.writes.send(Write::Insert(rows));
+    }
+
+    /// Inserts one row, without blocking a data thread.
+    pub(crate) async fn insert_one(&self, insert: Insert) {
+        let _ = self.writes.send_async(Write::Insert(vec![insert])).await;
+    }
+
+    /// Sets states in one transaction.
+    ///
+    /// # Errors
+    /// The database's; see [`RowError::unknown`].
+    pub async fn set_status(&self, changes: Vec<StatusChange>) -> Result<Vec<Change>, RowError> {
+        self.write(|answer| Write::Status(changes, answer)).await
+    }
+
+    /// Removes rows in one transaction.
+    ///
+    /// # Errors
+    /// As [`Self::set_status`].
+    pub async fn remove(&self, removals: Vec<Removal>) -> Result<Vec<Change>, RowError> {
+        self.write(|answer| Write::Remove(removals, answer)).await
+    }
+
+    /// Writes rows over what is there, in one transaction.
+    ///
+    /// # Errors
+    /// As [`Self::set_status`].
+    pub async fn upsert(&self, rows: Vec<FileRow>) -> Result<(), RowError> {
+        self.write(|answer| Write::Upsert(rows, answer)).await
+    }
+
+    /// The row as the writer's own connection sees it: behind every write that was queued before.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn read_back(&self, owned: Owned) -> Result<Option<FileRow>, RowError> {
+        self.write(|answer| Write::ReadBack(owned, answer)).await
+    }
+
+    /// The row of a file id, whoever owns it; the older where two tables have it.
+    ///
+    /// # Errors
+    /// The database's, or busy.
+    pub async fn get(&self, file: &str) -> Result<Option<FileRow>, RowError> {
+        let file = file.to_owned();
+        self.read(|answer| Read::Get(file, answer)).await
+    }
+
+    /// The row of a file that belongs to this app and user.
+    ///
+    /// # Errors
+    /// The database's, or busy.
+    pub async fn get_owned(&self, owned: Owned) -> Result<Option<FileRow>, RowError> {
+        self.read(|answer| Read::GetOwned(owned, answer)).await
+    }
+
+    /// A page of a user's files.
+    ///
+    /// # Errors
+    /// The database's, or busy.
+    pub async fn list(&self, of: ListOf) -> Result<Page, RowError> {
+        self.read(|answer| Read::List(of, answer)).await
+    }
+
+    /// A page of files deleted before `time`.
+    ///
+    /// # Errors
+    /// The database's, or busy.
+    pub async fn deleted_before(
+        &self,
+        time: u64,
+        after: Option<DeletedCursor>,
+        limit: usize,
+    ) -> Result<Page, RowError> {
+        self.read(|answer| Read::DeletedBefore(time, after, limit, answer)).await
+    }
+
+    /// A page of all rows.
+    ///
+    /// # Errors
+    /// The database's, or busy.
+    pub async fn scan(&self, after: Option<ScanCursor>, limit: usize) -> Result<Page, RowError> {
+        self.read(|answer| Read::Scan(after, limit, answer)).await
+    }
+
+    /// Rows of each table.
+    ///
+    /// # Errors
+    /// The database's, or busy.
+    pub async fn count(&self) -> Result<[TableCount; 3], RowError> {
+        self.read(Read::Count).await
+    }
+
+    async fn write<T>(&self, command: impl FnOnce(Answer<T>) -> Write) -> Result<T, RowError> {
+        let (answer, wait) = flume::bounded(1);
+        self.writes.send_async(command(answer)).await.map_err(|_| RowError::gone())?;
+        wait.recv_async().await.unwrap_or_else(|_| Err(RowError::gone()))
+    }
+
+    async fn read<T>(&self, command: impl FnOnce(Answer<T>) -> Read) -> Result<T, RowError> {
+        let (answer, wait) = flume::bounded(1);
+        self.reads.try_send(command(answer)).map_err(|error| match error {
+            flume::TrySendError::Full(_) => RowError::busy(),
+            flume::TrySendError::Disconnected(_) => RowError::gone(),
+        })?;
+        wait.recv_async().await.unwrap_or_else(|_| Err(RowError::gone()))
+    }
+}
+
+fn spawn<S>(
+    name: &str,
+    open: impl FnOnce() -> Result<S, MetaError> + Send + 'static,
+    run: impl FnOnce(S) + Send + 'static,
+) -> Result<(), RowError> {
+    let (opened, wait) = flume::bounded(1);
+    let body = move || match open() {
+        Ok(store) => {
+            let _ = opened.send(Ok(()));
+            run(store);
+        }
+        Err(error) => {
+            let _ = opened.send(Err(RowError::from(error)));
+        }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|error| RowError {
+        text: format!("starting thread {name}: {error}").into(),
+        unknown: false,
+        retryable: false,
+    })?;
+    wait.recv().unwrap_or_else(|_| Err(RowError::gone()))
+}
+
+async fn write_loop(mut store: impl FileStore, queue: Receiver<Write>) {
+    let mut next = None;
+    loop {
+        let command = match next.take() {
+            Some(command) => command,
+            None => match queue.recv_async().await {
+                Ok(command) => command,
+                Err(_) => return,
+            },
+        };
+        match command {
+            Write::Insert(rows) => {
+                let (rows, other) = gather(rows, &queue);
+                next = other;
+                insert(&mut store, rows).await;
+            }
+            Write::Status(changes, answer) => reply(&answer, store.set_status(&changes).await),
+            Write::Remove(removals, answer) => reply(&answer, store.remove(&removals).await),
+            Write::Upsert(rows, answer) => reply(&answer, store.upsert(&rows).await),
+            Write::ReadBack(Owned { app, user, file }, answer) => {
+                reply(&answer, store.get_owned(&app, &user, &file).await);
+            }
+        }
+    }
+}
+
+/// More inserts that are waiting already join the transaction; the first other command is given back.
+fn gather(mut rows: Vec<Insert>, queue: &Receiver<Write>) -> (Vec<Insert>, Option<Write>) {
+    while rows.len() < INSERT_ROWS_MAX {
+        match queue.try_recv() {
+            Ok(Write::Insert(more)) => rows.extend(more),
+            Ok(other) => return (rows, Some(other)),
+            Err(_) => break,
+        }
+    }
+    (rows, None)
+}
+
+async fn insert(store: &mut impl FileStore, inserts: Vec<Insert>) {
+    let (rows, dones): (Vec<_>, Vec<_>) =
+        inserts.into_iter().map(|insert| (insert.row, insert.done)).unzip();
+    match store.insert(&rows).await {
+        Ok(outcomes) => {
+            for (done, outcome) in dones.into_iter().zip(outcomes) {
+                done(Ok(outcome));
+            }
+        }
+        Err(error) => {
+            let error = RowError::from(error);
+            for done in dones {
+                done(Err(error.clone()));
+            }
+        }
+    }
+}
+
+async fn read_loop(mut store: impl FileStore, queue: Receiver<Read>) {
+    while let Ok(command) = queue.recv_async().await {
+        match command {
+            Read::Get(file, answer) => reply(&answer, store.get(None, &file).await),
+            Read::GetOwned(Owned { app, user, file }, answer) => {
+                reply(&answer, store.get_owned(&app, &user, &file).await);
+            }
+            Read::List(of, answer) => {
+                let after = of.after.as_deref();
+                let page = store.list(&of.app, &of.user, of.filter, after, of.limit).await;
+                reply(&answer, page);
+            }
+            Read::DeletedBefore(time, after, limit, answer) => {
+                reply(&answer, store.deleted_before(time, after.as_ref(), limit).await);
+            }
+            Read::Scan(after, limit, answer) => {
+                reply(&answer, store.scan(after.as_ref(), limit).await);
+            }
+            Read::Count(answer) => reply(&answer, store.count().await),
+        }
+    }
+}
+
+fn reply<T>(answer: &Answer<T>, result: Result<T, MetaError>) {
+    // Whoever asked may be gone: a client that went away.
+    let _ = answer.try_send(result.map_err(RowError::from));
+}
+
+/// Waits for a future on a thread that has nothing else to do: keepers, committers, tools. Never on a data thread.
+pub fn wait<T>(future: impl Future<Output = T>) -> T {
+    struct Parked(Thread);
+    impl Wake for Parked {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let mut future = std::pin::pin!(future);
+    let waker = Waker::from(Arc::new(Parked(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
