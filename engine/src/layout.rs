@@ -65,6 +65,7 @@ impl Layout {
             store,
             path_id,
             relative,
+            file_path: row.file_path,
             size: row.size,
             checksum: row.checksum,
             created_at: row.created_at,

@@ -319,6 +319,8 @@ pub struct Located {
     pub path_id: PathId,
     /// Its place below the store path.
     pub relative: RelativePath,
+    /// The text of its row's `file_path`: with the key it names this very row, not a later file of the same id.
+    pub file_path: String,
     /// Bytes.
     pub size: u64,
     /// CRC-64/NVME of the content; files taken over may have none yet.

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, fs::File, io, os::fd::OwnedFd, sync::Arc, time:
 
 use flume::{Receiver, Sender};
 use reel_meta::{InsertOutcome, NewFile};
+use reel_proto::path::PathId;
 
 use super::{
     api::Durability,
@@ -44,6 +45,9 @@ pub(crate) struct Sealed {
 pub(crate) struct Committed {
     /// Where the row was inserted, the place is kept already and this is `None`.
     pub(crate) place: Option<NewPlace>,
+    pub(crate) path_id: PathId,
+    /// The row that was sent, or was to be.
+    pub(crate) row: NewFile,
     pub(crate) result: Result<InsertOutcome, CommitError>,
 }
 
@@ -191,10 +195,11 @@ fn commit(
 
 fn fail(group: Vec<Box<Sealed>>, error: &Arc<io::Error>) {
     for sealed in group {
-        let Sealed { place, reply, .. } = *sealed;
+        let Sealed { place, row, reply, .. } = *sealed;
+        let path_id = place.id();
         let result = Err(CommitError::Sync(Arc::clone(error)));
         // Where nobody waits any more the place is dropped here, which removes the file.
-        let _ = reply.try_send(Committed { place: Some(place), result });
+        let _ = reply.try_send(Committed { place: Some(place), path_id, row, result });
     }
 }
 
@@ -207,24 +212,26 @@ fn insert(sealed: Box<Sealed>) -> Insert {
 /// The insert of a row whose file lies durably at `place`, which is already marked as sent. Dropped unanswered, the
 /// place goes to the keeper, which reads the row back.
 pub(crate) fn insert_of(place: NewPlace, row: NewFile, reply: Sender<Committed>) -> Insert {
+    let path_id = place.id();
+    let sent = row.clone();
     let done = move |result: Result<InsertOutcome, RowError>| {
         let mut place = place;
-        let committed = match result {
+        let (place, result) = match result {
             Ok(InsertOutcome::Inserted) => {
                 count(&place.store().counts.uploads, 1);
                 place.keep();
-                Committed { place: None, result: Ok(InsertOutcome::Inserted) }
+                (None, Ok(InsertOutcome::Inserted))
             }
             Ok(other) => {
                 place.set_sent(false);
-                Committed { place: Some(place), result: Ok(other) }
+                (Some(place), Ok(other))
             }
             Err(error) => {
                 place.set_sent(error.unknown);
-                Committed { place: Some(place), result: Err(CommitError::Row(error)) }
+                (Some(place), Err(CommitError::Row(error)))
             }
         };
-        let _ = reply.try_send(committed);
+        let _ = reply.try_send(Committed { place, path_id, row: sent, result });
     };
     Insert { row, done: Box::new(done) }
 }
