@@ -4,7 +4,10 @@
 //! [`Ledger::offer`]: an id can be taken only below a mark that has reached the disk. An ID node that lost its
 //! database gives blocks below the mark; they are refused here and the next request names the mark as the least.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    ops::Range,
+};
 
 use reel_proto::path::PathId;
 
@@ -28,7 +31,9 @@ pub struct MarkState {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
     /// The ID node's sequence is behind this store's mark: its database was lost or restored.
-    #[error("block {start}..{end} is below the mark {mark}: the ID node's sequence must be moved up")]
+    #[error(
+        "block {start}..{end} is below the mark {mark}: the ID node's sequence must be moved up"
+    )]
     BelowMark {
         /// First id of the block.
         start: u64,
@@ -61,9 +66,17 @@ struct Block {
     open: u64,
     /// A file of it was unlinked, perhaps not durably yet.
     discarded: bool,
+    /// Ids whose place somebody else's file has: skipped.
+    occupied: BTreeSet<u64>,
 }
 
 impl Block {
+    fn skip_occupied(&mut self) {
+        while self.next < self.range.end && self.occupied.remove(&self.next) {
+            self.next += 1;
+        }
+    }
+
     fn settled(&self) -> bool {
         self.next == self.range.end && self.open == 0
     }
@@ -136,13 +149,16 @@ impl Ledger {
         self.blocks.iter().any(|block| block.settled() && block.discarded)
     }
 
-    /// The state that [`Self::admit`] gave is durable: the ids of `range` may be taken.
-    pub fn offer(&mut self, range: Range<u64>) {
+    /// The state that [`Self::admit`] gave is durable: the ids of `range` may be taken, but for those whose place is
+    /// `occupied`. O_EXCL alone would not notice a file there from another second, since its name has the time in it.
+    pub fn offer(&mut self, range: Range<u64>, occupied: BTreeSet<u64>) {
         assert!(range.start >= self.mark, "a block is admitted before it is offered");
         self.mark = range.end;
         self.asked = false;
         self.blocks.retain(|block| !block.settled());
-        self.blocks.push_back(Block { next: range.start, range, open: 0, discarded: false });
+        let mut block = Block { next: range.start, range, open: 0, discarded: false, occupied };
+        block.skip_occupied();
+        self.blocks.push_back(block);
     }
 
     /// The next id, never given before.
@@ -151,6 +167,7 @@ impl Ledger {
         // Below END by admit, so the conversion cannot fail.
         let id = PathId::new(block.next).ok()?;
         block.next += 1;
+        block.skip_occupied();
         block.open += 1;
         Some(id)
     }
@@ -178,8 +195,6 @@ impl Ledger {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -205,9 +220,20 @@ mod tests {
         assert!(!ledger.want(), "one request at a time");
         ledger.admit(&(0..5)).unwrap();
         assert_eq!(ledger.take(), None);
-        ledger.offer(0..5);
+        ledger.offer(0..5, BTreeSet::new());
         assert_eq!(ledger.take().unwrap().get(), 0);
         assert!(ledger.want(), "four are fewer than ten");
+    }
+
+    #[test]
+    fn occupied_places_are_skipped() {
+        let mut ledger = Ledger::new(0, 1);
+        ledger.offer(0..5, BTreeSet::from([0, 1, 3, 4, 77]));
+        assert_eq!(ledger.take().unwrap().get(), 2);
+        assert_eq!(ledger.take(), None);
+        ledger.offer(5..6, BTreeSet::from([5]));
+        assert_eq!(ledger.take(), None);
+        assert_eq!(ledger.left(), 0);
     }
 
     #[test]
@@ -215,7 +241,7 @@ mod tests {
         let mut ledger = Ledger::new(END - 2, 10);
         assert!(matches!(ledger.admit(&(END - 2..END + 1)), Err(BlockError::PastEnd { .. })));
         ledger.admit(&(END - 2..END)).unwrap();
-        ledger.offer(END - 2..END);
+        ledger.offer(END - 2..END, BTreeSet::new());
         assert_eq!(ledger.take().unwrap().get(), END - 2);
         assert_eq!(ledger.take().unwrap().get(), END - 1);
         assert_eq!(ledger.take(), None);
@@ -225,7 +251,7 @@ mod tests {
     #[test]
     fn a_block_is_held_until_its_last_id_is_settled() {
         let mut ledger = Ledger::new(0, 1);
-        ledger.offer(0..2);
+        ledger.offer(0..2, BTreeSet::new());
         let first = ledger.take().unwrap();
         let second = ledger.take().unwrap();
         ledger.settle(second, true);
@@ -240,7 +266,7 @@ mod tests {
     fn too_many_held_blocks_are_refused() {
         let mut ledger = Ledger::new(0, 1);
         for index in 0..HELD_MAX as u64 {
-            ledger.offer(index..index + 1);
+            ledger.offer(index..index + 1, BTreeSet::new());
             ledger.take().unwrap();
         }
         let next = HELD_MAX as u64;
@@ -281,7 +307,7 @@ mod tests {
                         let start = durable.mark.saturating_add_signed(skip);
                         if let Ok(state) = ledger.admit(&(start..start + len)) {
                             durable = state;
-                            ledger.offer(start..start + len);
+                            ledger.offer(start..start + len, BTreeSet::new());
                         }
                     }
                     Step::Take => {

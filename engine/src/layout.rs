@@ -109,7 +109,8 @@ mod tests {
         let (store, id, back) = layout.place(&file_path("/data/a", &relative)).unwrap();
         assert_eq!((store, id.get(), back), (0, 512, relative));
         assert_eq!(layout.place("../data/000/000/001/65F1560C_000").unwrap().0, 1);
-        for nowhere in ["/data/b/000/000/001/65F1560C_000", "/data/a/000/000/65F1560C_000", "", "x"] {
+        for nowhere in ["/data/b/000/000/001/65F1560C_000", "/data/a/000/000/65F1560C_000", "", "x"]
+        {
             assert!(layout.place(nowhere).is_none(), "{nowhere}");
         }
         let taken = layout.add("/data/a", 1).unwrap_err();

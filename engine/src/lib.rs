@@ -9,3 +9,13 @@ mod cache;
 mod metrics;
 mod peers;
 mod residency;
+
+// --- the store side
+mod ids;
+mod layout;
+pub mod metadata;
+pub mod purge;
+pub mod record;
+mod repair;
+pub mod store;
+pub mod sweep;

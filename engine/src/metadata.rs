@@ -127,8 +127,8 @@ impl Metadata {
     pub fn sqlite(path: &Path) -> Result<Self, RowError> {
         let (write_path, read_path) = (path.to_owned(), path.to_owned());
         Self::start(
-            move || reel_meta::sqlite::FileDb::open(&write_path),
-            move || reel_meta::sqlite::FileDb::open_reader(&read_path),
+            move || reel_meta::sqlite::SqliteFileStore::open(&write_path),
+            move || reel_meta::sqlite::SqliteFileStore::open_reader(&read_path),
         )
     }
 

@@ -17,6 +17,7 @@ use super::{
     path::{StorePath, count},
     place::NewPlace,
     sys,
+    write::WriteError,
 };
 use crate::metadata::{Insert, Metadata, RowError};
 
@@ -38,8 +39,11 @@ pub(crate) struct Sealed {
     /// [`StorePath::sync_generation`] from when the file was created.
     pub(crate) generation: u64,
     pub(crate) row: NewFile,
-    pub(crate) reply: Sender<Committed>,
+    pub(crate) reply: Reply,
 }
+
+/// Where the answer goes: how the commit ended, or what failed on a worker before it.
+pub(crate) type Reply = Sender<Result<Committed, WriteError>>;
 
 /// How a commit ended for one file.
 pub(crate) struct Committed {
@@ -163,9 +167,8 @@ fn commit(
     group: Vec<Box<Sealed>>,
 ) {
     let now = store.sync_generation();
-    let (group, lost): (Vec<_>, Vec<_>) = group
-        .into_iter()
-        .partition(|sealed| sealed.generation == now && !store.is_read_only());
+    let (group, lost): (Vec<_>, Vec<_>) =
+        group.into_iter().partition(|sealed| sealed.generation == now && !store.is_read_only());
     let earlier = "a sync failed while the upload was under way";
     fail(lost, &Arc::new(io::Error::other(earlier)));
     if group.is_empty() {
@@ -199,7 +202,7 @@ fn fail(group: Vec<Box<Sealed>>, error: &Arc<io::Error>) {
         let path_id = place.id();
         let result = Err(CommitError::Sync(Arc::clone(error)));
         // Where nobody waits any more the place is dropped here, which removes the file.
-        let _ = reply.try_send(Committed { place: Some(place), path_id, row, result });
+        let _ = reply.try_send(Ok(Committed { place: Some(place), path_id, row, result }));
     }
 }
 
@@ -211,7 +214,7 @@ fn insert(sealed: Box<Sealed>) -> Insert {
 
 /// The insert of a row whose file lies durably at `place`, which is already marked as sent. Dropped unanswered, the
 /// place goes to the keeper, which reads the row back.
-pub(crate) fn insert_of(place: NewPlace, row: NewFile, reply: Sender<Committed>) -> Insert {
+pub(crate) fn insert_of(place: NewPlace, row: NewFile, reply: Reply) -> Insert {
     let path_id = place.id();
     let sent = row.clone();
     let done = move |result: Result<InsertOutcome, RowError>| {
@@ -231,7 +234,7 @@ pub(crate) fn insert_of(place: NewPlace, row: NewFile, reply: Sender<Committed>)
                 (Some(place), Err(CommitError::Row(error)))
             }
         };
-        let _ = reply.try_send(Committed { place, path_id, row: sent, result });
+        let _ = reply.try_send(Ok(Committed { place, path_id, row: sent, result }));
     };
     Insert { row, done: Box::new(done) }
 }

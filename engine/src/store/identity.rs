@@ -171,8 +171,10 @@ fn make(
         None => default_key(folder, &uuid),
     };
     let identity = Identity { format: FORMAT, uuid, id_key, group: group.as_str().to_owned() };
-    let text = toml::to_string(&identity)
-        .map_err(|error| IdentityError::Syntax { path: path.to_owned(), text: error.to_string() })?;
+    let text = toml::to_string(&identity).map_err(|error| IdentityError::Syntax {
+        path: path.to_owned(),
+        text: error.to_string(),
+    })?;
     let temporary = folder.join(format!("{FOLDER}/store-{}.new", identity.uuid));
     let written = fs::File::create_new(&temporary).and_then(|mut file| {
         file.write_all(text.as_bytes())?;

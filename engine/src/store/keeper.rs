@@ -242,7 +242,10 @@ impl Keeper {
                 for (change, outcome) in changes.into_iter().zip(outcomes) {
                     let applied = outcome == RowChange::Applied;
                     count(&self.store.counts.changes, u64::from(applied));
-                    answer(change, if applied { Ok(Changed::Done) } else { Err(ChangeError::Unknown) });
+                    answer(
+                        change,
+                        if applied { Ok(Changed::Done) } else { Err(ChangeError::Unknown) },
+                    );
                 }
             }
             Err(error) => {
@@ -257,10 +260,9 @@ impl Keeper {
         if purges.is_empty() {
             return;
         }
-        let rows = purges.iter().map(|purge| Removal {
-            row: row_ref(&purge.file),
-            only: Some(FileStatus::Deleted),
-        });
+        let rows = purges
+            .iter()
+            .map(|purge| Removal { row: row_ref(&purge.file), only: Some(FileStatus::Deleted) });
         let outcomes = match wait(self.metadata.remove(rows.collect())) {
             Ok(outcomes) => outcomes,
             Err(error) => return self.answer_rows(purges, Err(error)),
@@ -321,7 +323,6 @@ impl Keeper {
             _ => Err(ChangeError::Unknown),
         }
     }
-
 }
 
 fn row_ref(file: &Located) -> RowRef {
@@ -346,10 +347,7 @@ pub(crate) fn owned(key: &FileKey) -> Owned {
 }
 
 /// Opens a file and reads its record, if it is one of this very file.
-pub(crate) fn read_record(
-    store: &StorePath,
-    file: &Located,
-) -> io::Result<(Option<File>, Found)> {
+pub(crate) fn read_record(store: &StorePath, file: &Located) -> io::Result<(Option<File>, Found)> {
     // Attributes of a descriptor opened for reading can be written by the file's owner.
     let opened = match sys::open_at(store.root(), file.relative.as_str(), libc::O_RDONLY) {
         Ok(opened) => opened,

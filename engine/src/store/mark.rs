@@ -163,7 +163,10 @@ mod tests {
     fn golden_bytes_and_every_flip() {
         let bytes = encode(&sample());
         assert_eq!(bytes.len(), 24 + 32 + 8);
-        assert_eq!(&bytes[..24], b"REELMARK\x00\x01\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0c\x00");
+        assert_eq!(
+            &bytes[..24],
+            b"REELMARK\x00\x01\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0c\x00"
+        );
         assert_eq!(decode(&bytes), Ok(sample()));
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();

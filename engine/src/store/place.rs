@@ -35,7 +35,12 @@ pub(crate) struct Inner {
 
 impl NewPlace {
     /// For a file that was just created, with O_EXCL, by this process.
-    pub(crate) fn new(store: Arc<StorePath>, id: PathId, relative: RelativePath, owner: Owned) -> Self {
+    pub(crate) fn new(
+        store: Arc<StorePath>,
+        id: PathId,
+        relative: RelativePath,
+        owner: Owned,
+    ) -> Self {
         Self { inner: Some(Inner { store, id, relative, owner, sent: false }) }
     }
 

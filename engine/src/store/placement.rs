@@ -216,7 +216,10 @@ mod tests {
         assert_eq!(no(&[candidate(Health::Full, 50, 9)]), NoPlace::Full);
         assert_eq!(no(&[candidate(Health::ReadOnly, 50, 9)]), NoPlace::ReadOnly);
         assert_eq!(no(&[candidate(Health::Hung, 50, 9)]), NoPlace::Hung);
-        assert_eq!(no(&[candidate(Health::Full, 50, 9), candidate(Health::Ok, 50, 0)]), NoPlace::Ids);
+        assert_eq!(
+            no(&[candidate(Health::Full, 50, 9), candidate(Health::Ok, 50, 0)]),
+            NoPlace::Ids
+        );
     }
 
     #[test]

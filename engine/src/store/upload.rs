@@ -173,18 +173,16 @@ impl Upload {
         let pieces = std::mem::take(&mut self.pieces);
         let request = Arc::clone(&self.request);
         let (reply, wait) = flume::bounded(1);
-        let (failed, failure) = flume::bounded(1);
         let store = Arc::clone(&large.store);
         post(&large.store, move || {
-            let sealed = writing
-                .append(&pieces, false)
-                .and_then(|()| writing.seal(&request, reply));
+            let sealed =
+                writing.append(&pieces, false).and_then(|()| writing.seal(&request, reply.clone()));
             match sealed {
                 Ok(sealed) => hand_over(&store, sealed),
-                Err(error) => drop(failed.try_send(error)),
+                Err(error) => drop(reply.try_send(Err(error))),
             }
         })?;
-        let committed = outcome(&large.store, wait, failure).await?;
+        let committed = outcome(&large.store, wait).await?;
         Ok((large.store, committed))
     }
 
@@ -202,19 +200,18 @@ impl Upload {
             let (job_store, request) = (Arc::clone(&store), Arc::clone(&self.request));
             let pieces = self.pieces.clone();
             let (reply, wait) = flume::bounded(1);
-            let (failed, failure) = flume::bounded(1);
             let posted = post(&store, move || {
                 let sealed = Writing::create(&job_store, &request).and_then(|mut writing| {
                     writing.append(&pieces, false)?;
-                    writing.seal(&request, reply)
+                    writing.seal(&request, reply.clone())
                 });
                 match sealed {
                     Ok(sealed) => hand_over(&job_store, sealed),
-                    Err(error) => drop(failed.try_send(error)),
+                    Err(error) => drop(reply.try_send(Err(error))),
                 }
             });
             let ended = match posted {
-                Ok(()) => outcome(&store, wait, failure).await,
+                Ok(()) => outcome(&store, wait).await,
                 Err(busy) => Err(busy),
             };
             drop(promise);
@@ -232,28 +229,26 @@ impl Upload {
         store: &Arc<StorePath>,
         mut committed: Committed,
     ) -> Result<Stored, UploadError> {
-        let mine = match &committed.place {
-            // Kept already; what it became is in the row that was sent.
-            None => return Ok(committed.stored(Outcome::New)),
-            Some(_) => committed.row.clone(),
-        };
+        let mine = committed.row.clone();
         for _ in 0..INSERTS_MAX {
-            let place = committed.place.take();
-            let row = match (committed.result, place) {
-                (Ok(InsertOutcome::Inserted), _) | (_, None) => {
-                    return Ok(stored_of(&mine, committed.path_id, Outcome::New));
-                }
-                (Ok(InsertOutcome::Exists(row)), Some(place)) => (row, place),
-                (Ok(InsertOutcome::Refused(error)), Some(_)) => {
+            let Some(place) = committed.place.take() else {
+                // Only an inserted row has settled its place already.
+                return Ok(stored_of(&mine, committed.path_id, Outcome::New));
+            };
+            let row = match committed.result {
+                Ok(InsertOutcome::Exists(row)) => row,
+                Ok(InsertOutcome::Refused(error)) => {
                     let text = error.to_string().into();
                     return Err(UploadError::Metadata { text, unknown: false });
                 }
-                (Err(CommitError::Sync(error)), Some(_)) => return Err(disk_error(store, error)),
-                (Err(CommitError::Row(error)), Some(place)) => {
+                Ok(InsertOutcome::Inserted) => {
+                    return Ok(stored_of(&mine, committed.path_id, Outcome::New));
+                }
+                Err(CommitError::Sync(error)) => return Err(disk_error(store, error)),
+                Err(CommitError::Row(error)) => {
                     return self.row_error(store, place, &mine, error).await;
                 }
             };
-            let (row, place) = row;
             match self.judge(&mine, &row).await? {
                 Verdict::Same => return self.same(&mine, &row),
                 Verdict::Conflict(conflict) => return Err(UploadError::Conflict(conflict)),
@@ -285,7 +280,8 @@ impl Upload {
     }
 
     fn same(&self, mine: &NewFile, row: &FileRow) -> Result<Stored, UploadError> {
-        let unplaced = || UploadError::Metadata { text: "a row without a place".into(), unknown: false };
+        let unplaced =
+            || UploadError::Metadata { text: "a row without a place".into(), unknown: false };
         let (_, path_id, _) = self.stores.layout.place(&row.file_path).ok_or_else(unplaced)?;
         Ok(Stored {
             outcome: Outcome::Same,
@@ -307,14 +303,17 @@ impl Upload {
         tracing::error!(file = ?mine.file, old = %row.file_path, new = %mine.file_path,
             "the stored file does not match its row; the same content was uploaded again and takes its place");
         let removal = Removal { row: row.reference(), only: Some(FileStatus::Normal) };
-        self.stores.metadata.remove(vec![removal]).await.map_err(|error| {
-            UploadError::Metadata { text: error.text, unknown: error.unknown }
-        })?;
+        self.stores
+            .metadata
+            .remove(vec![removal])
+            .await
+            .map_err(|error| UploadError::Metadata { text: error.text, unknown: error.unknown })?;
         self.stores.epochs.bump(&self.request.key.file);
+        let store_index = place.store().index;
         let (reply, wait) = flume::bounded(1);
         place.set_sent(true);
         self.stores.metadata.insert_one(insert_of(place, mine, reply)).await;
-        let committed = wait.recv_async().await.map_err(|_| lost())?;
+        let committed = outcome(&self.stores.paths[store_index], wait).await?;
         self.stores.epochs.bump(&self.request.key.file);
         if let Some((index, _, relative)) = self.stores.layout.place(&row.file_path) {
             let store = Arc::clone(&self.stores.paths[index]);
@@ -351,12 +350,6 @@ impl Upload {
     }
 }
 
-impl Committed {
-    fn stored(&self, outcome: Outcome) -> Stored {
-        stored_of(&self.row, self.path_id, outcome)
-    }
-}
-
 fn stored_of(row: &NewFile, path_id: PathId, outcome: Outcome) -> Stored {
     Stored {
         outcome,
@@ -379,17 +372,15 @@ async fn landed(
     }
 }
 
-/// Whichever comes: the commit's answer, or the worker's failure before it. The worker holds one end of each, so
-/// when it gives up one, that channel closes.
+/// The answer to a sealed file.
 async fn outcome(
     store: &StorePath,
-    wait: Receiver<Committed>,
-    failure: Receiver<WriteError>,
+    wait: Receiver<Result<Committed, WriteError>>,
 ) -> Result<Committed, UploadError> {
-    match failure.recv_async().await {
-        Ok(error) => Err(write_error(store, error)),
-        // Closed without a word: the file is with the committer.
-        Err(_) => wait.recv_async().await.map_err(|_| lost()),
+    match wait.recv_async().await {
+        Ok(Ok(committed)) => Ok(committed),
+        Ok(Err(error)) => Err(write_error(store, error)),
+        Err(_) => Err(lost()),
     }
 }
 

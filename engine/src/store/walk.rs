@@ -170,7 +170,8 @@ mod tests {
 
     #[test]
     fn leaves_of_a_block() {
-        let folders = |block: Range<u64>| Leaf::covering(&block).map(Leaf::folder).collect::<Vec<_>>();
+        let folders =
+            |block: Range<u64>| Leaf::covering(&block).map(Leaf::folder).collect::<Vec<_>>();
         assert_eq!(folders(0..512), ["000/000/000"]);
         assert_eq!(folders(511..513), ["000/000/000", "000/000/001"]);
         assert_eq!(folders(END - 1..END), ["1FF/1FF/1FF"]);

@@ -10,13 +10,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use flume::Sender;
 use reel_meta::NewFile;
 use reel_proto::{checksum::Crc64, path::PathId};
 
 use super::{
     api::UploadRequest,
-    commit::{CommitJob, Committed, Sealed},
+    commit::{CommitJob, Reply, Sealed},
     keeper::owned,
     path::{DiskFault, StorePath},
     place::NewPlace,
@@ -76,8 +75,7 @@ impl Writing {
             match create_in_place(store, id, created_at) {
                 Ok(Some(file)) => {
                     let relative = id.relative(created_at);
-                    let place =
-                        NewPlace::new(Arc::clone(store), id, relative, owned(&request.key));
+                    let place = NewPlace::new(Arc::clone(store), id, relative, owned(&request.key));
                     let writing = Self {
                         store: Arc::clone(store),
                         place,
@@ -113,7 +111,8 @@ impl Writing {
     /// Appends content. `stream`: more may follow, so write-back of this piece is started now.
     pub(crate) fn append(&mut self, pieces: &[Bytes], stream: bool) -> Result<(), WriteError> {
         for some in pieces.chunks(SLICES_MAX) {
-            let mut slices: Vec<IoSlice<'_>> = some.iter().map(|piece| IoSlice::new(piece)).collect();
+            let mut slices: Vec<IoSlice<'_>> =
+                some.iter().map(|piece| IoSlice::new(piece)).collect();
             write_all(&self.file, &mut slices)
                 .map_err(|error| disk(&self.store, "writing content", error))?;
         }
@@ -130,11 +129,7 @@ impl Writing {
     }
 
     /// Seals the file with its record. Nothing of it is durable yet.
-    pub(crate) fn seal(
-        self,
-        request: &UploadRequest,
-        reply: Sender<Committed>,
-    ) -> Result<Sealed, WriteError> {
+    pub(crate) fn seal(self, request: &UploadRequest, reply: Reply) -> Result<Sealed, WriteError> {
         let checksum = self.crc.finish();
         let record = Record {
             path_id: self.place.id(),

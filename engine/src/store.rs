@@ -1,0 +1,493 @@
+//! The stores of a node: where files lie, when they are durable, what their rows say. The serving side knows no more
+//! of disks than [`Stores`].
+//!
+//! Invariant: a row names a complete, durable file, and nothing without a row is served.
+//! Invariant: nothing is unlinked that is not known to be ours and unneeded; what is doubtful is kept.
+//! Invariant: no function of [`Stores`] that is async waits for a disk or for the database on its caller's thread.
+
+mod api;
+pub(crate) mod change;
+mod commit;
+mod folders;
+pub mod identity;
+pub(crate) mod inspect;
+mod invalidation;
+mod keeper;
+pub(crate) mod mark;
+mod open;
+pub(crate) mod path;
+mod place;
+pub mod placement;
+mod same;
+pub(crate) mod sys;
+mod upload;
+pub(crate) mod walk;
+mod write;
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::BuildHasher as _,
+    ops::Range,
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use flume::{Receiver, Sender};
+use reel_node::lock::FolderLock;
+use reel_proto::name::{AppId, FileId, UserId};
+
+pub use self::{
+    api::{
+        BlockRequest, ChangeError, Changed, Clock, Conflict, Durability, Fault, FileKey, Located,
+        Lookup, LookupError, OpenFileError, Outcome, PathCounts, PathStatus, Status, StoreConfig,
+        StorePathConfig, Stored, SystemClock, UploadError, UploadRequest,
+    },
+    open::OpenError,
+    path::BlockRefused,
+    placement::{Health, Reserve},
+    upload::{PIECE, SMALL_MAX, Upload},
+};
+use self::{
+    change::Kind,
+    commit::CommitJob,
+    invalidation::Epochs,
+    keeper::{Change, KeeperJob, owned},
+    path::StorePath,
+    placement::NoPlace,
+};
+use crate::{
+    layout::Layout,
+    metadata::{ListOf, Metadata, RowError},
+    purge,
+};
+
+pub use reel_meta::StatusFilter;
+
+/// How often [`Stores::close`] looks whether the last uploads are over.
+const CLOSE_LOOK: Duration = Duration::from_millis(5);
+
+/// All store paths of a node. Shared by all its threads.
+pub struct Stores {
+    paths: Vec<Arc<StorePath>>,
+    layout: Layout,
+    metadata: Metadata,
+    epochs: Arc<Epochs>,
+    wanted: Receiver<usize>,
+    id_block: u64,
+    pub(crate) retention: Duration,
+    clock: Arc<dyn Clock>,
+    draining: AtomicBool,
+    active: AtomicU64,
+    random: AtomicU64,
+    hasher: RandomState,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Default)]
+struct Threads {
+    committers: Vec<JoinHandle<()>>,
+    keepers: Vec<JoinHandle<()>>,
+    housekeeper: Option<(Sender<()>, JoinHandle<()>)>,
+    locks: Vec<FolderLock>,
+}
+
+impl Stores {
+    /// Opens all store paths, sweeps what a crash left, and starts their threads. Waits for disks and metadata: call
+    /// it before the data threads start.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing runs then.
+    pub fn open(config: &StoreConfig, metadata: Metadata) -> Result<Arc<Self>, OpenError> {
+        Self::open_at(config, metadata, Arc::new(SystemClock))
+    }
+
+    /// As [`Self::open`], with another clock.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_at(
+        config: &StoreConfig,
+        metadata: Metadata,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, OpenError> {
+        if config.paths.is_empty() {
+            return Err(OpenError::NoPaths);
+        }
+        let epochs = Arc::new(Epochs::new());
+        // One request per store path is out at a time.
+        let (want, wanted) = flume::bounded(config.paths.len());
+        let shared = open::Shared {
+            config,
+            metadata: &metadata,
+            epochs: &epochs,
+            wanted: &want,
+            clock: &clock,
+        };
+        let layout = layout_of(config)?;
+        let mut threads = Threads::default();
+        let mut paths = Vec::new();
+        for (index, path) in config.paths.iter().enumerate() {
+            match open::open(&shared, index, path) {
+                Ok(opened) => {
+                    threads.committers.push(opened.committer);
+                    threads.keepers.push(opened.keeper);
+                    threads.locks.push(opened.lock);
+                    paths.push(opened.store);
+                }
+                Err(error) => {
+                    stop(&paths, &mut threads);
+                    return Err(error);
+                }
+            }
+        }
+        for path in &paths {
+            path.request_ids();
+        }
+        let stores = Arc::new(Self {
+            paths,
+            layout,
+            metadata,
+            epochs,
+            wanted,
+            id_block: config.id_block.max(1),
+            retention: config.retention,
+            clock,
+            draining: AtomicBool::new(false),
+            active: AtomicU64::new(0),
+            random: AtomicU64::new(0),
+            hasher: RandomState::new(),
+            threads: Mutex::new(threads),
+        });
+        let housekeeper = purge::start(&stores, config);
+        stores.threads.lock().unwrap_or_else(PoisonError::into_inner).housekeeper = housekeeper;
+        Ok(stores)
+    }
+
+    // --- blocks of path ids
+
+    /// The next block of path ids to fetch. One request per store path is out at a time.
+    ///
+    /// Cancel safe: a request is lost only together with its answer here.
+    pub async fn block_wanted(&self) -> BlockRequest {
+        match self.wanted.recv_async().await {
+            Ok(index) => {
+                let store = &self.paths[index];
+                BlockRequest {
+                    store: index,
+                    key: store.identity.id_key.clone(),
+                    count: self.id_block,
+                    at_least: store.mark(),
+                }
+            }
+            // The senders live in the paths, which live as long as self.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Takes a fetched block: its end goes durably into the mark, then its ids are offered to uploads.
+    ///
+    /// # Errors
+    /// The block is not to be used, or the disk refused. A new request is out already; wait a little before the
+    /// next try, so that an ID node that is wrong is not asked in a loop.
+    pub async fn block_arrived(&self, store: usize, block: Range<u64>) -> Result<(), BlockRefused> {
+        let Some(path) = self.paths.get(store) else { return Err(BlockRefused::Busy) };
+        let path = Arc::clone(path);
+        let pool = path.pool.clone();
+        let job_path = Arc::clone(&path);
+        let accepted =
+            pool.run(move || job_path.accept_block(block)).await.unwrap_or(Err(BlockRefused::Busy));
+        if accepted.is_err() {
+            path.ids_failed();
+        } else {
+            path.request_ids();
+        }
+        accepted
+    }
+
+    /// The block could not be fetched: the request is put out again. Wait a little before taking it.
+    pub fn block_failed(&self, store: usize) {
+        if let Some(path) = self.paths.get(store) {
+            path.ids_failed();
+        }
+    }
+
+    // --- lookups
+
+    /// A readable file: normal, and not past its expiry. `None` for every other: to a reader it does not exist.
+    ///
+    /// # Errors
+    /// The metadata's, or busy.
+    pub async fn lookup(&self, lookup: Lookup) -> Result<Option<Located>, LookupError> {
+        let found = self.stat(lookup).await?;
+        let now = self.clock.now();
+        Ok(found.filter(|file| {
+            file.status == Status::Normal && file.expires_at.is_none_or(|expires| now < expires)
+        }))
+    }
+
+    /// A file in whatever state.
+    ///
+    /// # Errors
+    /// The metadata's, or busy.
+    pub async fn stat(&self, lookup: Lookup) -> Result<Option<Located>, LookupError> {
+        let row = match &lookup {
+            Lookup::Any(file) => self.metadata.get(file.as_str()).await,
+            Lookup::Owned(key) => self.metadata.get_owned(owned(key)).await,
+        };
+        row.map_err(lookup_error)?.map(|row| self.layout.locate(row)).transpose()
+    }
+
+    /// A page of a user's files by id, those after `after`; and whether more follow.
+    ///
+    /// # Errors
+    /// The metadata's, or busy.
+    pub async fn list(
+        &self,
+        app: AppId,
+        user: UserId,
+        filter: StatusFilter,
+        after: Option<FileId>,
+        limit: usize,
+    ) -> Result<(Vec<Located>, bool), LookupError> {
+        let of = ListOf {
+            app: app.as_str().to_owned(),
+            user: user.as_str().to_owned(),
+            filter,
+            after: after.map(|file| file.as_str().to_owned()),
+            limit,
+        };
+        let page = self.metadata.list(of).await.map_err(lookup_error)?;
+        let files = page.rows.into_iter().map(|row| self.layout.locate(row));
+        Ok((files.collect::<Result<_, _>>()?, page.more))
+    }
+
+    /// Opens a file for reading, if it is on the disk with the size of its row. On the store path's workers.
+    ///
+    /// # Errors
+    /// See [`OpenFileError`]; for all but busy a person should look.
+    pub async fn open_file(&self, file: &Located) -> Result<OwnedFd, OpenFileError> {
+        let store = Arc::clone(&self.paths[file.store]);
+        let (relative, expected) = (file.relative, file.size);
+        let pool = store.pool.clone();
+        pool.run(move || open_checked(&store, relative.as_str(), expected))
+            .await
+            .unwrap_or(Err(OpenFileError::Busy))
+    }
+
+    /// The epoch of a file id. Read it **before** a lookup, keep it with what is cached, and drop the entry when it
+    /// has moved.
+    pub fn epoch(&self, file: &FileId) -> u64 {
+        self.epochs.get(file)
+    }
+
+    // --- delete, restore, purge
+
+    /// Soft delete. On return it is durable and no cache of this node serves the file to a new request.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn delete(&self, key: FileKey) -> Result<Changed, ChangeError> {
+        self.change(Kind::Delete, key).await
+    }
+
+    /// The way back from [`Self::delete`], until the file is purged.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn restore(&self, key: FileKey) -> Result<Changed, ChangeError> {
+        self.change(Kind::Restore, key).await
+    }
+
+    /// Removes a deleted file for good, before its retention is over.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn purge(&self, key: FileKey) -> Result<Changed, ChangeError> {
+        self.change(Kind::Purge, key).await
+    }
+
+    async fn change(&self, kind: Kind, key: FileKey) -> Result<Changed, ChangeError> {
+        // Through the writer, behind every change that was asked before.
+        let row = self.metadata.read_back(owned(&key)).await;
+        let row = row.map_err(|error| ChangeError::Metadata(error.text))?;
+        let file = row.map(|row| self.layout.locate(row)).transpose();
+        let file = file.map_err(|error| ChangeError::Metadata(error.to_string().into()))?;
+        let file = file.ok_or(ChangeError::Unknown)?;
+        match (kind, file.status) {
+            (Kind::Delete, Status::Deleted) | (Kind::Restore, Status::Normal) => {
+                Ok(Changed::Already)
+            }
+            (Kind::Purge, Status::Normal) => Err(ChangeError::NotDeleted),
+            _ => self.change_located(kind, file).await,
+        }
+    }
+
+    pub(crate) async fn change_located(
+        &self,
+        kind: Kind,
+        file: Located,
+    ) -> Result<Changed, ChangeError> {
+        let (reply, wait) = flume::bounded(1);
+        let store = &self.paths[file.store];
+        let job = KeeperJob::Change(Box::new(Change { kind, file, reply }));
+        store.keeping.try_send(job).map_err(|_| ChangeError::Busy)?;
+        wait.recv_async().await.unwrap_or(Err(ChangeError::Busy))
+    }
+
+    // --- state
+
+    /// Each store path, for `/status` and metrics.
+    pub fn status(&self) -> Vec<PathStatus> {
+        self.paths.iter().map(|path| path.status()).collect()
+    }
+
+    /// Whether uploads can be taken; the text says why not.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.is_draining() {
+            return Err("draining".to_owned());
+        }
+        self.choose(0, &[]).map(|_| ()).map_err(|none| none.to_string())
+    }
+
+    /// Lets a store path that went read-only take uploads again: an operator's word that its disk is well.
+    ///
+    /// # Errors
+    /// The marker of the read-only state could not be removed.
+    pub fn readmit(&self, store: usize) -> std::io::Result<()> {
+        match self.paths.get(store) {
+            Some(path) => path.readmit(),
+            None => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
+        }
+    }
+
+    /// From now on no upload begins.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Uploads under way.
+    pub fn active_uploads(&self) -> u64 {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// Drains, waits up to `deadline` for uploads under way, and stops the threads. Blocks: not for a data thread.
+    /// A second call does nothing.
+    pub fn close(&self, deadline: Duration) {
+        self.drain();
+        let until = Instant::now() + deadline;
+        while self.active_uploads() > 0 && Instant::now() < until {
+            std::thread::sleep(CLOSE_LOOK);
+        }
+        let mut threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        stop(&self.paths, &mut threads);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn paths(&self) -> &[Arc<StorePath>] {
+        &self.paths
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    pub(crate) fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    fn choose(&self, size: u64, skip: &[usize]) -> Result<Arc<StorePath>, NoPlace> {
+        let candidates: Vec<_> = self.paths.iter().map(|path| path.candidate()).collect();
+        // A counter through a keyed hash: even enough for shares, and no lock.
+        let random = self.hasher.hash_one(self.random.fetch_add(1, Ordering::Relaxed));
+        placement::choose(&candidates, size, skip, random)
+            .map(|index| Arc::clone(&self.paths[index]))
+    }
+}
+
+impl Drop for Stores {
+    fn drop(&mut self) {
+        self.close(Duration::ZERO);
+    }
+}
+
+fn layout_of(config: &StoreConfig) -> Result<Layout, OpenError> {
+    let mut layout = Layout::default();
+    let mut identities = Vec::new();
+    for (index, path) in config.paths.iter().enumerate() {
+        let identity = identity::open(&path.path, &config.group, path.id_key.as_deref())?;
+        identities.push((path.path.clone(), identity.clone()));
+        open::all_different(&identities)?;
+        layout.add(&identity.id_key, index)?;
+        for alias in &path.aliases {
+            layout.add(alias, index)?;
+        }
+    }
+    Ok(layout)
+}
+
+fn stop(paths: &[Arc<StorePath>], threads: &mut Threads) {
+    let join = |thread: JoinHandle<()>| {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the stores had panicked");
+        }
+    };
+    if let Some((end, thread)) = threads.housekeeper.take() {
+        drop(end);
+        if thread.thread().id() != std::thread::current().id() {
+            join(thread);
+        }
+    }
+    // Committers first: what they give back, keepers still take.
+    for (path, thread) in paths.iter().zip(threads.committers.drain(..)) {
+        let _ = path.commits.send(CommitJob::Stop);
+        join(thread);
+    }
+    for (path, thread) in paths.iter().zip(threads.keepers.drain(..)) {
+        let _ = path.keeping.send(KeeperJob::Stop);
+        join(thread);
+    }
+    threads.locks.clear();
+}
+
+fn open_checked(
+    store: &StorePath,
+    relative: &str,
+    expected: u64,
+) -> Result<OwnedFd, OpenFileError> {
+    let file = match sys::open_at(store.root(), relative, libc::O_RDONLY) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(OpenFileError::Missing);
+        }
+        Err(error) => return Err(OpenFileError::Disk(error)),
+    };
+    let on_disk = file.metadata().map_err(OpenFileError::Disk)?.len();
+    if on_disk != expected {
+        return Err(OpenFileError::Size { on_disk, expected });
+    }
+    Ok(file.into())
+}
+
+fn lookup_error(error: RowError) -> LookupError {
+    if error.retryable { LookupError::Busy } else { LookupError::Metadata(error.text) }
+}

@@ -1,0 +1,111 @@
+//! Looks at a file on the disk: its record, its content, whether it is what its row says; and moves doubtful ones away.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::fd::BorrowedFd,
+};
+
+use reel_proto::{checksum::Crc64, path::PathId};
+
+use super::{identity, mark, path::StorePath, same::OldFile, sys};
+use crate::record::{self, Record, RecordError};
+
+/// Bytes of one read of a whole file.
+const READ: usize = 1 << 20;
+
+/// Names tried for a file in quarantine whose name is taken there.
+const NAMES_MAX: u32 = 1000;
+
+/// What the attribute of a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Seal {
+    /// No attribute: the upload did not get that far, or the file is not ours.
+    None,
+    /// A good record of a file at this place.
+    Good(Box<Record>),
+    /// Anything else.
+    Doubtful(String),
+}
+
+/// Reads the record of the file that lies at the place of `id`.
+pub(crate) fn seal_of(file: &File, id: PathId) -> io::Result<Seal> {
+    match sys::attribute(file, record::ATTRIBUTE, record::LEN_MAX) {
+        Ok(None) => Ok(Seal::None),
+        Ok(Some(bytes)) => Ok(match Record::decode(&bytes) {
+            Ok(record) if record.path_id == id => Seal::Good(Box::new(record)),
+            Ok(record) => Seal::Doubtful(format!("its record belongs to place {}", record.path_id)),
+            Err(error) => Seal::Doubtful(error.to_string()),
+        }),
+        Err(error) if error.raw_os_error() == Some(libc::ERANGE) => {
+            Ok(Seal::Doubtful(RecordError::Length { len: record::LEN_MAX + 1 }.to_string()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a file from start to end: its size and checksum. `each` hears the bytes of each step.
+pub(crate) fn checksum(file: &File, mut each: impl FnMut(u64)) -> io::Result<(u64, u64)> {
+    let mut reader = file;
+    let mut buffer = vec![0; READ];
+    let (mut size, mut crc) = (0, Crc64::new());
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => {
+                crc.update(&buffer[..read]);
+                size += read as u64;
+                each(read as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((size, crc.finish()))
+}
+
+/// Reads the file of a row, for an upload of the same id.
+pub(crate) fn read_whole(store: &StorePath, relative: &str) -> OldFile {
+    let read = sys::open_at(store.root(), relative, libc::O_RDONLY)
+        .and_then(|file| checksum(&file, |_| {}));
+    match read {
+        Ok((size, checksum)) => OldFile::Read { size, checksum },
+        Err(error) => {
+            tracing::error!(store = store.index, file = relative, %error, "a file that has a row cannot be read");
+            OldFile::Lost
+        }
+    }
+}
+
+/// Moves a file of this store path out of the way, durably.
+pub(crate) fn quarantine(store: &StorePath, relative: &str) -> io::Result<String> {
+    let moved = quarantine_in(store.root(), relative);
+    match &moved {
+        Ok(to) => tracing::warn!(store = store.index, file = relative, %to, "moved to quarantine"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::error!(store = store.index, file = relative, %error, "could not be moved to quarantine");
+        }
+    }
+    moved
+}
+
+/// As [`quarantine`], below `root`. The new name is the old place with `-` for `/`, so that it can be put back.
+pub(crate) fn quarantine_in(root: BorrowedFd<'_>, relative: &str) -> io::Result<String> {
+    let flat = relative.replace('/', "-");
+    for number in 0..NAMES_MAX {
+        let to = format!("{}/{flat}.{number}", identity::QUARANTINE);
+        match sys::open_at(root, &to, libc::O_RDONLY) {
+            Ok(_) => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        sys::rename_at(root, relative, &to)?;
+        mark::sync_folder(root, identity::QUARANTINE)?;
+        if let Some((folder, _)) = relative.rsplit_once('/') {
+            mark::sync_folder(root, folder)?;
+        }
+        return Ok(to);
+    }
+    Err(io::Error::from(io::ErrorKind::AlreadyExists))
+}
