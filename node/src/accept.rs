@@ -2,16 +2,18 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use monoio::net::{TcpListener, TcpStream};
+use reel_proto::limits;
 use socket2::Socket;
 
 use crate::connection::{Accepted, Table};
 use crate::drain::Drain;
+use crate::http::socket;
 use crate::listen::ListenSpec;
 use crate::metrics::Cell as MetricCell;
 use crate::nonblocking;
@@ -30,7 +32,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 const REFUSALS_AT_ONCE: usize = 64;
 
 /// How long a refused peer has to read its refusal.
-const REFUSAL_LINGER: Duration = Duration::from_secs(2);
+const REFUSAL_LINGER: Duration = Duration::from_secs(limits::DISCARD_SECONDS_MAX);
 
 /// A listener of one data thread.
 pub(crate) struct Door {
@@ -75,6 +77,7 @@ pub(crate) async fn run<S: Service>(door: Door, listener: TcpListener, thread: R
             }
         };
         if !go_on {
+            nonblocking::stop_listening(&listener);
             return;
         }
     }
@@ -140,27 +143,7 @@ fn refuse(door: &Door, socket: Socket, refusals: &Rc<Cell<usize>>) {
     monoio::spawn(async move {
         // A fresh socket's buffer takes a refusal whole.
         let _ = nonblocking::send(&stream, &refusal, false);
-        nonblocking::shutdown(&stream, Shutdown::Write);
-        let _ = monoio::time::timeout(REFUSAL_LINGER, discard(&stream)).await;
+        socket::linger(&stream, limits::DISCARD_BYTES_MAX, REFUSAL_LINGER).await;
         refusals.set(refusals.get() - 1);
     });
-}
-
-/// Reads and forgets until the peer closes: closing with input unread would reset the connection
-/// and take the refusal away from the peer. Bounded by the caller's timeout and by bytes.
-async fn discard(stream: &TcpStream) {
-    let mut scrap = [0; 4096];
-    let mut left = 1 << 20;
-    while left > 0 {
-        match nonblocking::recv(stream, &mut scrap) {
-            Ok(0) => return,
-            Ok(count) => left -= count.min(left),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if stream.readable(false).await.is_err() {
-                    return;
-                }
-            }
-            Err(_) => return,
-        }
-    }
 }

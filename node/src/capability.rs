@@ -152,7 +152,23 @@ impl Capabilities {
     }
 
     /// Probes the kernel and leaves `off` out.
+    ///
+    /// On a thread of its own: the kernel takes a ring down later, and interrupts the thread that
+    /// made it to do so. A caller in a blocking read would get EINTR out of nowhere.
     pub fn probe_without(off: &[Capability]) -> Self {
+        std::thread::scope(|scope| {
+            let probing = std::thread::Builder::new()
+                .name("reel-probe".to_owned())
+                .spawn_scoped(scope, || Self::probe_here(off));
+            match probing.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(found)) => found,
+                // No thread to be had: then here.
+                Ok(Err(_)) | Err(_) => Self::probe_here(off),
+            }
+        })
+    }
+
+    fn probe_here(off: &[Capability]) -> Self {
         let wanted = |capability| !off.contains(&capability);
         let mut found = Self {
             cachestat: wanted(Capability::Cachestat) && probe::cachestat(),

@@ -66,6 +66,13 @@ pub(crate) fn accept(listener: &TcpListener) -> io::Result<(Socket, Option<Socke
     Ok((socket, peer.as_socket()))
 }
 
+/// Ends listening at once. Closing alone does not: a poll that is being cancelled on the ring
+/// holds the socket for a while, and with it the port.
+pub(crate) fn stop_listening(listener: &TcpListener) {
+    let descriptor = descriptor(listener);
+    let _ = SockRef::from(&descriptor).shutdown(Shutdown::Both);
+}
+
 /// As [`shutdown`], for who keeps the number only.
 ///
 /// # Safety
