@@ -4,6 +4,7 @@
 //! between nodes, signed. An unknown command gets an error frame, so that a newer peer falls back to an older command.
 
 use crate::{
+    ext,
     frame::{FrameError, Header},
     limits,
     storage::{FILE_REF_LEN, UPLOAD_HEAD_LEN},
@@ -116,6 +117,14 @@ pub const fn body_rule(command: u8) -> Option<BodyRule> {
         },
         FILE_SIZE | DELETE => BodyRule::exactly(FILE_REF_LEN as u64),
         DOWNLOAD => BodyRule::exactly(crate::storage::DOWNLOAD_LEN as u64),
+        LOCATE | STAT | LIST | RESTORE | PURGE | GET => {
+            BodyRule::Whole { min: 2, max: ext::REQUEST_BYTES_MAX }
+        }
+        PUT => BodyRule::Streamed {
+            min: ext::PUT_FIXED_LEN as u64,
+            head_max: ext::PUT_HEAD_BYTES_MAX as u64,
+            max: ANY,
+        },
         _ => return None,
     })
 }

@@ -9,6 +9,7 @@
 pub mod body;
 pub mod checksum;
 pub mod command;
+pub mod ext;
 pub mod frame;
 pub mod idgen;
 pub mod limits;
