@@ -11,6 +11,7 @@ pub mod checksum;
 pub mod command;
 pub mod ext;
 pub mod frame;
+pub mod http;
 pub mod idgen;
 pub mod limits;
 pub mod name;

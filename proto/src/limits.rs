@@ -49,3 +49,33 @@ pub const GROUPS_MAX: usize = 65_536;
 pub const GROUP_NODES_MAX: usize = 65_536;
 /// Bytes of an UPLOAD's content: what fits a signed 64-bit body length beside the 408 bytes of its head.
 pub const UPLOAD_BYTES_MAX: u64 = i64::MAX as u64 - 408;
+
+// ---- HTTP ----
+
+/// Bytes of a request's head, its last empty line included. More: 431.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a request line with its CRLF (RFC 9112 section 3 asks for 8,000 at least). More: 414.
+pub const HTTP_REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
+/// Field lines of a head. More: 431. Also the most that any configuration may set.
+pub const HTTP_FIELDS_MAX: usize = 100;
+/// The most that any configuration may set as bytes of a head: positions in it are kept in 16 bits.
+pub const HTTP_HEAD_BYTES_CEILING: usize = u16::MAX as usize;
+/// Bytes of a chunk extension, of one chunk. More: 400. We have no use for any.
+pub const HTTP_CHUNK_EXTENSION_BYTES_MAX: usize = 256;
+/// Bytes of all chunk extensions of one body. More: 400.
+pub const HTTP_CHUNK_EXTENSIONS_BYTES_MAX: usize = 16 * 1024;
+/// Hexadecimal digits of a chunk size, leading zeros included. More: 400.
+pub const HTTP_CHUNK_SIZE_DIGITS_MAX: usize = 16;
+/// Bytes of the trailer section. More: 400.
+pub const HTTP_TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Ranges of one request. More: the Range field is ignored, the whole file is sent (RFC 9110 section 14.2).
+pub const HTTP_RANGES_MAX: usize = 16;
+/// Bytes of a Range field that are looked at. Longer: ignored.
+pub const HTTP_RANGE_BYTES_MAX: usize = 1024;
+/// Entity tags of one precondition, over all its lines. What comes after them is not looked at: such an `If-Match`
+/// fails, such an `If-None-Match` does not match.
+pub const HTTP_ETAGS_MAX: usize = 64;
+/// Parameters of a query. More: 400.
+pub const HTTP_QUERY_PARAMETERS_MAX: usize = 32;
+/// Bytes of a decoded `download` or `name` parameter. More: 400.
+pub const HTTP_DOWNLOAD_NAME_BYTES_MAX: usize = 255;
