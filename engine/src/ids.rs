@@ -193,7 +193,7 @@ impl Ledger {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 mod tests {
     use proptest::prelude::*;
 
@@ -206,7 +206,7 @@ mod tests {
             ledger.admit(&(999..1500)),
             Err(BlockError::BelowMark { start: 999, end: 1500, mark: 1000 })
         );
-        assert_eq!(ledger.admit(&(0..100)).unwrap_err().to_string().contains("moved up"), true);
+        assert!(ledger.admit(&(0..100)).unwrap_err().to_string().contains("moved up"));
         assert_eq!(
             ledger.admit(&(1000..1100)),
             Ok(MarkState { mark: 1100, held: vec![1000..1100] })

@@ -11,11 +11,13 @@ mod peers;
 mod residency;
 
 // --- the store side
-mod ids;
-mod layout;
+pub mod ids;
+pub mod layout;
 pub mod metadata;
 pub mod purge;
+pub mod rebuild;
 pub mod record;
 mod repair;
 pub mod store;
 pub mod sweep;
+pub mod verify;

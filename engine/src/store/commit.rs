@@ -45,6 +45,9 @@ pub(crate) struct Sealed {
 /// Where the answer goes: how the commit ended, or what failed on a worker before it.
 pub(crate) type Reply = Sender<Result<Committed, WriteError>>;
 
+/// Boxed as they came through the queue: moving them about costs a pointer each.
+type Group = Vec<Box<Sealed>>;
+
 /// How a commit ended for one file.
 pub(crate) struct Committed {
     /// Where the row was inserted, the place is kept already and this is `None`.
@@ -142,7 +145,7 @@ pub(crate) fn run(
     }
 }
 
-fn gather(queue: &Receiver<CommitJob>, files_max: usize) -> (Vec<Box<Sealed>>, bool) {
+fn gather(queue: &Receiver<CommitJob>, files_max: usize) -> (Group, bool) {
     let mut group = Vec::new();
     let mut job = queue.recv();
     loop {
@@ -164,7 +167,7 @@ fn commit(
     store: &StorePath,
     strategy: &mut dyn Strategy,
     metadata: &Metadata,
-    group: Vec<Box<Sealed>>,
+    group: Group,
 ) {
     let now = store.sync_generation();
     let (group, lost): (Vec<_>, Vec<_>) =
@@ -196,7 +199,7 @@ fn commit(
     }
 }
 
-fn fail(group: Vec<Box<Sealed>>, error: &Arc<io::Error>) {
+fn fail(group: Group, error: &Arc<io::Error>) {
     for sealed in group {
         let Sealed { place, row, reply, .. } = *sealed;
         let path_id = place.id();

@@ -151,7 +151,7 @@ pub(crate) fn sync_folder(root: BorrowedFd<'_>, folder: &str) -> io::Result<()> 
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
 

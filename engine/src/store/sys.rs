@@ -173,11 +173,11 @@ pub(crate) fn space(fd: BorrowedFd<'_>) -> io::Result<Space> {
     })?;
     // SAFETY: fstatvfs answered 0, so it has filled the whole struct.
     let stat = unsafe { stat.assume_init() };
-    let fragment = stat.f_frsize as u64;
+    let fragment = stat.f_frsize;
     Ok(Space {
-        total: (stat.f_blocks as u64).saturating_mul(fragment),
-        free: (stat.f_bavail as u64).saturating_mul(fragment),
-        files_free: if stat.f_files == 0 { u64::MAX } else { stat.f_favail as u64 },
+        total: stat.f_blocks.saturating_mul(fragment),
+        free: stat.f_bavail.saturating_mul(fragment),
+        files_free: if stat.f_files == 0 { u64::MAX } else { stat.f_favail },
     })
 }
 
@@ -230,8 +230,10 @@ pub(crate) fn names(folder: OwnedFd, mut each: impl FnMut(&str)) -> io::Result<(
 
 fn read_names(stream: *mut libc::DIR, each: &mut impl FnMut(&str)) -> io::Result<()> {
     loop {
+        // SAFETY: takes nothing and answers where this thread's errno is.
+        let errno = unsafe { libc::__errno_location() };
         // SAFETY: errno is this thread's own and always valid to write.
-        unsafe { *libc::__errno_location() = 0 };
+        unsafe { *errno = 0 };
         // SAFETY: `stream` is open, and only this thread reads it.
         let entry = unsafe { libc::readdir(stream) };
         if entry.is_null() {
@@ -239,7 +241,7 @@ fn read_names(stream: *mut libc::DIR, each: &mut impl FnMut(&str)) -> io::Result
             return if error.raw_os_error() == Some(0) { Ok(()) } else { Err(error) };
         }
         // SAFETY: readdir answered an entry, which stays valid until the next call on this stream.
-        let name_start = unsafe { (&raw const (*entry).d_name).cast::<libc::c_char>() };
+        let name_start = unsafe { &raw const (*entry).d_name }.cast::<libc::c_char>();
         // SAFETY: d_name is NUL-terminated and lives as long as the entry.
         let name = unsafe { CStr::from_ptr(name_start) };
         // A name that is not UTF-8 was not made by us; nothing here looks at such files.

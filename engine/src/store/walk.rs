@@ -60,7 +60,7 @@ impl Leaf {
                 entries.push(Entry { id: self.first + digit, time, relative });
             }
         })?;
-        entries.sort_by(|a, b| (a.id, a.time).cmp(&(b.id, b.time)));
+        entries.sort_by_key(|entry| (entry.id, entry.time));
         Ok(entries)
     }
 }
