@@ -4,13 +4,7 @@
 //! on the disks is changed, and rows that are there already are left as they are unless their file is worse than
 //! the one just found.
 
-use std::{
-    collections::HashMap,
-    io,
-    ops::ControlFlow,
-    os::fd::AsFd as _,
-    path::PathBuf,
-};
+use std::{collections::HashMap, io, ops::ControlFlow, os::fd::AsFd as _, path::PathBuf};
 
 use reel_meta::{FileRow, FileStatus};
 use reel_node::lock::FolderLock;
@@ -71,7 +65,13 @@ pub fn rebuild_index(
         opened.push(open(folder)?);
         locks.push(FolderLock::take(&folder.join(identity::FOLDER))?);
     }
-    let mut rebuild = Rebuild { stores: &opened, content, metadata, done: Rebuilt::default(), batch: HashMap::new() };
+    let mut rebuild = Rebuild {
+        stores: &opened,
+        content,
+        metadata,
+        done: Rebuilt::default(),
+        batch: HashMap::new(),
+    };
     for store in &opened {
         let mut failed = None;
         let walked = walk::leaves(store.root.as_fd(), |leaf| {

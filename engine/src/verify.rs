@@ -334,11 +334,7 @@ fn difference(record: &Record, row: &FileRow) -> Option<&'static str> {
     .find_map(|(agrees, field)| (!agrees).then_some(field))
 }
 
-fn row_fault(
-    row: &FileRow,
-    stores: &[Opened],
-    prefixes: &HashMap<String, usize>,
-) -> Option<Fault> {
+fn row_fault(row: &FileRow, stores: &[Opened], prefixes: &HashMap<String, usize>) -> Option<Fault> {
     let Ok((prefix, id, time)) = PathId::parse_file_path(&row.file_path) else {
         return Some(Fault::Unplaced);
     };

@@ -62,7 +62,7 @@ pub struct StoreConfig {
     pub group: GroupName,
     /// When uploads are acknowledged.
     pub durability: Durability,
-    /// How long a deleted file can be restored. Zero: until it is purged by hand at once.
+    /// How long a deleted file can be restored; it is purged at the first pass after that.
     pub retention: Duration,
     /// Path ids of one request to the ID node; the next is asked for when half of it is left.
     pub id_block: u64,
@@ -124,6 +124,8 @@ pub struct FileKey {
 
 /// What to look up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+// Made once for each lookup and moved once: a box would cost more than the bytes.
+#[allow(clippy::large_enum_variant)]
 pub enum Lookup {
     /// By file id alone, in whichever table has it; the older where two have it.
     Any(FileId),
@@ -437,6 +439,8 @@ pub struct PathStatus {
     pub mark: u64,
     /// Path ids in hand.
     pub ids_left: u64,
+    /// Its inodes are too small to hold the records of its files.
+    pub small_inodes: bool,
     /// Files of this process that are not settled yet: zero when nothing is under way.
     pub open_files: u64,
     /// Counters since the start.

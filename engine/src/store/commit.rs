@@ -163,12 +163,7 @@ fn gather(queue: &Receiver<CommitJob>, files_max: usize) -> (Group, bool) {
     }
 }
 
-fn commit(
-    store: &StorePath,
-    strategy: &mut dyn Strategy,
-    metadata: &Metadata,
-    group: Group,
-) {
+fn commit(store: &StorePath, strategy: &mut dyn Strategy, metadata: &Metadata, group: Group) {
     let now = store.sync_generation();
     let (group, lost): (Vec<_>, Vec<_>) =
         group.into_iter().partition(|sealed| sealed.generation == now && !store.is_read_only());

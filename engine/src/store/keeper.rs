@@ -63,7 +63,7 @@ pub(crate) enum Settled {
     /// There is no such row: the file is removed.
     NoRow,
     /// The file id's row names another place: this file is removed.
-    Other(Box<FileRow>),
+    Other,
     /// The metadata does not answer. The file stays, and the keeper goes on asking.
     Unknown,
 }
@@ -143,7 +143,7 @@ impl Keeper {
             }
             Ok(row) => {
                 place.remove();
-                answer(row.map_or(Settled::NoRow, |row| Settled::Other(Box::new(row))));
+                answer(if row.is_some() { Settled::Other } else { Settled::NoRow });
             }
             Err(error) => {
                 tracing::warn!(store = self.store.index, file = %place.relative(), %error,

@@ -125,7 +125,7 @@ pub(crate) fn open(
     let identity = identity::open(&folder, &shared.config.group, path.id_key.as_deref())?;
     let lock = FolderLock::take(&folder.join(identity::FOLDER))?;
     let root = sys::open_folder(&folder).map_err(disk("opening the folder"))?;
-    probe_attributes(&folder)?;
+    let small_inodes = probe_attributes(&folder)?;
     // What a killed process left in the page cache counts as nothing yet: folders it made, files that are adopted
     // below. One sync, and all of it is as durable as it looks.
     let syncing = sys::open_folder(&folder).map_err(disk("opening the folder"))?;
@@ -150,6 +150,7 @@ pub(crate) fn open(
         reserve: path.reserve.bytes(space.total),
         space,
         fault: read_only_marker(&folder),
+        small_inodes,
         hang_limit: shared.config.hang_limit,
         clock: Arc::clone(shared.clock),
     };
@@ -234,7 +235,7 @@ fn read_only_marker(folder: &Path) -> Option<String> {
 
 /// Writes a record-sized attribute to a file of our own: a file system without user attributes is refused, one
 /// whose inodes are too small for them is warned about.
-fn probe_attributes(folder: &Path) -> Result<(), OpenError> {
+fn probe_attributes(folder: &Path) -> Result<bool, OpenError> {
     let path = folder.join(identity::FOLDER).join("probe");
     let probed = || -> Result<bool, OpenError> {
         let file = fs::File::create(&path).map_err(at(folder, "making a probe file"))?;
@@ -252,7 +253,7 @@ fn probe_attributes(folder: &Path) -> Result<(), OpenError> {
             "inodes are too small to hold the record of a file, which costs 30 to 50 % of small uploads; \
              make the file system with `mkfs.ext4 -I 512` or `mkfs.xfs -i size=512`");
     }
-    Ok(())
+    Ok(outside)
 }
 
 fn at(folder: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> OpenError {

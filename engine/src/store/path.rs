@@ -92,6 +92,7 @@ pub(crate) struct StorePath {
     pub(crate) keeper_watch: Watch,
     pub(crate) commit_watch: Watch,
     hang_limit: Duration,
+    small_inodes: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counts: Counts,
     started: Instant,
@@ -111,6 +112,7 @@ pub(crate) struct Parts {
     pub(crate) reserve: u64,
     pub(crate) space: sys::Space,
     pub(crate) fault: Option<String>,
+    pub(crate) small_inodes: bool,
     pub(crate) hang_limit: Duration,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -138,6 +140,7 @@ impl StorePath {
             keeper_watch: Watch::default(),
             commit_watch: Watch::default(),
             hang_limit: parts.hang_limit,
+            small_inodes: parts.small_inodes,
             clock: parts.clock,
             counts: Counts::default(),
             started: Instant::now(),
@@ -382,6 +385,7 @@ impl StorePath {
             promised_bytes: self.promised.load(Ordering::Relaxed),
             mark,
             ids_left,
+            small_inodes: self.small_inodes,
             open_files: self.open_files.load(Ordering::Relaxed),
             counts: self.counts.read(),
         }

@@ -344,7 +344,7 @@ impl Upload {
         }
         match wait.recv_async().await {
             Ok(Settled::Kept) => Ok(stored_of(mine, path_id, Outcome::New)),
-            Ok(Settled::NoRow | Settled::Other(_)) => Err(failed(false)),
+            Ok(Settled::NoRow | Settled::Other) => Err(failed(false)),
             Ok(Settled::Unknown) | Err(_) => Err(failed(true)),
         }
     }
