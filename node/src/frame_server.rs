@@ -27,9 +27,9 @@ pub use input::SMALL_BODY_BYTES_MAX;
 /// Replies gather up to this many bytes before they are sent.
 const OUTPUT_BYTES: usize = 16 * 1024;
 
-/// Requests served from one peer without waiting before other connections get a turn: a peer
-/// that pipelines without end would otherwise have the thread for itself.
-const REQUESTS_PER_TURN: u32 = 128;
+/// What a request takes of a connection's turn, in bytes: 128 small requests or half a MiB of
+/// content are served from a peer that never makes us wait before others have their turn.
+const REQUEST_TURN_BYTES: usize = socket::TURN_BYTES / 128;
 
 /// How a role speaks, shared by the connections of a thread.
 #[derive(Clone, Debug)]
@@ -107,7 +107,8 @@ pub struct FrameConn {
     /// Ticks of waiting left of the present progress window, and what came in it.
     window_left: Duration,
     window_bytes: u64,
-    turn: u32,
+    /// Bytes (and requests) that were moved since the connection last waited.
+    turn_bytes: usize,
     conn: Accepted,
 }
 
@@ -122,7 +123,7 @@ impl FrameConn {
             body_left: 0,
             body_length: 0,
             window_bytes: 0,
-            turn: 0,
+            turn_bytes: 0,
             conn,
         }
     }
@@ -163,11 +164,7 @@ impl FrameConn {
         if self.body_left > 0 {
             return None;
         }
-        self.turn += 1;
-        if self.turn >= REQUESTS_PER_TURN {
-            self.turn = 0;
-            yield_turn().await;
-        }
+        self.moved(REQUEST_TURN_BYTES).await;
         let mut begun = false;
         while self.input.len() < HEADER_LEN {
             self.flush().await.ok()?;
@@ -177,7 +174,7 @@ impl FrameConn {
                 begun = true;
                 self.slot().await_input(self.config.request_timeout);
             }
-            self.turn = 0;
+            self.turn_bytes = 0;
             if self.input.fill(self.conn.stream()).await.ok()? == 0 {
                 return None;
             }
@@ -278,11 +275,8 @@ impl FrameConn {
         }
         let mut got = buffered;
         while got < wanted {
-            let mut rest = chunk.split_off(chunk.len());
-            rest.reserve(wanted - got);
-            let received = self.input.receive_past(self.conn.stream(), &mut rest, wanted - got);
-            chunk.unsplit(rest);
-            match received {
+            chunk.reserve(wanted - got);
+            match self.input.receive_past(self.conn.stream(), chunk, wanted - got) {
                 Ok(Some(0)) | Err(_) => return Err(self.incomplete()),
                 Ok(Some(count)) => got += count,
                 Ok(None) if got > 0 => break,
@@ -296,12 +290,14 @@ impl FrameConn {
             self.window_left = self.config.progress_timeout;
         }
         self.slot().work();
+        self.moved(got).await;
         Ok(true)
     }
 
     /// Waits for input, on the account of the present progress window.
     async fn wait_in_window(&mut self) -> Result<(), BodyError> {
         let slot = self.conn.slot();
+        self.turn_bytes = 0;
         slot.await_input(self.window_left);
         let before = slot.now();
         let answer = self.conn.stream().readable(false).await;
@@ -357,10 +353,20 @@ impl FrameConn {
         if self.output.len() + bytes.len() > 2 * OUTPUT_BYTES {
             self.flush().await?;
             let limit = self.config.output_timeout;
+            self.moved(bytes.len()).await;
             return self.conn.send_all(bytes, false, limit).await.map_err(|_| Ended);
         }
         self.output.extend_from_slice(bytes);
         self.gathered().await
+    }
+
+    /// Counts towards the connection's turn, and ends it.
+    async fn moved(&mut self, bytes: usize) {
+        self.turn_bytes += bytes;
+        if self.turn_bytes >= socket::TURN_BYTES {
+            self.turn_bytes = 0;
+            yield_turn().await;
+        }
     }
 
     async fn gathered(&mut self) -> Result<(), Ended> {

@@ -2,10 +2,30 @@
 //! queue, and nothing else.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
+
+use crate::metrics::{Registry, SharedCell};
+use crate::role::{Process, Role};
+
+crate::metric_table! {
+    /// What a worker pool counts.
+    pub struct PoolMetrics;
+    /// Jobs that wait.
+    gauge QUEUED = "reel_worker_jobs_queued", Count, "Jobs that wait for a thread of the pool.";
+    /// Jobs that run.
+    gauge RUNNING = "reel_worker_jobs_running", Count, "Jobs that a thread of the pool is at.";
+    /// Jobs turned away.
+    counter REFUSED = "reel_worker_jobs_refused_total", Count,
+        "Jobs refused because the pool's queue was full.";
+    /// Jobs done.
+    counter FINISHED = "reel_worker_jobs_finished_total", Count, "Jobs done by the pool.";
+    /// How long jobs take.
+    histogram SECONDS = "reel_worker_job_seconds", Micros,
+        "Time of a job on its thread, without the time in the queue.";
+}
 
 /// A job could not be run.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
@@ -35,23 +55,17 @@ type Job = Box<dyn FnOnce() + Send>;
 pub struct Pool {
     name: &'static str,
     jobs: flume::Sender<Job>,
-    counts: Arc<Counts>,
+    registry: Registry<PoolMetrics>,
+    metrics: SharedCell<PoolMetrics>,
 }
 
-#[derive(Default)]
-struct Counts {
-    running: AtomicU64,
-    refused: AtomicU64,
-    finished: AtomicU64,
-}
-
-/// What a pool is doing, for metrics and `/status`.
+/// What a pool is doing, for `/status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct PoolStatus {
     /// Jobs that wait for a thread.
-    pub queued: usize,
+    pub queued: i64,
     /// Jobs that a thread is at.
-    pub running: u64,
+    pub running: i64,
     /// Jobs refused because the queue was full, since the start.
     pub refused: u64,
     /// Jobs done, since the start.
@@ -71,15 +85,43 @@ impl Pool {
     /// # Errors
     /// A thread could not be started.
     pub fn new(name: &'static str, threads: usize, queue_limit: usize) -> io::Result<Self> {
+        Self::counting(name, threads, queue_limit, Registry::detached())
+    }
+
+    /// As [`Pool::new`], with metrics under the role and these labels (as the store path that the
+    /// pool works for).
+    ///
+    /// # Errors
+    /// As [`Pool::new`].
+    pub fn exported(
+        name: &'static str,
+        threads: usize,
+        queue_limit: usize,
+        process: &Process,
+        role: Role,
+        labels: &[(&'static str, String)],
+    ) -> io::Result<Self> {
+        let mut labels = labels.to_vec();
+        labels.push(("pool", name.to_owned()));
+        let registry = process.exporter().registry(role.name(), &labels);
+        Self::counting(name, threads, queue_limit, registry)
+    }
+
+    fn counting(
+        name: &'static str,
+        threads: usize,
+        queue_limit: usize,
+        registry: Registry<PoolMetrics>,
+    ) -> io::Result<Self> {
         let (jobs, queue) = flume::bounded::<Job>(queue_limit.max(1));
-        let counts = Arc::new(Counts::default());
+        let metrics = registry.shared();
         for index in 0..threads.max(1) {
-            let (queue, counts) = (queue.clone(), Arc::clone(&counts));
+            let (queue, metrics) = (queue.clone(), metrics.clone());
             std::thread::Builder::new()
                 .name(format!("{name}-{index}"))
-                .spawn(move || work(&queue, &counts))?;
+                .spawn(move || work(&queue, &metrics))?;
         }
-        Ok(Self { name, jobs, counts })
+        Ok(Self { name, jobs, registry, metrics })
     }
 
     /// Runs a job on a thread of the pool and waits for its result without blocking.
@@ -106,13 +148,19 @@ impl Pool {
     /// # Errors
     /// As [`Pool::run`].
     pub fn post(&self, job: impl FnOnce() + Send + 'static) -> Result<(), WorkerError> {
-        self.jobs.try_send(Box::new(job)).map_err(|error| match error {
+        // Before the job can start and lower it.
+        self.metrics.raise(PoolMetrics::QUEUED, 1);
+        let Err(error) = self.jobs.try_send(Box::new(job)) else {
+            return Ok(());
+        };
+        self.metrics.lower(PoolMetrics::QUEUED, 1);
+        match error {
             flume::TrySendError::Full(_) => {
-                self.counts.refused.fetch_add(1, Ordering::Relaxed);
-                WorkerError::Full { pool: self.name }
+                self.metrics.add(PoolMetrics::REFUSED, 1);
+                Err(WorkerError::Full { pool: self.name })
             }
-            flume::TrySendError::Disconnected(_) => WorkerError::Gone { pool: self.name },
-        })
+            flume::TrySendError::Disconnected(_) => Err(WorkerError::Gone { pool: self.name }),
+        }
     }
 
     /// Name of the pool.
@@ -123,32 +171,26 @@ impl Pool {
     /// What it is doing now.
     pub fn status(&self) -> PoolStatus {
         PoolStatus {
-            queued: self.jobs.len(),
-            running: self.counts.running.load(Ordering::Relaxed),
-            refused: self.counts.refused.load(Ordering::Relaxed),
-            finished: self.counts.finished.load(Ordering::Relaxed),
+            queued: self.registry.level(PoolMetrics::QUEUED),
+            running: self.registry.level(PoolMetrics::RUNNING),
+            refused: self.registry.count(PoolMetrics::REFUSED),
+            finished: self.registry.count(PoolMetrics::FINISHED),
         }
     }
 }
 
-/// Counts a job as over even when it unwinds.
-struct Running<'a>(&'a Counts);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
-        self.0.finished.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-fn work(queue: &flume::Receiver<Job>, counts: &Counts) {
+fn work(queue: &flume::Receiver<Job>, metrics: &SharedCell<PoolMetrics>) {
     while let Ok(job) = queue.recv() {
-        counts.running.fetch_add(1, Ordering::Relaxed);
-        let running = Running(counts);
+        metrics.lower(PoolMetrics::QUEUED, 1);
+        metrics.raise(PoolMetrics::RUNNING, 1);
+        let started = Instant::now();
         // A release build aborts on a panic. Where panics unwind (tests), the thread must
         // survive: a pool that silently loses threads ends as a hang.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-        drop(running);
+        let _ = catch_unwind(AssertUnwindSafe(job));
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        metrics.observe(PoolMetrics::SECONDS, micros);
+        metrics.lower(PoolMetrics::RUNNING, 1);
+        metrics.add(PoolMetrics::FINISHED, 1);
     }
 }
 
@@ -205,7 +247,11 @@ mod tests {
         let gone = on_tokio(pool.run(|| panic!("a job that panics on purpose")));
         assert_eq!(gone, Err::<(), _>(WorkerError::Gone { pool: "test-panic" }));
         assert_eq!(on_tokio(pool.run(|| 1)), Ok(1));
-        assert_eq!(pool.status().running, 0);
+        // The answer came while the job was still on its thread: one more goes after it.
+        while pool.status().finished < 2 {
+            std::thread::yield_now();
+        }
+        assert_eq!(pool.status(), PoolStatus { finished: 2, ..PoolStatus::default() });
     }
 
     #[test]

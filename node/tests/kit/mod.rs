@@ -284,6 +284,10 @@ impl Setup {
 
     pub fn start(self) -> Started {
         let process = Process::new(&self.off).unwrap();
+        self.start_in(process)
+    }
+
+    pub fn start_in(self, process: Process) -> Started {
         let (gate, wait_gate) = flume::bounded(0);
         let (tell_held, held) = flume::unbounded();
         let toy = Arc::new(Toy {
