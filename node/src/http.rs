@@ -5,8 +5,21 @@
 //! serve files (sendfile has no ring operation), it keeps an idle connection free of buffers, and
 //! no buffer ever belongs to the ring: a future that is dropped leaves nothing behind.
 
+mod body;
+mod date;
+mod limits;
+pub mod media;
 mod pace;
+mod server;
 pub mod socket;
+mod spare;
 pub mod splice;
+mod upstream;
+mod upstream_conn;
 
+pub use body::BodyError;
+pub use limits::HttpLimits;
 pub use pace::{Meter, Pace};
+pub use server::{PLAIN_TEXT, ServerConn};
+pub use upstream::{PoolLimits, UpstreamError, UpstreamPool};
+pub use upstream_conn::UpstreamConn;

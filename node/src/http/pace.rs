@@ -43,6 +43,28 @@ impl Meter {
         self.moved = self.moved.saturating_add(bytes);
     }
 
+    /// Waiting time until the next look at the progress.
+    pub const fn left(&self) -> Duration {
+        self.pace.window.saturating_sub(self.waited)
+    }
+
+    /// Counts time spent waiting.
+    ///
+    /// # Errors
+    /// `TimedOut`: the window is over and too little has moved in it.
+    pub fn waited(&mut self, time: Duration) -> io::Result<()> {
+        self.waited = self.waited.saturating_add(time);
+        if self.waited < self.pace.window {
+            return Ok(());
+        }
+        if self.moved < self.pace.bytes_min.max(1) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.waited = Duration::ZERO;
+        self.moved = 0;
+        Ok(())
+    }
+
     /// Waits for `ready` (a poll of the peer's socket) as long as the pace allows. Cancel safe if
     /// `ready` is.
     ///
@@ -51,26 +73,12 @@ impl Meter {
     pub async fn wait(&mut self, ready: impl Future<Output = io::Result<()>>) -> io::Result<()> {
         let mut ready = std::pin::pin!(ready);
         loop {
-            let left = self.pace.window.saturating_sub(self.waited);
             let since = Instant::now();
-            let answer = monoio::time::timeout(left, ready.as_mut()).await;
-            self.waited = self.waited.saturating_add(since.elapsed());
+            let answer = monoio::time::timeout(self.left(), ready.as_mut()).await;
+            self.waited(since.elapsed())?;
             if let Ok(answer) = answer {
-                if self.waited >= self.pace.window {
-                    self.next_window()?;
-                }
                 return answer;
             }
-            self.next_window()?;
         }
-    }
-
-    fn next_window(&mut self) -> io::Result<()> {
-        if self.moved < self.pace.bytes_min.max(1) {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        self.waited = Duration::ZERO;
-        self.moved = 0;
-        Ok(())
     }
 }

@@ -7,13 +7,11 @@
 //! sendfile(2) and splice(2) know no MSG_NOSIGNAL: the process ignores SIGPIPE, as the Rust
 //! runtime does by default.
 
-use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BufMut;
@@ -21,6 +19,7 @@ use monoio::net::TcpStream;
 use socket2::SockRef;
 
 use super::pace::{Meter, Pace};
+use crate::yield_turn;
 
 /// Most bytes that one connection moves before the others get their turn. At 10 GB/s this is
 /// 50 µs; smaller turns cost more calls than they save waiting.
@@ -79,19 +78,6 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(&fd);
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)
-}
-
-/// Lets the other tasks of this thread run once.
-pub async fn yield_turn() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// Sends all of `bytes`. `more`: more follows at once, so that a small head leaves in one segment

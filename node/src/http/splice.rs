@@ -135,7 +135,7 @@ impl Moving<'_> {
         while self.sent < self.length {
             if turn >= TURN_BYTES as u64 {
                 turn = 0;
-                socket::yield_turn().await;
+                crate::yield_turn().await;
             }
             if self.fill(&mut source).await? {
                 turn = 0;

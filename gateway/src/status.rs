@@ -1,0 +1,59 @@
+//! Answers of the gateway's own: what went wrong between it and the storage nodes.
+
+use reel_node::http::{ServerConn, UpstreamError, media, socket::SendError};
+
+/// Why no node's answer can be given. Nothing of an answer has gone out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// No tracker answers.
+    #[error("no tracker answers: try again")]
+    NoTracker,
+    /// The group has no active node.
+    #[error("no storage node of the group is active: try again")]
+    NoNode,
+    /// The trackers know no such app or user.
+    #[error("not found")]
+    Unknown,
+    /// As many upstream connections as allowed are in use.
+    #[error("the gateway is at its limit: try again")]
+    Busy,
+    /// No node could be reached, or those that were gave no usable answer.
+    #[error("no storage node gave an answer")]
+    BadGateway,
+    /// No node answered in time.
+    #[error("the storage node did not answer in time")]
+    Timeout,
+}
+
+impl Failure {
+    /// RFC 9110 sections 15.6.3 to 15.6.5.
+    pub(crate) const fn status(&self) -> u16 {
+        match self {
+            Self::NoTracker | Self::NoNode | Self::Busy => 503,
+            Self::Unknown => 404,
+            Self::BadGateway => 502,
+            Self::Timeout => 504,
+        }
+    }
+
+    /// The failure of the last try.
+    pub(crate) const fn of(error: &UpstreamError) -> Self {
+        match error {
+            UpstreamError::Busy => Self::Busy,
+            UpstreamError::Timeout => Self::Timeout,
+            _ => Self::BadGateway,
+        }
+    }
+
+    /// Answers the client with it.
+    pub(crate) async fn answer(&self, conn: &mut ServerConn) -> Result<u16, SendError> {
+        let status = self.status();
+        let fields = |out: &mut Vec<u8>| {
+            if status == 503 {
+                media::field(out, "Retry-After", b"1");
+            }
+        };
+        media::answer_error(conn, status, &self.to_string(), fields).await?;
+        Ok(status)
+    }
+}

@@ -1,0 +1,238 @@
+//! A request with a body (PUT, POST), streamed to a node.
+//!
+//! The node is asked first (`Expect: 100-continue`) and only then is the client's body touched,
+//! which is also when the client gets its own 100. So until a node has agreed, the next one can be
+//! tried, and a refusal (conflict, full, no rights) costs no content. From the first byte of the
+//! body on there is one node and one try.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use reel_node::http::{BodyError, ServerConn, UpstreamConn, UpstreamError, media};
+use reel_proto::http::head::{Framing, RequestHead};
+
+use crate::edge::EdgeThread;
+use crate::forward::{self, Forward};
+use crate::metrics::Edge;
+use crate::proxy::{Answer, Cut, Outcome, give, try_index};
+use crate::status::Failure;
+
+/// How a body went.
+enum Sent {
+    /// All of it went out, or the node spoke up before: its answer is to be read.
+    Answered,
+    /// The client failed.
+    Client(BodyError),
+    /// The client sends more than is taken.
+    TooLarge,
+    /// The node failed.
+    Node(UpstreamError),
+}
+
+/// Streams an upload. `request` has passed the write rule.
+pub(crate) async fn pass(
+    thread: &EdgeThread,
+    conn: &mut ServerConn,
+    head: &RequestHead,
+    nodes: &[SocketAddr],
+    via: bool,
+) -> Outcome {
+    let order = thread.order(nodes);
+    let mut request = thread.buffer();
+    let host = order.first().map(ToString::to_string).unwrap_or_default();
+    forward::request(&mut request, head, &Forward { host: &host, framing: head.framing, via });
+    let willing = first_willing(thread, &order, &request).await;
+    thread.give_buffer(request);
+    let answer = match willing {
+        Ok(answer) => answer,
+        Err(failure) => return failure.answer(conn).await.map_err(|_| Cut::ByClient),
+    };
+    if answer.head.status != 100 {
+        return give(thread, conn, answer, false).await;
+    }
+    let mut upstream = answer.conn;
+    let chunked = matches!(head.framing, Framing::Chunked);
+    match stream(thread, conn, &mut upstream, chunked).await {
+        Sent::Answered => {}
+        Sent::Client(error) => {
+            // The node sees its connection end in the middle and drops what it has.
+            drop(upstream);
+            let Some(status) = error.status() else { return Err(Cut::ByClient) };
+            let text = error.to_string();
+            return media::answer_error(conn, status, &text, |_| {})
+                .await
+                .map(|()| status)
+                .map_err(|_| Cut::ByClient);
+        }
+        Sent::TooLarge => {
+            drop(upstream);
+            return too_large(conn).await;
+        }
+        Sent::Node(error) => {
+            thread.metrics.add(Edge::TRIES.at([try_index(&error, false)]), 1);
+            thread.node_failed(upstream.node(), &error);
+            return Failure::of(&error).answer(conn).await.map_err(|_| Cut::ByClient);
+        }
+    }
+    match thread.final_head(&mut upstream, thread.answer_timeout()).await {
+        Ok(head) => give(thread, conn, Answer { conn: upstream, head }, false).await,
+        Err(error) => {
+            thread.metrics.add(Edge::TRIES.at([try_index(&error, false)]), 1);
+            tracing::warn!(
+                node = %upstream.node(), %error,
+                "a storage node gave no answer to an upload: the client is told 502 or 504 and \
+                 may send it again under the same id"
+            );
+            thread.node_failed(upstream.node(), &error);
+            Failure::of(&error).answer(conn).await.map_err(|_| Cut::ByClient)
+        }
+    }
+}
+
+/// Answers an upload beyond the limit.
+pub(crate) async fn too_large(conn: &mut ServerConn) -> Outcome {
+    media::answer_error(conn, 413, "the upload is larger than this gateway takes", |_| {})
+        .await
+        .map(|()| 413)
+        .map_err(|_| Cut::ByClient)
+}
+
+/// The first node that says 100, or anything final but 503.
+async fn first_willing(
+    thread: &EdgeThread,
+    order: &[SocketAddr],
+    request: &[u8],
+) -> Result<Answer, Failure> {
+    let mut last = Failure::NoNode;
+    for (index, node) in order.iter().enumerate() {
+        match ask(thread, *node, request).await {
+            Ok(answer) if answer.head.status == 503 && index + 1 < order.len() => {
+                last = Failure::BadGateway;
+            }
+            Ok(answer) => {
+                if index > 0 {
+                    thread.metrics.add(Edge::FAILOVERS, 1);
+                }
+                return Ok(answer);
+            }
+            Err(UpstreamError::Busy) => return Err(Failure::Busy),
+            Err(error) => last = Failure::of(&error),
+        }
+    }
+    Err(last)
+}
+
+/// Asks one node whether it takes the upload.
+async fn ask(
+    thread: &EdgeThread,
+    node: SocketAddr,
+    request: &[u8],
+) -> Result<Answer, UpstreamError> {
+    let mut fresh = false;
+    loop {
+        let mut reused = false;
+        let answer = async {
+            let mut conn = thread.pool.get(node, fresh).await?;
+            reused = conn.is_reused();
+            conn.send(request, false, thread.pace()).await?;
+            let head = conn.answer(thread.head_limits(), thread.answer_timeout()).await?;
+            Ok(Answer { conn, head })
+        };
+        let answer = answer.await;
+        match &answer {
+            Ok(_) => thread.node_answered(node),
+            Err(error) => {
+                thread.metrics.add(Edge::TRIES.at([try_index(error, reused)]), 1);
+                if reused && error.is_stale() && !fresh {
+                    thread.pool.forget(node);
+                    fresh = true;
+                    continue;
+                }
+                thread.node_failed(node, error);
+            }
+        }
+        return answer;
+    }
+}
+
+/// Moves the client's body to the node, piece by piece.
+async fn stream(
+    thread: &EdgeThread,
+    conn: &mut ServerConn,
+    upstream: &mut UpstreamConn,
+    chunked: bool,
+) -> Sent {
+    let mut total = 0_u64;
+    let mut line = Vec::with_capacity(20);
+    loop {
+        let piece = match conn.body().await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            Err(error) => return Sent::Client(error),
+        };
+        total += piece.len() as u64;
+        if total > thread.upload_max() {
+            return Sent::TooLarge;
+        }
+        // An answer in the middle of a body is a refusal: the rest is not wanted.
+        if upstream.has_input() {
+            return Sent::Answered;
+        }
+        let sent = if chunked {
+            line.clear();
+            chunk_line(&mut line, piece.len());
+            send_all(thread, upstream, &[&line, &piece, b"\r\n"]).await
+        } else {
+            upstream.send(&piece, false, thread.pace()).await
+        };
+        thread.metrics.add(Edge::BYTES_IN, piece.len() as u64);
+        if let Err(error) = sent {
+            return node_stopped(upstream, error).await;
+        }
+    }
+    if chunked && let Err(error) = upstream.send(b"0\r\n\r\n", false, thread.pace()).await {
+        return node_stopped(upstream, error).await;
+    }
+    Sent::Answered
+}
+
+async fn send_all(
+    thread: &EdgeThread,
+    upstream: &UpstreamConn,
+    parts: &[&[u8]],
+) -> Result<(), UpstreamError> {
+    for (index, part) in parts.iter().enumerate() {
+        upstream.send(part, index + 1 < parts.len(), thread.pace()).await?;
+    }
+    Ok(())
+}
+
+/// A node that stops reading may have answered before it did.
+async fn node_stopped(upstream: &mut UpstreamConn, error: UpstreamError) -> Sent {
+    monoio::time::sleep(Duration::from_millis(1)).await;
+    if upstream.has_answer_bytes() { Sent::Answered } else { Sent::Node(error) }
+}
+
+/// `SIZE\r\n` of a chunk, in hexadecimal (RFC 9112 section 7.1).
+fn chunk_line(out: &mut Vec<u8>, length: usize) {
+    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        let digit = (length >> (4 * place)) & 0xF;
+        out.push(b"0123456789abcdef"[digit]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chunk_line;
+
+    #[test]
+    fn chunk_lines_are_hexadecimal() {
+        for length in [0, 1, 9, 10, 15, 16, 255, 256, 4096, 65_535, 262_144, usize::MAX] {
+            let mut line = Vec::new();
+            chunk_line(&mut line, length);
+            assert_eq!(line, format!("{length:x}\r\n").into_bytes());
+        }
+    }
+}

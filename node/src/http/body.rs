@@ -1,0 +1,178 @@
+//! The body of a request, read in bounded pieces.
+
+use std::io::ErrorKind;
+
+use bytes::Bytes;
+use reel_proto::http::chunked::{ChunkError, Decoder, Step};
+use reel_proto::http::head::{Framing, RequestHead};
+
+use super::limits::HttpLimits;
+use super::pace::Meter;
+use super::server::ServerConn;
+use super::socket;
+
+/// Why a body could not be read. Nothing of it may be kept: what came is not the whole.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The chunked coding is broken; the peer's fault.
+    #[error("malformed chunked body: {0}")]
+    Malformed(#[from] ChunkError),
+    /// The peer sends too little for too long.
+    #[error("the request body does not come")]
+    TooSlow,
+    /// The peer has gone before the end of the body.
+    #[error("the peer went away in the middle of the body")]
+    Gone,
+}
+
+impl BodyError {
+    /// The status to answer with; `None` when there is nobody left to read it.
+    pub const fn status(&self) -> Option<u16> {
+        match self {
+            Self::Malformed(_) => Some(400),
+            Self::TooSlow => Some(408),
+            Self::Gone => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Coding {
+    /// So many bytes are left.
+    Length(u64),
+    Chunked(Box<Decoder>),
+    Done,
+    /// Broken: no byte after it has a meaning.
+    Failed,
+}
+
+/// Where the current request's body stands.
+#[derive(Debug)]
+pub(super) struct BodyReader {
+    coding: Coding,
+    /// The peer waits for a 100 before it sends.
+    continue_owed: bool,
+    meter: Meter,
+}
+
+impl BodyReader {
+    pub(super) fn none() -> Self {
+        let pace = super::Pace::any_within(std::time::Duration::ZERO);
+        Self { coding: Coding::Done, continue_owed: false, meter: Meter::new(pace) }
+    }
+
+    pub(super) fn new(head: &RequestHead, limits: &HttpLimits) -> Self {
+        let coding = match head.framing {
+            Framing::None | Framing::Length(0) => Coding::Done,
+            Framing::Length(length) => Coding::Length(length),
+            Framing::Chunked => Coding::Chunked(Box::default()),
+        };
+        let continue_owed = head.expect_continue && !matches!(coding, Coding::Done);
+        Self { coding, continue_owed, meter: Meter::new(limits.body) }
+    }
+
+    pub(super) const fn is_done(&self) -> bool {
+        matches!(self.coding, Coding::Done)
+    }
+
+    /// Whether the connection can go on after an answer that is written now. A peer that waits
+    /// for a 100 may or may not send its body after another answer: nobody can tell.
+    pub(super) const fn may_keep_alive(&self, limits: &HttpLimits) -> bool {
+        match self.coding {
+            Coding::Done => true,
+            Coding::Failed => false,
+            Coding::Length(left) => !self.continue_owed && left <= limits.unread_bytes_max,
+            Coding::Chunked(_) => !self.continue_owed,
+        }
+    }
+}
+
+impl ServerConn {
+    /// The next piece of the request's body, at most `piece_bytes_max` long; `None` at its end.
+    /// The first call tells a waiting peer to go on (100). Trailers are read and dropped.
+    ///
+    /// # Errors
+    /// See [`BodyError`]; answer with its status if it has one, then `finish` closes.
+    pub async fn body(&mut self) -> Result<Option<Bytes>, BodyError> {
+        if std::mem::take(&mut self.body.continue_owed) && self.input.is_empty() {
+            let line = b"HTTP/1.1 100 Continue\r\n\r\n";
+            let stream = self.accepted.stream();
+            socket::send_all(stream, line, false, self.limits.answer)
+                .await
+                .map_err(|_| BodyError::Gone)?;
+        }
+        let answer = self.next_piece().await;
+        if answer.is_err() {
+            self.body.coding = Coding::Failed;
+        }
+        answer
+    }
+
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, BodyError> {
+        loop {
+            match &mut self.body.coding {
+                Coding::Done => return Ok(None),
+                Coding::Failed => return Err(BodyError::Gone),
+                Coding::Length(left) => {
+                    if self.input.is_empty() {
+                        let room = usize::try_from(*left).unwrap_or(usize::MAX);
+                        self.receive(room).await?;
+                        continue;
+                    }
+                    let whole = usize::try_from(*left).unwrap_or(usize::MAX);
+                    let length = whole.min(self.input.len()).min(self.limits.piece_bytes_max);
+                    *left -= length as u64;
+                    if *left == 0 {
+                        self.body.coding = Coding::Done;
+                    }
+                    return Ok(Some(self.input.split_to(length).freeze()));
+                }
+                Coding::Chunked(decoder) => match decoder.decode(&self.input)? {
+                    Step::Data { skip, length } => {
+                        let _ = self.input.split_to(skip);
+                        return Ok(Some(self.input.split_to(length).freeze()));
+                    }
+                    Step::NeedMore { used } => {
+                        let _ = self.input.split_to(used);
+                        self.receive(self.limits.piece_bytes_max).await?;
+                    }
+                    Step::Done { used } => {
+                        let _ = self.input.split_to(used);
+                        self.body.coding = Coding::Done;
+                        return Ok(None);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Receives at least one byte, and beyond what is there already, up to a piece.
+    async fn receive(&mut self, room: usize) -> Result<(), BodyError> {
+        let room = room.min(self.limits.piece_bytes_max);
+        self.input.reserve(room);
+        let mut taken = 0;
+        while taken < room {
+            match socket::try_receive(self.accepted.stream(), &mut self.input) {
+                Ok(Some(0)) if taken > 0 => return Ok(()),
+                Ok(Some(0)) | Err(_) => return Err(BodyError::Gone),
+                Ok(Some(count)) => {
+                    taken += count;
+                    self.body.meter.moved(count as u64);
+                }
+                Ok(None) if taken > 0 => return Ok(()),
+                Ok(None) => self.wait_for_body().await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// By a timer of its own and not by the connection's coarse deadline: that one shuts the
+    /// socket down, but a peer that made its progress may go on.
+    async fn wait_for_body(&mut self) -> Result<(), BodyError> {
+        let ready = self.accepted.stream().readable(false);
+        self.body.meter.wait(ready).await.map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => BodyError::TooSlow,
+            _ => BodyError::Gone,
+        })
+    }
+}
