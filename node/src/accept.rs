@@ -23,9 +23,9 @@ use crate::thread::{NodeMetrics, unless_drained};
 /// Connections accepted before the thread's other tasks get a turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// Pause after accept failed for want of descriptors or memory: the connection stays in the
-/// backlog, so its readiness would come back at once and for ever.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// Pause after accept failed: the connection stays in the backlog, so its readiness would come
+/// back at once and for ever.
+const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections that are being told of a refusal, for each listener and thread; beyond it they
 /// are closed without a word.
@@ -49,6 +49,7 @@ pub(crate) struct Door {
 pub(crate) async fn run<S: Service>(door: Door, listener: TcpListener, thread: Rc<S::Thread>) {
     let refusals = Rc::new(Cell::new(0));
     let mut drained = pin!(door.drain.wait());
+    let mut failing = false;
     loop {
         let mut outcome = Ok(());
         for _ in 0..ACCEPTS_PER_TURN {
@@ -60,39 +61,34 @@ pub(crate) async fn run<S: Service>(door: Door, listener: TcpListener, thread: R
                 }
             }
         }
-        let go_on = match outcome {
-            Ok(()) => {
-                crate::thread::yield_turn().await;
-                true
-            }
+        match outcome {
+            Ok(()) => crate::thread::yield_turn().await,
             // Everything that had connected is in: closing the listener resets nobody.
-            Err(_) if door.drain.requested() => false,
+            Err(_) if door.drain.requested() => break,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let _ = unless_drained(&mut drained, listener.readable(false)).await;
-                true
+                failing = false;
+                if let Some(Err(error)) =
+                    unless_drained(&mut drained, listener.readable(false)).await
+                {
+                    pause(&door, &error, &mut failing).await;
+                }
             }
-            Err(error) => {
-                after_failure(&door, &error).await;
-                true
-            }
-        };
-        if !go_on {
-            nonblocking::stop_listening(&listener);
-            return;
+            // That connection died in the backlog; the next one is none the worse.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => pause(&door, &error, &mut failing).await,
         }
     }
+    nonblocking::stop_listening(&listener);
 }
 
-/// A connection that died in the backlog, or one of the network errors that accept(2) passes on,
-/// concerns that connection only. What is left is want of descriptors or memory.
-async fn after_failure(door: &Door, error: &io::Error) {
-    let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-    if !error.raw_os_error().is_some_and(|code| exhausted.contains(&code)) {
-        return;
-    }
+/// After a failure of accept itself, as a rule for want of descriptors or memory. Says so once,
+/// until accepting has worked again.
+async fn pause(door: &Door, error: &io::Error, failing: &mut bool) {
     door.metrics.add(NodeMetrics::ACCEPT_ERRORS, 1);
-    tracing::warn!(%error, listener = door.spec.name, "cannot accept connections");
-    monoio::time::sleep(EXHAUSTED_PAUSE).await;
+    if !std::mem::replace(failing, true) {
+        tracing::error!(%error, listener = door.spec.name, "cannot accept connections");
+    }
+    monoio::time::sleep(FAILURE_PAUSE).await;
 }
 
 fn admit<S: Service>(

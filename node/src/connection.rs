@@ -226,12 +226,31 @@ pub(crate) struct Table {
     open: Cell<usize>,
     expired: Cell<u64>,
     empty_waker: RefCell<Option<Waker>>,
-    published: Arc<AtomicUsize>,
+    published: Arc<Load>,
+}
+
+/// How many connections a thread holds, for other threads to read.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    open: AtomicUsize,
+    idle: AtomicUsize,
+}
+
+impl Load {
+    /// Connections open now.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that waited for a request at the last tick.
+    pub(crate) fn idle(&self) -> usize {
+        self.idle.load(Ordering::Relaxed)
+    }
 }
 
 impl Table {
-    /// An empty table; `published` is kept at the number of open connections.
-    pub(crate) fn new(published: Arc<AtomicUsize>) -> Rc<Self> {
+    /// An empty table; `published` is kept up to date.
+    pub(crate) fn new(published: Arc<Load>) -> Rc<Self> {
         Rc::new(Self {
             started: Instant::now(),
             now: Cell::new(0),
@@ -275,7 +294,7 @@ impl Table {
 
     fn set_open(&self, open: usize) {
         self.open.set(open);
-        self.published.store(open, Ordering::Relaxed);
+        self.published.open.store(open, Ordering::Relaxed);
     }
 
     /// Connections open now.
@@ -304,7 +323,9 @@ impl Table {
 
     fn advance_to(&self, now: u64) {
         self.now.set(now);
+        let mut idle = 0;
         for entry in self.entries.borrow().iter().flatten() {
+            idle += usize::from(entry.waiting.get() == Waiting::Request);
             if entry.deadline.get() > now {
                 continue;
             }
@@ -317,6 +338,7 @@ impl Table {
             };
             entry.shut(how);
         }
+        self.published.idle.store(idle, Ordering::Relaxed);
     }
 
     /// Begins the drain: ends the waits for a next request, lets requests in progress finish.
@@ -356,10 +378,9 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use super::{TICK, Table};
+    use super::{Load, TICK, Table};
 
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -374,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_deadline_fires_late_never_early_and_once() {
-        let table = Table::new(Arc::new(AtomicUsize::new(0)));
+        let table = Table::new(Arc::new(Load::default()));
         let (near, _far) = pair();
         let slot = table.enter(near.as_raw_fd());
         table.advance_to(10);
@@ -389,7 +410,7 @@ mod tests {
 
     #[test]
     fn work_stops_the_clock() {
-        let table = Table::new(Arc::new(AtomicUsize::new(0)));
+        let table = Table::new(Arc::new(Load::default()));
         let (near, _far) = pair();
         let slot = table.enter(near.as_raw_fd());
         slot.await_input(Duration::ZERO);
@@ -400,12 +421,15 @@ mod tests {
 
     #[test]
     fn a_drain_ends_idle_waits_now_and_later_but_no_request() {
-        let table = Table::new(Arc::new(AtomicUsize::new(0)));
+        let load = Arc::new(Load::default());
+        let table = Table::new(Arc::clone(&load));
         let ((idle, _a), (busy, _b)) = (pair(), pair());
         let idle_slot = table.enter(idle.as_raw_fd());
         let busy_slot = table.enter(busy.as_raw_fd());
         idle_slot.await_request(Duration::from_secs(9));
         busy_slot.await_input(Duration::from_secs(9));
+        table.advance_to(1);
+        assert_eq!(load.idle(), 1);
         table.drain();
         assert!(is_shut(&idle) && !idle_slot.expired());
         assert!(!is_shut(&busy) && busy_slot.draining());
@@ -415,15 +439,15 @@ mod tests {
 
     #[test]
     fn places_are_used_again_and_counted() {
-        let open = Arc::new(AtomicUsize::new(0));
+        let open = Arc::new(Load::default());
         let table = Table::new(Arc::clone(&open));
         let (near, _far) = pair();
         for _ in 0..100 {
             let slots = [table.enter(near.as_raw_fd()), table.enter(near.as_raw_fd())];
-            assert_eq!((open.load(Ordering::Relaxed), table.open()), (2, 2));
+            assert_eq!((open.open(), table.open()), (2, 2));
             drop(slots);
         }
-        assert_eq!(open.load(Ordering::Relaxed), 0);
+        assert_eq!(open.open(), 0);
         assert_eq!(table.entries.borrow().len(), 2);
     }
 }

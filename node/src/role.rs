@@ -54,7 +54,8 @@ pub trait Service: Send + Sync + 'static {
     type Thread: 'static;
 
     /// Makes a data thread's part. Called once on the thread with its runtime running, before
-    /// its first connection; may `monoio::spawn`.
+    /// its first connection; may `monoio::spawn`. What it spawns should end with the drain, or
+    /// it is leaked with what it holds.
     fn thread(self: &Arc<Self>, cx: ThreadContext) -> Self::Thread;
 
     /// Serves one connection to its end. Runs as a task of its own on the data thread.

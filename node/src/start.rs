@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use serde_json::json;
 
+use crate::connection::Load;
 use crate::control::{self, ControlStart};
 use crate::drain::Drain;
 use crate::listen::{self, Bound, ListenAddress, ListenError};
@@ -93,7 +93,7 @@ impl fmt::Debug for Readiness {
 /// One data thread, as `/status` shows it.
 #[derive(Debug, Default)]
 pub(crate) struct ThreadState {
-    open: Arc<AtomicUsize>,
+    load: Arc<Load>,
     started: Mutex<Option<(Driver, Option<usize>)>>,
 }
 
@@ -228,7 +228,7 @@ impl Running {
                     .collect(),
                 max_connections: spec.max_connections_per_thread,
                 drain_deadline: spec.drain_deadline,
-                open: Arc::clone(&self.threads[index].open),
+                load: Arc::clone(&self.threads[index].load),
                 registry: registry.clone(),
             };
             let name = thread_name(spec.role, &index.to_string());
@@ -370,7 +370,8 @@ impl ThreadState {
         json!({
             "driver": driver,
             "core": core.flatten(),
-            "connections": self.open.load(Ordering::Relaxed),
+            "connections": self.load.open(),
+            "idle_connections": self.load.idle(),
         })
     }
 }

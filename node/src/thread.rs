@@ -7,7 +7,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use futures_util::future::{Either, select};
 use monoio::net::UnixStream;
 
 use crate::accept::{self, Door};
-use crate::connection::{TICK, Table};
+use crate::connection::{Load, TICK, Table};
 use crate::metrics::{Cell as MetricCell, Registry};
 use crate::ring::{self, Driver};
 use crate::role::{Service, ThreadContext};
@@ -52,7 +51,7 @@ pub(crate) struct ThreadStart {
     pub(crate) listeners: Vec<(ListenSpec, SocketAddr, TcpListener)>,
     pub(crate) max_connections: usize,
     pub(crate) drain_deadline: Duration,
-    pub(crate) open: Arc<AtomicUsize>,
+    pub(crate) load: Arc<Load>,
     pub(crate) registry: Registry<NodeMetrics>,
 }
 
@@ -103,9 +102,9 @@ async fn serve<S: Service>(
     core: Option<usize>,
     started: impl FnOnce(io::Result<Started>),
 ) {
-    let ThreadStart { context, listeners, max_connections, drain_deadline, open, registry } = start;
+    let ThreadStart { context, listeners, max_connections, drain_deadline, load, registry } = start;
     let _turn = Turn::install(driver);
-    let table = Table::new(open);
+    let table = Table::new(load);
     let metrics = registry.cell();
     let drain = context.drain.clone();
     monoio::spawn(keep_time(Rc::clone(&table), metrics.clone()));
@@ -137,6 +136,7 @@ async fn serve<S: Service>(
         door.await;
     }
     finish(&table, drain_deadline, &metrics).await;
+    metrics.set(NodeMetrics::OPEN, 0);
 }
 
 /// Lets requests in flight end, cuts them at the deadline.

@@ -334,9 +334,18 @@ impl Started {
 
     /// Open connections by `/status`.
     pub fn open_connections(&self) -> u64 {
+        self.over_threads("connections")
+    }
+
+    /// Connections that wait for a request, by `/status`.
+    pub fn idle_connections(&self) -> u64 {
+        self.over_threads("idle_connections")
+    }
+
+    fn over_threads(&self, what: &str) -> u64 {
         let status = self.status();
         let threads = status["data_threads"].as_array().unwrap();
-        threads.iter().map(|thread| thread["connections"].as_u64().unwrap()).sum()
+        threads.iter().map(|thread| thread[what].as_u64().unwrap()).sum()
     }
 
     /// A page of the admin server: status and body.
