@@ -1,0 +1,240 @@
+//! The thread that owns the database: it makes blocks durable and only then puts them in hand.
+//!
+//! One thread, because a SQLite commit waits for the disk. Data threads ask over a bounded channel
+//! and go on drawing; only one that finds no id in hand waits for the answer.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use hashbrown::HashMap;
+use reel_meta::sqlite::{SqliteSequenceStore, inline};
+use reel_meta::{MetaError, Sequence as SequenceRow, SequenceStore};
+use reel_node::metrics::{Registry, SharedCell};
+use reel_proto::name::IdKey;
+
+use crate::metrics::IdGenMetrics;
+use crate::pace::Pace;
+use crate::sequence::Sequence;
+
+/// Requests that wait for the thread; whoever comes next waits for a place.
+const QUEUE_MAX: usize = 1024;
+
+/// Sizes of the blocks that ID_GET draws from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Steps {
+    pub(crate) smallest: u64,
+    pub(crate) largest: u64,
+}
+
+/// Why ids are not given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TakeError {
+    /// There are none left.
+    #[error("the ids of this key are used up")]
+    Exhausted,
+    /// The request cannot be met.
+    #[error("{0}")]
+    Refused(String),
+    /// The database did not answer yes. The block it may have written is thrown away.
+    #[error("the database of ids failed: {0}")]
+    Failed(String),
+    /// The node is stopping.
+    #[error("the ID node is stopping")]
+    Stopping,
+}
+
+impl From<MetaError> for TakeError {
+    fn from(error: MetaError) -> Self {
+        match error {
+            MetaError::Exhausted { .. } => Self::Exhausted,
+            error if error.is_callers_fault() => Self::Refused(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+type Answer<T> = flume::Sender<Result<T, TakeError>>;
+
+enum Request {
+    /// Put a block in hand, unless one is there.
+    Refill(Arc<Sequence>, Option<Answer<()>>),
+    /// A block for a storage node.
+    Block { sequence: Arc<Sequence>, count: u64, at_least: u64, answer: Answer<Range<u64>> },
+    /// End.
+    Stop,
+}
+
+/// The way to the thread. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    requests: flume::Sender<Request>,
+}
+
+impl Database {
+    /// Starts the thread on an open store.
+    pub(crate) fn start(
+        store: SqliteSequenceStore,
+        steps: Steps,
+        registry: &Registry<IdGenMetrics>,
+    ) -> io::Result<(Self, JoinHandle<()>)> {
+        let (requests, queue) = flume::bounded(QUEUE_MAX);
+        let metrics = registry.shared();
+        let owner = Owner { store, steps, metrics, paces: HashMap::new(), started: Instant::now() };
+        let thread = std::thread::Builder::new()
+            .name("idgen-database".to_owned())
+            .spawn(move || owner.run(&queue))?;
+        Ok((Self { requests }, thread))
+    }
+
+    /// Asks for the next block without waiting.
+    pub(crate) fn ask(&self, sequence: &Arc<Sequence>) {
+        let request = Request::Refill(Arc::clone(sequence), None);
+        if self.requests.try_send(request).is_err() {
+            // The queue is full: a later draw asks again, at the latest the one that finds none.
+            sequence.not_coming();
+        }
+    }
+
+    /// Waits until a block is in hand. Another thread may empty it before the caller draws.
+    pub(crate) async fn refill(&self, sequence: &Arc<Sequence>) -> Result<(), TakeError> {
+        let (answer, wait) = flume::bounded(1);
+        self.request(Request::Refill(Arc::clone(sequence), Some(answer)), wait).await
+    }
+
+    /// A durable block for a storage node.
+    pub(crate) async fn block(
+        &self,
+        sequence: &Arc<Sequence>,
+        count: u64,
+        at_least: u64,
+    ) -> Result<Range<u64>, TakeError> {
+        let (answer, wait) = flume::bounded(1);
+        let sequence = Arc::clone(sequence);
+        self.request(Request::Block { sequence, count, at_least, answer }, wait).await
+    }
+
+    async fn request<T>(
+        &self,
+        request: Request,
+        wait: flume::Receiver<Result<T, TakeError>>,
+    ) -> Result<T, TakeError> {
+        self.requests.send_async(request).await.map_err(|_| TakeError::Stopping)?;
+        wait.recv_async().await.map_err(|_| TakeError::Stopping)?
+    }
+
+    /// Ends the thread once it has answered what is queued. Waits for a place in the queue.
+    pub(crate) async fn stop(&self) {
+        let _ = self.requests.send_async(Request::Stop).await;
+    }
+}
+
+/// What the thread owns.
+struct Owner {
+    store: SqliteSequenceStore,
+    steps: Steps,
+    metrics: SharedCell<IdGenMetrics>,
+    paces: HashMap<IdKey, Pace>,
+    started: Instant,
+}
+
+impl Owner {
+    fn run(mut self, queue: &flume::Receiver<Request>) {
+        while let Ok(request) = queue.recv() {
+            match request {
+                Request::Refill(sequence, answer) => {
+                    let outcome = self.refill(&sequence);
+                    if let Some(answer) = answer {
+                        let _ = answer.send(outcome);
+                    }
+                }
+                Request::Block { sequence, count, at_least, answer } => {
+                    let _ = answer.send(self.block(&sequence, count, at_least));
+                }
+                Request::Stop => return,
+            }
+        }
+    }
+
+    fn refill(&mut self, sequence: &Sequence) -> Result<(), TakeError> {
+        // Several threads may have found none in hand at the same time: one block serves them all.
+        if sequence.has_ahead() {
+            sequence.not_coming();
+            return Ok(());
+        }
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let steps = self.steps;
+        let pace = self
+            .paces
+            .entry(*sequence.key())
+            .or_insert_with(|| Pace::new(steps.smallest, steps.largest));
+        let count = pace.next(now_ms);
+        match self.take(sequence.key(), count, 0, By::IdGet) {
+            Ok(block) => {
+                sequence.offer(&block);
+                Ok(())
+            }
+            Err(error) => {
+                sequence.not_coming();
+                Err(error)
+            }
+        }
+    }
+
+    fn block(
+        &mut self,
+        sequence: &Sequence,
+        count: u64,
+        at_least: u64,
+    ) -> Result<Range<u64>, TakeError> {
+        let block = self.take(sequence.key(), count, at_least, By::IdBlock)?;
+        if block.start == at_least && at_least > 0 {
+            // The sequence stood at or behind the store's mark. If behind (a lost or restored
+            // database), the ids in hand may be in use already: they are not given any more.
+            sequence.raise(at_least);
+        }
+        Ok(block)
+    }
+
+    fn take(
+        &mut self,
+        key: &IdKey,
+        count: u64,
+        at_least: u64,
+        by: By,
+    ) -> Result<Range<u64>, TakeError> {
+        let before = Instant::now();
+        let taken = inline(self.store.take(key.as_str(), count, at_least));
+        let micros = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.metrics.observe(IdGenMetrics::TAKE_SECONDS, micros);
+        match taken {
+            Ok(block) => {
+                self.metrics.add(IdGenMetrics::BLOCKS.at([by as usize]), 1);
+                self.metrics.add(IdGenMetrics::IDS.at([by as usize]), block.end - block.start);
+                Ok(block)
+            }
+            Err(error) => {
+                let error = TakeError::from(error);
+                if let TakeError::Failed(reason) = &error {
+                    self.metrics.add(IdGenMetrics::DATABASE_ERRORS, 1);
+                    tracing::error!(%key, reason, "no block of ids could be taken");
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Index of the label `by`.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    IdGet,
+    IdBlock,
+}
+
+/// The sequences that the database holds.
+pub(crate) fn stored(store: &mut SqliteSequenceStore) -> Result<Vec<SequenceRow>, MetaError> {
+    inline(store.sequences())
+}

@@ -1,0 +1,293 @@
+//! The registry's rules, without sockets.
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+use reel_proto::name::Version;
+
+use super::*;
+
+const CHECK: Duration = Duration::from_secs(120);
+
+fn rules() -> Rules {
+    Rules {
+        check_interval: CHECK,
+        forget_after: Duration::from_secs(3600),
+        nodes_max: 4,
+        gateways_max: 2,
+        embedded: false,
+    }
+}
+
+fn group(text: &str) -> GroupName {
+    GroupName::parse(text).unwrap()
+}
+
+fn host(text: &str) -> HostName {
+    HostName::parse(text).unwrap()
+}
+
+fn registry(rules: Rules) -> Registry {
+    let mut registry = Registry::new(rules, vec![group("group002"), group("group001")]);
+    registry.take_snapshot().unwrap();
+    registry
+}
+
+fn at(seconds: u64) -> Now {
+    Now { monotonic: Duration::from_secs(seconds), unix: 1_710_188_000 + seconds }
+}
+
+const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 5));
+
+fn node(name: &str, port: u16) -> Announcement {
+    Announcement {
+        version: Version::parse("1.0").unwrap(),
+        group: group("group001"),
+        host: host(name),
+        address: SocketAddr::new(PEER, port),
+        media: None,
+        started_at: 1,
+        joined_at: 2,
+        stores: None,
+        deployed: true,
+    }
+}
+
+fn counts(registry: &Registry) -> (usize, usize, usize) {
+    let counts = registry.counts();
+    (counts.offline, counts.online, counts.active)
+}
+
+fn is_served(registry: &mut Registry) -> bool {
+    registry.changed = true;
+    registry.take_snapshot().unwrap().active(&group("group001")).is_some()
+}
+
+#[test]
+fn a_node_is_online_then_active_then_offline() {
+    let mut registry = registry(rules());
+    let id = registry.join(node("vm", 23000), PEER, at(0)).unwrap();
+    assert_eq!(counts(&registry), (0, 1, 0));
+    assert!(!is_served(&mut registry), "online is not handed out");
+    assert!(registry.beat(id, at(1)), "risen");
+    assert!(is_served(&mut registry));
+    assert!(!registry.beat(id, at(11)));
+    assert!(registry.take_snapshot().is_none(), "a beat alone changes nothing that readers see");
+    assert!(registry.expire(at(131)).is_empty(), "at the interval");
+    assert_eq!(registry.expire(at(132)), [id], "past it");
+    assert!(registry.expire(at(133)).is_empty(), "once");
+    assert_eq!(counts(&registry), (1, 0, 0));
+    assert!(!is_served(&mut registry));
+    assert!(registry.beat(id, at(200)), "a beat brings it back");
+    assert_eq!(counts(&registry), (0, 0, 1));
+}
+
+#[test]
+fn a_node_that_never_beats_goes_offline_too() {
+    let mut registry = registry(rules());
+    let id = registry.join(node("vm", 23000), PEER, at(0)).unwrap();
+    assert_eq!(registry.expire(at(121)), [id]);
+    assert_eq!(counts(&registry), (1, 0, 0));
+}
+
+#[test]
+fn joining_again_is_the_same_node() {
+    let mut registry = registry(rules());
+    let id = registry.join(node("vm", 23000), PEER, at(0)).unwrap();
+    registry.beat(id, at(1));
+    let newer = Announcement { version: Version::parse("1.1").unwrap(), ..node("vm", 23000) };
+    assert_eq!(registry.join(newer, PEER, at(5)).unwrap(), id);
+    assert_eq!(counts(&registry), (0, 1, 0), "until its beat");
+    assert!(String::from_utf8(registry.groups_text(0)).unwrap().contains("VERSION: 1.1\n"));
+}
+
+#[test]
+fn nodes_differ_by_group_host_address_and_port() {
+    let mut registry = registry(rules());
+    let other_peer: IpAddr = "10.0.0.6".parse().unwrap();
+    let first = registry.join(node("vm", 23000), PEER, at(0)).unwrap();
+    let port = registry.join(node("vm", 23001), PEER, at(0)).unwrap();
+    let address = Announcement { address: SocketAddr::new(other_peer, 23000), ..node("vm", 23000) };
+    let address = registry.join(address, other_peer, at(0)).unwrap();
+    let elsewhere = Announcement { group: group("group002"), ..node("vm", 23000) };
+    let elsewhere = registry.join(elsewhere, PEER, at(0)).unwrap();
+    let mut ids = [first, port, address, elsewhere];
+    ids.sort_unstable();
+    assert!(ids.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+#[test]
+fn a_beat_belongs_to_the_join_of_its_connection_else_to_the_only_node() {
+    let mut registry = registry(rules());
+    let (g, h) = (group("group001"), host("vm"));
+    let not_joined = registry.resolve(None, g, h, PEER).unwrap_err();
+    assert!(matches!(not_joined, UnknownNode::NotJoined { .. }), "{not_joined}");
+    let one = registry.join(node("vm", 23000), PEER, at(0)).unwrap();
+    assert_eq!(registry.resolve(None, g, h, PEER), Ok(one), "the only one");
+    let two = registry.join(node("vm", 23001), PEER, at(0)).unwrap();
+    assert_eq!(registry.resolve(Some(one), g, h, PEER), Ok(one));
+    assert_eq!(registry.resolve(Some(two), g, h, PEER), Ok(two));
+    let ambiguous = registry.resolve(None, g, h, PEER).unwrap_err();
+    assert!(matches!(ambiguous, UnknownNode::Ambiguous { .. }), "{ambiguous}");
+    let far: IpAddr = "10.0.0.6".parse().unwrap();
+    assert!(registry.resolve(None, g, h, far).is_err(), "from another address");
+    assert!(registry.resolve(Some(one), g, host("other"), PEER).is_err(), "another name");
+    assert!(registry.resolve(Some(one), group("group002"), h, PEER).is_err(), "another group");
+}
+
+#[test]
+fn unknown_groups_and_addresses_are_refused() {
+    let mut registry = registry(rules());
+    let stranger = Announcement { group: group("other"), ..node("vm", 23000) };
+    let refused = registry.join(stranger, PEER, at(0)).unwrap_err();
+    assert_eq!(refused, JoinError::UnknownGroup { group: group("other") });
+    let refused = registry.join(node("vm", 0), PEER, at(0)).unwrap_err();
+    assert!(matches!(refused, JoinError::BadAddress { .. }), "{refused}");
+    let nowhere = Announcement { address: "0.0.0.0:1".parse().unwrap(), ..node("vm", 1) };
+    assert!(matches!(registry.join(nowhere, PEER, at(0)), Err(JoinError::BadAddress { .. })));
+    assert_eq!(counts(&registry), (0, 0, 0));
+    assert!(registry.take_snapshot().is_none());
+}
+
+#[test]
+fn with_embedded_metadata_a_second_node_is_refused_naming_mysql() {
+    let mut registry = registry(Rules { embedded: true, ..rules() });
+    let stores = Some(7);
+    let first = registry.join(Announcement { stores, ..node("vm", 23000) }, PEER, at(0)).unwrap();
+    registry.beat(first, at(0));
+    let second = registry.join(node("vm", 23001), PEER, at(1)).unwrap_err();
+    assert!(second.to_string().contains("MySQL"), "{second}");
+    let other = Announcement { stores: Some(8), ..node("vm", 23001) };
+    assert!(registry.join(other, PEER, at(1)).is_err());
+    registry.expire(at(500));
+    assert!(registry.join(other, PEER, at(501)).is_err(), "not even while it is away");
+    let moved = Announcement { stores, ..node("vm2", 23002) };
+    assert_eq!(registry.join(moved, PEER, at(2)).unwrap(), first, "the same store, moved");
+    assert_eq!(registry.nodes.len(), 1);
+    assert_eq!(registry.by_identity.len(), 1);
+    registry.beat(first, at(3));
+    let snapshot = registry.take_snapshot().unwrap();
+    assert_eq!(snapshot.only_group(), Some(group("group001")));
+}
+
+#[test]
+fn nodes_of_a_group_must_have_the_same_stores() {
+    let mut registry = registry(rules());
+    let with = |name: &str, stores| Announcement { stores, ..node(name, 23000) };
+    let first = registry.join(with("a", Some(1)), PEER, at(0)).unwrap();
+    registry.join(with("b", Some(1)), PEER, at(0)).unwrap();
+    registry.join(with("deployed", None), PEER, at(0)).unwrap();
+    let refused = registry.join(with("c", Some(2)), PEER, at(0)).unwrap_err();
+    assert!(matches!(refused, JoinError::OtherStores { .. }), "{refused}");
+    assert!(registry.join(with("a", Some(2)), PEER, at(0)).is_err(), "b is still there");
+    registry.expire(at(1000));
+    let again = registry.join(with("a", Some(2)), PEER, at(1001)).unwrap();
+    assert_eq!(again, first, "when no other is there, the stores may be new ones");
+}
+
+#[test]
+fn the_table_is_bounded_and_forgets() {
+    let mut registry = registry(rules());
+    for port in 1..=4 {
+        registry.join(node("vm", port), PEER, at(u64::from(port))).unwrap();
+    }
+    let full = registry.join(node("vm", 5), PEER, at(10)).unwrap_err();
+    assert_eq!(full, JoinError::TooManyNodes { limit: 4 });
+    registry.expire(at(123));
+    assert_eq!(counts(&registry), (2, 2, 0));
+    registry.join(node("vm", 5), PEER, at(123)).unwrap();
+    let text = String::from_utf8(registry.groups_text(0)).unwrap();
+    assert!(!text.contains(":1\n") && text.contains(":2\n"), "the longest offline went: {text}");
+    registry.expire(at(3800));
+    assert_eq!(registry.nodes.len(), 1, "only the last is younger than the time to forget");
+    registry.expire(at(40_000));
+    assert!(registry.nodes.is_empty() && registry.by_identity.is_empty());
+}
+
+#[test]
+fn reports_and_drains_reach_readers() {
+    let mut registry = registry(rules());
+    let id = registry.join(node("vm", 23000), PEER, at(0)).unwrap();
+    registry.beat(id, at(0));
+    registry.take_snapshot().unwrap();
+    registry.report(id, Load { capacity: 100, free: 50, ..Load::default() });
+    assert!(registry.take_snapshot().is_none(), "space is not for readers");
+    registry.report(id, Load { read_only: true, ..Load::default() });
+    assert!(registry.take_snapshot().is_some());
+    registry.drain(id, true);
+    assert!(registry.take_snapshot().is_some());
+    registry.drain(id, true);
+    assert!(registry.take_snapshot().is_none());
+    let status = registry.status(at(3)).remove(0);
+    assert_eq!((&status["draining"], &status["seen_seconds_ago"]), (&true.into(), &3.into()));
+}
+
+#[test]
+fn gateways_come_beat_and_go() {
+    let mut registry = registry(rules());
+    let (one, two) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+    registry.gateway(one, at(0)).unwrap();
+    assert!(registry.take_snapshot().is_some());
+    registry.gateway(one, at(10)).unwrap();
+    assert!(registry.take_snapshot().is_none());
+    registry.gateway(two, at(100)).unwrap();
+    let three = "10.0.0.3:80".parse().unwrap();
+    assert_eq!(registry.gateway(three, at(100)), Err(TooManyGateways { limit: 2 }));
+    registry.expire(at(131));
+    assert_eq!(registry.gateways(), [two]);
+}
+
+#[test]
+fn groups_text_shows_every_legal_group_in_order() {
+    let mut registry = registry(rules());
+    let id = registry.join(node("store-a", 23000), PEER, at(0)).unwrap();
+    registry.beat(id, at(70));
+    let text = String::from_utf8(registry.groups_text(0)).unwrap();
+    assert_eq!(
+        text,
+        "COUNT OF GROUPS: 2\nGROUPNAME: group001\nCOUNT OF STORAGES: 1\n\
+         COUNT OF ACTIVE STORAGES: 1\nVERSION: 1.0\nHOSTNAME: store-a\nADDRESS: 10.0.0.5:23000\n\
+         STARTUP TIME: Thu Jan  1 00:00:01 1970\nJOIN TIME: Thu Jan  1 00:00:02 1970\n\
+         BEAT TIME: Mon Mar 11 20:14:30 2024\nSTATUS: ACTIVE\nGROUPNAME: group002\n\
+         COUNT OF STORAGES: 0\nCOUNT OF ACTIVE STORAGES: 0\0"
+    );
+}
+
+proptest! {
+    /// Whatever comes in whatever order: the indexes agree, the bounds hold, and only nodes that
+    /// have beaten within the interval are handed out.
+    #[test]
+    fn any_sequence_of_events(
+        events in prop::collection::vec((0..5_u8, 0..3_u16, 1..6_u16, 0..90_u64), 1..150),
+    ) {
+        let mut registry = registry(rules());
+        let mut now = 0;
+        for (event, name, port, pause) in events {
+            now += pause;
+            let name = format!("host{name}");
+            match event {
+                0 | 1 => {
+                    let _ = registry.join(node(&name, port), PEER, at(now));
+                }
+                2 | 3 => {
+                    if let Ok(id) = registry.resolve(None, group("group001"), host(&name), PEER) {
+                        registry.beat(id, at(now));
+                    }
+                }
+                _ => {
+                    registry.expire(at(now));
+                    let fresh = registry
+                        .nodes
+                        .values()
+                        .filter(|node| node.status() == NodeStatus::Active)
+                        .all(|node| at(now).monotonic - node.seen <= CHECK);
+                    prop_assert!(fresh);
+                }
+            }
+            prop_assert!(registry.nodes.len() <= 4);
+            prop_assert_eq!(registry.nodes.len(), registry.by_identity.len());
+            for (identity, id) in &registry.by_identity {
+                prop_assert_eq!(&registry.nodes[id].identity(), identity);
+            }
+        }
+    }
+}

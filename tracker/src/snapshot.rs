@@ -1,0 +1,215 @@
+//! What data threads read of the registry: groups with their active nodes, as one value that is
+//! never changed, only replaced. A SADDRS is answered from it without a lock.
+
+use std::net::SocketAddr;
+
+use hashbrown::HashMap;
+use reel_proto::ext::{Located, NODES_MAX, NodeAddr, node_flag};
+use reel_proto::limits::SADDRS_NODES_MAX;
+use reel_proto::name::GroupName;
+use reel_proto::tracker::GROUP_WIDTH;
+
+use crate::random::Random;
+use crate::registry::NodeView;
+
+/// The registry at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    groups: HashMap<GroupName, GroupView>,
+    /// Groups that a new user may get: those with an active node.
+    open: Vec<GroupName>,
+    only: Option<GroupName>,
+    gateways: Vec<SocketAddr>,
+}
+
+/// One group's active nodes.
+#[derive(Debug, Clone)]
+pub struct GroupView {
+    name: GroupName,
+    /// Its name as SADDRS has it, padded with NUL.
+    field: [u8; GROUP_WIDTH],
+    nodes: Vec<NodeView>,
+    /// `ip:port;` of each node.
+    texts: Vec<String>,
+}
+
+impl GroupView {
+    /// A view of these active nodes. Nodes that are about to stop are left out while others remain.
+    #[must_use]
+    pub fn new(name: GroupName, mut nodes: Vec<NodeView>) -> Self {
+        if nodes.iter().any(|node| !node.draining) {
+            nodes.retain(|node| !node.draining);
+        }
+        let texts = nodes.iter().map(|node| format!("{};", node.address)).collect();
+        let mut field = [0; GROUP_WIDTH];
+        field[..name.as_bytes().len()].copy_from_slice(name.as_bytes());
+        Self { name, field, nodes, texts }
+    }
+
+    /// Whether no node of the group is active.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Appends the body of a SADDRS reply: at most three nodes from a random one on.
+    pub fn saddrs(&self, random: &mut Random, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.field);
+        for index in self.from_random(random).take(SADDRS_NODES_MAX) {
+            out.extend_from_slice(self.texts[index].as_bytes());
+        }
+        out.push(0);
+    }
+
+    /// Indexes of all nodes, each once, from a random one on.
+    fn from_random(&self, random: &mut Random) -> impl Iterator<Item = usize> {
+        let count = self.nodes.len();
+        let start = random.below(count);
+        (start..count).chain(0..start)
+    }
+}
+
+impl Snapshot {
+    /// A snapshot of these groups; `only` is the one group of an embedded store.
+    #[must_use]
+    pub fn new(
+        groups: HashMap<GroupName, GroupView>,
+        only: Option<GroupName>,
+        gateways: Vec<SocketAddr>,
+    ) -> Self {
+        let mut open: Vec<GroupName> =
+            groups.values().filter(|group| !group.is_empty()).map(|group| group.name).collect();
+        open.sort_unstable();
+        Self { groups, open, only, gateways }
+    }
+
+    /// A group's active nodes, if it has any.
+    #[must_use]
+    pub fn active(&self, group: &GroupName) -> Option<&GroupView> {
+        self.groups.get(group).filter(|group| !group.is_empty())
+    }
+
+    /// The group that holds every file: that of the one storage node with embedded metadata.
+    #[must_use]
+    pub fn only_group(&self) -> Option<GroupName> {
+        self.only
+    }
+
+    /// A group for a new user, with an active node.
+    #[must_use]
+    pub fn pick(&self, random: &mut Random) -> Option<GroupName> {
+        self.open.get(random.below(self.open.len())).copied()
+    }
+
+    /// The answer to LOCATE for a group with an active node.
+    #[must_use]
+    pub fn locate(&self, group: &GroupView, random: &mut Random) -> Located {
+        let nodes = group.from_random(random).take(NODES_MAX).map(|index| {
+            let node = group.nodes[index];
+            let flag = |set, flag| if set { flag } else { 0 };
+            NodeAddr {
+                binary: node.address,
+                media: node.media,
+                flags: flag(node.read_only, node_flag::READ_ONLY)
+                    | flag(node.deployed, node_flag::DEPLOYED),
+            }
+        });
+        let nodes = nodes.collect();
+        let start = random.below(self.gateways.len());
+        let gateways = self.gateways[start..].iter().chain(&self.gateways[..start]);
+        let gateways = gateways.take(NODES_MAX).copied().collect();
+        Located { group: group.name, nodes, gateways }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::HashSet;
+
+    use reel_proto::tracker::SaddrsReply;
+
+    use super::*;
+
+    fn node(port: u16) -> NodeView {
+        NodeView {
+            address: SocketAddr::from(([10, 0, 0, 5], port)),
+            media: None,
+            read_only: false,
+            draining: false,
+            deployed: false,
+        }
+    }
+
+    fn group(nodes: Vec<NodeView>) -> GroupView {
+        GroupView::new(GroupName::parse("group001").unwrap(), nodes)
+    }
+
+    fn ask(group: &GroupView, random: &mut Random) -> Vec<u16> {
+        let mut body = Vec::new();
+        group.saddrs(random, &mut body);
+        let reply = SaddrsReply::decode(&body).unwrap();
+        assert_eq!(reply.group.as_str(), "group001");
+        reply.nodes.iter().map(SocketAddr::port).collect()
+    }
+
+    #[test]
+    fn the_captured_reply_to_the_byte() {
+        let one = NodeView { address: "127.0.0.1:23100".parse().unwrap(), ..node(1) };
+        let mut body = Vec::new();
+        group(vec![one]).saddrs(&mut Random::new(1), &mut body);
+        assert_eq!(body, b"group001\0\0\0\0\0\0\0\0\0127.0.0.1:23100;\0");
+    }
+
+    #[test]
+    fn at_most_three_nodes_from_any_start_in_turn() {
+        let group = group((1..=5).map(node).collect());
+        let mut random = Random::new(7);
+        let mut starts = HashSet::new();
+        for _ in 0..200 {
+            let ports = ask(&group, &mut random);
+            let expected: Vec<u16> = (0..3).map(|step| (ports[0] - 1 + step) % 5 + 1).collect();
+            assert_eq!(ports, expected);
+            starts.insert(ports[0]);
+        }
+        assert_eq!(starts.len(), 5, "every node is first at times");
+    }
+
+    #[test]
+    fn a_node_that_stops_is_named_only_if_no_other_is_there() {
+        let stopping = NodeView { draining: true, ..node(1) };
+        let mut random = Random::new(7);
+        assert_eq!(ask(&group(vec![stopping, node(2)]), &mut random), [2]);
+        assert_eq!(ask(&group(vec![stopping]), &mut random), [1]);
+    }
+
+    #[test]
+    fn new_users_get_groups_with_an_active_node() {
+        let name = |text| GroupName::parse(text).unwrap();
+        let groups = ["a", "b", "c"].map(|text| {
+            let nodes = if text == "b" { Vec::new() } else { vec![node(1)] };
+            (name(text), GroupView::new(name(text), nodes))
+        });
+        let snapshot = Snapshot::new(groups.into_iter().collect(), None, Vec::new());
+        let mut random = Random::new(3);
+        let picked: HashSet<GroupName> =
+            (0..100).filter_map(|_| snapshot.pick(&mut random)).collect();
+        assert_eq!(picked, HashSet::from([name("a"), name("c")]));
+        assert!(snapshot.active(&name("b")).is_none());
+        assert_eq!(Snapshot::default().pick(&mut random), None);
+    }
+
+    #[test]
+    fn locate_names_media_flags_and_gateways() {
+        let media = Some("10.0.0.5:23080".parse().unwrap());
+        let rich = NodeView { media, read_only: true, ..node(1) };
+        let group = group(vec![rich, NodeView { deployed: true, ..node(2) }]);
+        let gateway = "10.0.0.9:8080".parse().unwrap();
+        let snapshot = Snapshot::new(HashMap::new(), None, vec![gateway]);
+        let mut located = snapshot.locate(&group, &mut Random::new(3));
+        located.nodes.sort_by_key(|node| node.binary);
+        assert_eq!(located.gateways, [gateway]);
+        assert_eq!((located.nodes[0].media, located.nodes[0].flags), (media, node_flag::READ_ONLY));
+        assert_eq!((located.nodes[1].media, located.nodes[1].flags), (None, node_flag::DEPLOYED));
+    }
+}
