@@ -8,8 +8,8 @@ use crate::config::RetryPolicy;
 #[derive(Debug)]
 pub(crate) struct Attempts {
     policy: RetryPolicy,
-    /// Nothing goes on past this, whatever the progress; and how long that is from the beginning.
-    deadline: Option<(Instant, Duration)>,
+    /// Nothing goes on past this, whatever the progress.
+    deadline: Option<Instant>,
     failing_since: Option<Instant>,
     failures: u32,
 }
@@ -18,15 +18,10 @@ impl Attempts {
     pub(crate) fn new(policy: RetryPolicy, now: Instant, deadline: Option<Duration>) -> Self {
         Self {
             policy,
-            deadline: deadline.and_then(|whole| Some((now.checked_add(whole)?, whole))),
+            deadline: deadline.and_then(|deadline| now.checked_add(deadline)),
             failing_since: None,
             failures: 0,
         }
-    }
-
-    /// The end of the whole operation, and its length.
-    pub(crate) fn deadline(&self) -> Option<(Instant, Duration)> {
-        self.deadline
     }
 
     /// Something got further than ever before: the window and the pauses start anew.
@@ -52,7 +47,7 @@ impl Attempts {
         if resumed.duration_since(since) >= self.policy.window {
             return None;
         }
-        if self.deadline.is_some_and(|(deadline, _)| resumed >= deadline) {
+        if self.deadline.is_some_and(|deadline| resumed >= deadline) {
             return None;
         }
         Some(pause)

@@ -51,14 +51,9 @@ impl Client {
         Ok(location)
     }
 
-    /// A walk with the deadline of small requests.
-    pub(crate) fn small_walk(&self, owner: Owner) -> Walk<'_> {
-        self.walk(owner, Some(self.shared.config.request_deadline))
-    }
-
-    pub(crate) fn walk(&self, owner: Owner, deadline: Option<Duration>) -> Walk<'_> {
+    pub(crate) fn walk(&self, owner: Owner, deadline: Option<Duration>) -> Walk {
         Walk {
-            client: self,
+            client: self.clone(),
             owner,
             attempts: Attempts::new(self.shared.config.retry, Instant::now().into_std(), deadline),
             location: None,
@@ -70,15 +65,15 @@ impl Client {
 /// The attempts of one operation, node by node. The tracker has put the nodes in a random order; after the last of
 /// them comes a pause, and then the tracker is asked again, since what failed may have left.
 #[derive(Debug)]
-pub(crate) struct Walk<'client> {
-    client: &'client Client,
+pub(crate) struct Walk {
+    client: Client,
     owner: Owner,
     attempts: Attempts,
     location: Option<Arc<Location>>,
     tried: usize,
 }
 
-impl Walk<'_> {
+impl Walk {
     /// The next node, and a connection to it.
     pub(crate) async fn node(&mut self) -> Result<(Node, Connection), ClientError> {
         loop {
@@ -134,22 +129,63 @@ impl Walk<'_> {
         self.attempts.progressed();
     }
 
-    /// Runs one attempt, or what is left of the time of all of them.
-    pub(crate) async fn within<T>(
-        &self,
-        attempt: impl Future<Output = Result<T, ClientError>>,
-    ) -> Result<T, ClientError> {
-        let Some((deadline, whole)) = self.attempts.deadline() else { return attempt.await };
-        let left = deadline.saturating_duration_since(Instant::now().into_std());
-        timeout(left, attempt).await.unwrap_or(Err(ClientError::Deadline(whole)))
-    }
-
     /// The answer that the last node came from.
     pub(crate) fn location(&self) -> Option<&Arc<Location>> {
         self.location.as_ref()
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     fn group(&self) -> String {
         self.location.as_ref().map(|location| location.group.to_string()).unwrap_or_default()
+    }
+}
+
+/// Runs an operation to its deadline, where it has one.
+pub(crate) async fn limited<T>(
+    deadline: Option<Duration>,
+    operation: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    match deadline {
+        None => operation.await,
+        Some(deadline) => {
+            timeout(deadline, operation).await.unwrap_or(Err(ClientError::Deadline(deadline)))
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use reel_proto::{
+        ext::StatusFilter,
+        name::{AppId, FileId, UserId},
+    };
+
+    use super::*;
+    use crate::{Span, UploadDetails, UploadSource};
+
+    // Applications spawn operations onto runtimes of many threads.
+    #[test]
+    fn every_operation_can_move_between_threads() {
+        fn movable<T: Send>(_: T) {}
+        let client = Client::new(ClientConfig::new(["127.0.0.1:1"])).unwrap();
+        let owner = Owner { app: AppId::parse("a").unwrap(), user: UserId::parse("u").unwrap() };
+        let file = owner.file(FileId::parse("f").unwrap());
+        let (source, details) = (UploadSource::bytes("x"), UploadDetails::default());
+        movable(client.upload(&file, &source, &details, &mut |_| {}));
+        movable(client.download(&file, Span::whole()));
+        movable(client.stat(&file));
+        movable(client.list(owner, StatusFilter::All, None, 1));
+        movable(client.delete(&file));
+        movable(client.groups());
+    }
+
+    #[test]
+    fn a_client_needs_a_tracker() {
+        let none: [&str; 0] = [];
+        assert!(matches!(Client::new(ClientConfig::new(none)), Err(ClientError::NoTrackers)));
     }
 }

@@ -3,7 +3,12 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use reel_proto::frame::{self, HEADER_LEN, Header};
+use reel_proto::{
+    body::BodyError,
+    command,
+    frame::{self, HEADER_LEN, Header},
+    limits,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -12,8 +17,14 @@ use tokio::{
 
 use crate::error::{ClientError, Refusal};
 
-/// Longest error body: its number and 1,024 bytes of text.
-const ERROR_BODY_MAX: u64 = 2 + 1024;
+/// What became of a piece of an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// It is on its way.
+    All,
+    /// The server has said something, or closed, before all of it was sent.
+    PeerSpoke,
+}
 
 /// An open connection. After any error it is broken and must be dropped; after a whole reply it may go back to the pool.
 #[derive(Debug)]
@@ -64,10 +75,30 @@ impl Connection {
         Ok(())
     }
 
-    /// Resolves when the server has something to say, or has closed. Cancel-safe.
-    pub(crate) async fn readable(&self) {
-        // An error shows again, with its reason, at the read that follows.
-        let _ = self.stream.readable().await;
+    /// Sends a piece of an upload, unless the server speaks or closes first: then it sends no more of it.
+    pub(crate) async fn send_piece(&mut self, mut bytes: &[u8]) -> Result<Sent, ClientError> {
+        while !bytes.is_empty() {
+            match self.stream.try_write(bytes) {
+                Ok(0) => return Err(self.broken(io::ErrorKind::WriteZero.into())),
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let ready = async {
+                        // An error of readiness shows again, with its reason, at the write that follows.
+                        tokio::select! {
+                            biased;
+                            _ = self.stream.readable() => Sent::PeerSpoke,
+                            _ = self.stream.writable() => Sent::All,
+                        }
+                    };
+                    let ready = timeout(self.stall, ready).await.map_err(|_| self.stalled())?;
+                    if ready == Sent::PeerSpoke {
+                        return Ok(ready);
+                    }
+                }
+                Err(source) => return Err(self.broken(source)),
+            }
+        }
+        Ok(Sent::All)
     }
 
     /// Reads exactly this many bytes; `length` must have been checked against a limit.
@@ -112,7 +143,7 @@ impl Connection {
         beginning: &[u8],
         length: u64,
     ) -> Result<(), ClientError> {
-        let header = Header { length, command, status: 0 };
+        let header = Header::request(command, length);
         let mut bytes = Vec::with_capacity(HEADER_LEN + beginning.len());
         bytes.extend_from_slice(&header.encode());
         bytes.extend_from_slice(beginning);
@@ -128,19 +159,27 @@ impl Connection {
         if header.command != expected {
             return Err(self.protocol(format!("a reply of kind {}", header.command)));
         }
-        if header.status == 0 {
+        if !header.is_error() {
             return Ok(header.length);
         }
-        if header.length > ERROR_BODY_MAX {
+        if header.length > limits::ERROR_BODY_BYTES_MAX {
             return Err(self.protocol(format!("an error of {} bytes", header.length)));
         }
         let body = self.read_exact(header.length as usize).await?;
-        let remote = frame::decode_error(&body).map_err(|error| self.protocol(error.to_string()))?;
+        let remote = frame::decode_error(&body);
         Err(ClientError::Refused {
             address: self.address,
             reason: Refusal::of(remote.number),
             text: remote.text,
         })
+    }
+
+    /// Why sending failed: the refusal that the server sent before it closed, else the failure itself.
+    pub(crate) async fn reason_of(&mut self, failure: ClientError) -> ClientError {
+        match self.reply_head(command::REPLY_STORAGE).await {
+            Err(refused @ ClientError::Refused { .. }) => refused,
+            _ => failure,
+        }
     }
 
     /// Reads a whole small reply.
@@ -150,6 +189,11 @@ impl Connection {
             return Err(self.protocol(format!("a reply of {length} bytes, at most {max} expected")));
         }
         Ok(self.read_exact(length as usize).await?.freeze())
+    }
+
+    /// The value of a reply's body, or that it is none.
+    pub(crate) fn decoded<T>(&self, value: Result<T, BodyError>) -> Result<T, ClientError> {
+        value.map_err(|error| self.protocol(error.to_string()))
     }
 
     pub(crate) fn protocol(&self, what: String) -> ClientError {

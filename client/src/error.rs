@@ -99,13 +99,23 @@ pub enum ClientError {
     /// While a download was resumed the file id came to name another file.
     #[error("the file was replaced while it was downloaded")]
     Replaced,
-    /// A range that does not lie inside the file.
-    #[error("bytes from {offset} are not inside the file of {size} bytes")]
-    OutOfRange {
-        /// First byte asked for.
-        offset: u64,
-        /// The file's size.
+    /// More bytes than a frame can announce.
+    #[error("{size} bytes are more than an upload can have")]
+    TooLarge {
+        /// Bytes of the content.
         size: u64,
+    },
+    /// A name or content type that does not fit its field.
+    #[error("the {what} has more than 255 bytes or a control character")]
+    BadDetail {
+        /// Which.
+        what: &'static str,
+    },
+    /// A GROUPS text that is none.
+    #[error("the tracker's GROUPS text: {what}")]
+    GroupsText {
+        /// What is wrong with it.
+        what: String,
     },
     /// The operation took longer than it may, with this as the last failure.
     #[error("gave up: {0}")]
@@ -123,17 +133,20 @@ impl ClientError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Name(_) | Self::NoTrackers | Self::OutOfRange { .. } => Fault::Caller,
+            Self::Name(_) | Self::NoTrackers | Self::TooLarge { .. } | Self::BadDetail { .. } => {
+                Fault::Caller
+            }
             Self::Source(_) | Self::Random(_) => Fault::Local,
-            Self::Refused { reason, .. } => match reason {
-                Refusal::Malformed
-                | Refusal::NoSuchFile
-                | Refusal::Conflict
-                | Refusal::WrongState
-                | Refusal::OutOfRange
-                | Refusal::UnknownApp => Fault::Caller,
-                _ => Fault::Peer,
-            },
+            Self::Refused {
+                reason:
+                    Refusal::Malformed
+                    | Refusal::NoSuchFile
+                    | Refusal::Conflict
+                    | Refusal::WrongState
+                    | Refusal::OutOfRange
+                    | Refusal::UnknownApp,
+                ..
+            } => Fault::Caller,
             Self::GaveUp(last) => last.fault(),
             _ => Fault::Peer,
         }
@@ -198,8 +211,10 @@ mod tests {
             reason: Refusal::UnknownApp,
             text: String::new(),
         };
-        let down =
-            || ClientError::Connect { address: "x:1".into(), source: io::ErrorKind::TimedOut.into() };
+        let down = || ClientError::Connect {
+            address: "x:1".into(),
+            source: io::ErrorKind::TimedOut.into(),
+        };
         let all = ClientError::Trackers(vec![("a".into(), refused()), ("b".into(), refused())]);
         assert_eq!(all.retry(), Retry::Never);
         let some = ClientError::Trackers(vec![("a".into(), refused()), ("b".into(), down())]);

@@ -17,8 +17,7 @@ use reel_proto::{
 const KEPT_MAX: usize = 1024;
 
 /// Everything but the unreserved characters of RFC 3986, section 2.3.
-const ESCAPED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// App and user of a URL that names neither: the media HTTP defaults.
 const DEFAULT_OWNER: (&str, &str) = ("tnvideo", "tnv001");

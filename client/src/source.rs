@@ -2,9 +2,16 @@
 //! again; what cannot (a pipe) is spooled into an unnamed temporary file first, so memory stays flat and the size,
 //! which the binary protocol wants before the content, is known.
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Seek},
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::Arc,
+};
 
 use bytes::{Bytes, BytesMut};
+use reel_proto::checksum::Crc64;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Bytes read from a source at once. Two pieces are in memory for each upload: one read ahead, one on its way.
@@ -42,18 +49,30 @@ impl UploadSource {
 
     /// Opens a path: a regular file as it is, anything else (a pipe, a terminal) spooled.
     pub async fn path(path: impl AsRef<Path>) -> io::Result<Self> {
-        let file = File::open(path)?;
-        if file.metadata()?.is_file() {
+        let path = path.as_ref().to_owned();
+        // Opening a named pipe waits for its writer.
+        let opened = tokio::task::spawn_blocking(move || Self::input_blocking(File::open(path)?));
+        opened.await.map_err(io::Error::other)?
+    }
+
+    /// An open file from where it stands, as programs take their standard input: a regular file at its beginning as
+    /// it is, anything else spooled.
+    pub async fn input(file: File) -> io::Result<Self> {
+        let opened = tokio::task::spawn_blocking(move || Self::input_blocking(file));
+        opened.await.map_err(io::Error::other)?
+    }
+
+    fn input_blocking(mut file: File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        if metadata.is_file() && file.stream_position()? == 0 {
             return Self::file(file);
         }
-        tokio::task::spawn_blocking(move || {
-            let mut spool = tempfile::tempfile()?;
-            let mut file = file;
-            io::copy(&mut file, &mut spool)?;
-            Self::file(spool)
-        })
-        .await
-        .map_err(io::Error::other)?
+        if metadata.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let mut spool = tempfile::tempfile()?;
+        io::copy(&mut file, &mut spool)?;
+        Self::file(spool)
     }
 
     /// Reads to the end into an unnamed file in the folder for temporary files (`TMPDIR`), which the kernel removes
@@ -100,6 +119,20 @@ impl UploadSource {
                 .await
                 .map_err(io::Error::other)?
             }
+        }
+    }
+
+    /// CRC-64/NVME of all of it.
+    pub(crate) async fn checksum(&self) -> io::Result<u64> {
+        let mut crc = Crc64::new();
+        let mut offset = 0;
+        loop {
+            let piece = self.piece(offset).await?;
+            if piece.is_empty() {
+                return Ok(crc.finish());
+            }
+            crc.update(&piece);
+            offset += piece.len() as u64;
         }
     }
 }

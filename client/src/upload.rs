@@ -5,6 +5,7 @@
 //! is asked for the file's size: a file of ours is either there whole, or not at all.
 
 use reel_proto::{
+    body::fits_short,
     checksum::Crc64,
     command,
     ext::{PutHead, PutOutcome, PutReply},
@@ -31,6 +32,17 @@ pub struct UploadDetails {
     pub content_type: Option<String>,
     /// When the store may remove it, in seconds since 1970.
     pub expires_at: Option<u64>,
+}
+
+impl UploadDetails {
+    fn check(&self) -> Result<(), ClientError> {
+        for (what, text) in [("name", &self.name), ("content type", &self.content_type)] {
+            if text.as_deref().is_some_and(|text| !fits_short(text)) {
+                return Err(ClientError::BadDetail { what });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An upload that the store has acknowledged: it survives power loss.
@@ -68,6 +80,7 @@ impl Client {
         details: &UploadDetails,
         progress: Progress<'_>,
     ) -> Result<Uploaded, ClientError> {
+        details.check()?;
         let deadline = self.shared.config.transfer_deadline;
         let job = Job { client: self, file, source, details, progress, sent: 0, uncertain: false };
         limited(deadline, Box::pin(job.run())).await
@@ -137,8 +150,8 @@ impl Job<'_> {
             expires_at: self.details.expires_at,
         };
         let mut beginning = Vec::new();
-        head.encode(&mut beginning)?;
-        let length = head.body_length();
+        head.encode(&mut beginning);
+        let length = head.body_length().ok_or(ClientError::TooLarge { size: head.size })?;
         connection.send_head(command::PUT, &beginning, length).await?;
         let checksum = self.send_content(&mut connection).await?;
         connection.send(&checksum.to_be_bytes()).await?;
@@ -157,10 +170,16 @@ impl Job<'_> {
         if self.uncertain {
             match self.client.file_size(self.file, &mut connection).await {
                 Ok(size) if size == self.source.size() => {
-                    let checksum = self.checksum().await?;
+                    let checksum = self.source.checksum().await.map_err(ClientError::Source)?;
                     return Ok((self.uploaded(PutOutcome::New, None, checksum), connection));
                 }
-                Ok(_) => return Err(connection.refused(Refusal::Conflict, "the id is taken")),
+                Ok(_) => {
+                    return Err(ClientError::Refused {
+                        address: connection.address(),
+                        reason: Refusal::Conflict,
+                        text: "the file id is taken by other content".to_owned(),
+                    });
+                }
                 // It is not there: the upload did not reach its end. The node may close after an error.
                 Err(ClientError::Refused { .. }) => {
                     let address = connection.address();
@@ -194,31 +213,19 @@ impl Job<'_> {
             let end = self.sent + piece.len() as u64;
             // The next piece is read while this one is sent.
             let (sent, next) = tokio::join!(connection.send_piece(&piece), self.source.piece(end));
-            match sent? {
-                Sent::All => {}
-                Sent::PeerSpoke => {
+            match sent {
+                Ok(Sent::All) => {}
+                Ok(Sent::PeerSpoke) => {
                     connection.reply_head(command::REPLY_STORAGE).await?;
                     return Err(connection.protocol("a success before the content".to_owned()));
                 }
+                Err(error) => return Err(connection.reason_of(error).await),
             }
             self.sent = end;
             (self.progress)(end);
             piece = next.map_err(ClientError::Source)?;
         }
         Ok(crc.finish())
-    }
-
-    async fn checksum(&self) -> Result<u64, ClientError> {
-        let mut crc = Crc64::new();
-        let mut at = 0;
-        loop {
-            let piece = self.source.piece(at).await.map_err(ClientError::Source)?;
-            if piece.is_empty() {
-                return Ok(crc.finish());
-            }
-            crc.update(&piece);
-            at += piece.len() as u64;
-        }
     }
 
     fn uploaded(&self, outcome: PutOutcome, path_id: Option<u64>, checksum: u64) -> Uploaded {
