@@ -114,6 +114,12 @@ impl<'a> Fields<'a> {
         self.array(field).map(u64::from_be_bytes)
     }
 
+    /// A count of one byte, checked before anything is reserved for what it counts.
+    pub(crate) fn count(&mut self, field: &'static str, max: usize) -> Result<usize, BodyError> {
+        let count = usize::from(self.u8(field)?);
+        if count > max { Err(BodyError::Value { field }) } else { Ok(count) }
+    }
+
     /// A yes or no: 1 or 0.
     pub(crate) fn flag(&mut self, field: &'static str) -> Result<bool, BodyError> {
         match self.u8(field)? {
@@ -208,13 +214,31 @@ pub(crate) fn put_optional<T>(
     }
 }
 
-/// A length byte and the text. Callers hold texts that their type or [`fits_short`] keeps within 255 bytes; a longer
-/// one would be cut rather than break the layout.
+pub(crate) fn put_u64(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_be_bytes());
+}
+
+/// A length byte and so many bytes, of a text whose type or [`fits_short`] keeps it within 255.
 pub(crate) fn put_short(out: &mut Vec<u8>, text: &[u8]) {
     debug_assert!(text.len() <= 255, "a short text is checked before it gets here");
     let length = u8::try_from(text.len()).unwrap_or(u8::MAX);
     out.push(length);
     out.extend_from_slice(&text[..usize::from(length)]);
+}
+
+/// As [`put_short`], of a text for people: cut at a character, control characters replaced, so that a reader takes it.
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
+    if fits_short(text) {
+        return put_short(out, text.as_bytes());
+    }
+    let mut fitting = String::new();
+    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if fitting.len() + c.len_utf8() > 255 {
+            break;
+        }
+        fitting.push(c);
+    }
+    put_short(out, fitting.as_bytes());
 }
 
 /// Whether a text can be sent as a short one and will be taken by the reader.

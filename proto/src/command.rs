@@ -6,7 +6,7 @@
 use crate::{
     ext,
     frame::{FrameError, Header},
-    limits,
+    limits, sign,
     storage::{FILE_REF_LEN, UPLOAD_HEAD_LEN},
     tracker,
 };
@@ -118,13 +118,17 @@ pub const fn body_rule(command: u8) -> Option<BodyRule> {
         FILE_SIZE | DELETE => BodyRule::exactly(FILE_REF_LEN as u64),
         DOWNLOAD => BodyRule::exactly(crate::storage::DOWNLOAD_LEN as u64),
         LOCATE | STAT | LIST | RESTORE | PURGE | GET => {
-            BodyRule::Whole { min: 2, max: ext::REQUEST_BYTES_MAX }
+            BodyRule::Whole { min: 2, max: limits::EXT_REQUEST_BYTES_MAX }
         }
         PUT => BodyRule::Streamed {
             min: ext::PUT_FIXED_LEN as u64,
             head_max: ext::PUT_HEAD_BYTES_MAX as u64,
             max: ANY,
         },
+        ID_BLOCK | JOIN_EXT | REPORT | DRAIN | GATEWAY => {
+            let envelope = sign::OVERHEAD as u64;
+            BodyRule::Whole { min: 2, max: limits::PEER_REQUEST_BYTES_MAX + envelope }
+        }
         _ => return None,
     })
 }

@@ -19,12 +19,9 @@ pub use transfer::{
     PutOutcome, PutReply,
 };
 
-/// Most bytes of a request's body, the content of a PUT aside. Past it the request is refused unread.
-pub const REQUEST_BYTES_MAX: u64 = 1024;
-
-/// Most bytes of a reply's body, the content of a GET aside: a LIST reply of [`LIST_ENTRIES_MAX`] entries with
-/// every text at its longest is below it.
-pub const REPLY_BYTES_MAX: u64 = 1024 * 1024;
+pub use crate::limits::{
+    EXT_REPLY_BYTES_MAX as REPLY_BYTES_MAX, EXT_REQUEST_BYTES_MAX as REQUEST_BYTES_MAX,
+};
 
 #[cfg(test)]
 mod tests {

@@ -79,3 +79,33 @@ pub const HTTP_ETAGS_MAX: usize = 64;
 pub const HTTP_QUERY_PARAMETERS_MAX: usize = 32;
 /// Bytes of a decoded `download` or `name` parameter. More: 400.
 pub const HTTP_DOWNLOAD_NAME_BYTES_MAX: usize = 255;
+
+// ---- our own commands ----
+
+/// Bytes of a small request of ours (200–219, but PUT's content). Longer: error frame, connection closed.
+/// The longest, LIST, has 423.
+pub const EXT_REQUEST_BYTES_MAX: u64 = 1024;
+/// Bytes of a reply of ours that a reader takes, GET's content aside. Longer: the connection is closed.
+/// The longest, a LIST of 1,000 entries with every text at its longest, has some 750,000.
+pub const EXT_REPLY_BYTES_MAX: u64 = 1024 * 1024;
+/// Storage nodes, and gateways, in a LOCATE reply. A writer sends the first so many, a reader refuses more.
+pub const LOCATED_NODES_MAX: usize = 16;
+/// Entries of a LIST reply. A request for more is refused.
+pub const LIST_ENTRIES_MAX: usize = 1000;
+/// Bytes of a request between nodes (220–255) inside its envelope. Longer: error frame, connection closed.
+/// A JOIN_EXT with [`STORES_MAX`] stores has some 5,400.
+pub const PEER_REQUEST_BYTES_MAX: u64 = 8 * 1024;
+/// Path ids of one block. A request for more, or for none, is refused.
+pub const ID_BLOCK_COUNT_MAX: u64 = 1 << 20;
+/// Store paths of one node in JOIN_EXT and REPORT. More: refused; a node with more does not start.
+pub const STORES_MAX: usize = 64;
+
+// ---- signatures between nodes ----
+
+/// Seconds that the time of a signed request may be off, either way. Further: refused as stale.
+pub const SIGN_WINDOW_SECONDS: u64 = 60;
+/// Nonces remembered, each for the time its request could be repeated in (120 s at most): 546 signed requests a second.
+/// With so many in memory a further request is refused as busy: forgetting one would let it be repeated.
+pub const NONCES_MAX: usize = 65_536;
+/// Fewest bytes of a cluster secret. A shorter one is refused at start.
+pub const SECRET_BYTES_MIN: usize = 16;

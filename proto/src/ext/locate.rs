@@ -7,8 +7,7 @@ use crate::{
     name::{AppId, FileId, GroupName, UserId},
 };
 
-/// Most nodes, and most gateways, of one reply. A tracker that knows more chooses.
-pub const NODES_MAX: usize = 16;
+pub use crate::limits::LOCATED_NODES_MAX as NODES_MAX;
 
 /// What a tracker knows of a node beyond its addresses: bits of [`NodeAddr::flags`]. Unknown bits are ignored.
 pub mod node_flag {
@@ -16,6 +15,10 @@ pub mod node_flag {
     pub const READ_ONLY: u8 = 1;
     /// It joined as a deployed node does, and knows none of our commands.
     pub const DEPLOYED: u8 = 2;
+    /// It is about to stop. Never handed to clients; a node says it in its join and its reports.
+    pub const DRAINING: u8 = 4;
+    /// Its metadata is embedded: it can only be the only storage node of its system.
+    pub const EMBEDDED: u8 = 8;
 }
 
 /// The question. Without a file it routes the user; without a user, the file decides (the only group, with embedded

@@ -1,13 +1,12 @@
 //! STAT (201), LIST (202), RESTORE (203), PURGE (204): what is stored for a user, and its way back or out.
 
 use crate::{
-    body::{BodyError, Fields, LAYOUT_VERSION, put_flag, put_optional, put_short},
+    body::{BodyError, Fields, LAYOUT_VERSION, put_flag, put_optional, put_short, put_text},
     name::{AppId, FileId, UserId},
     storage::{FILE_REF_LEN, FileRef},
 };
 
-/// Most entries of a LIST reply; a request for more is refused.
-pub const LIST_ENTRIES_MAX: usize = 1000;
+pub use crate::limits::LIST_ENTRIES_MAX;
 
 /// The body of STAT and RESTORE: version, then the 400 bytes of a [`FileRef`]. RESTORE answers nothing but success.
 pub fn encode_file(file: &FileRef, out: &mut Vec<u8>) {
@@ -121,11 +120,9 @@ impl FileStat {
         out.push(self.status.number());
         put_optional(out, self.deleted_at, number);
         put_optional(out, self.expires_at, number);
-        put_optional(out, self.name.as_deref(), |out, text| put_short(out, text.as_bytes()));
-        put_optional(out, self.content_type.as_deref(), |out, text| {
-            put_short(out, text.as_bytes());
-        });
-        put_short(out, self.store.as_bytes());
+        put_optional(out, self.name.as_deref(), put_text);
+        put_optional(out, self.content_type.as_deref(), put_text);
+        put_text(out, &self.store);
     }
 }
 

@@ -40,23 +40,21 @@ pub fn evaluate(method: Method, fields: &Fields, current: Option<&Validators>) -
         if !if_match(fields, current) {
             return Outcome::Failed;
         }
-    } else if let Some(date) = only_date(fields, "if-unmodified-since") {
-        if current.is_some_and(|current| current.last_modified > date) {
-            return Outcome::Failed;
-        }
+    } else if let Some(date) = only_date(fields, "if-unmodified-since")
+        && current.is_some_and(|current| current.last_modified > date)
+    {
+        return Outcome::Failed;
     }
     // Step 3, else step 4.
     if fields.has("if-none-match") {
         if !if_none_match(fields, current) {
             return if method.is_read() { Outcome::NotModified } else { Outcome::Failed };
         }
-    } else if method.is_read() {
-        let since = only_date(fields, "if-modified-since");
-        if let (Some(date), Some(current)) = (since, current) {
-            if current.last_modified <= date {
-                return Outcome::NotModified;
-            }
-        }
+    } else if method.is_read()
+        && let Some(date) = only_date(fields, "if-modified-since")
+        && current.is_some_and(|current| current.last_modified <= date)
+    {
+        return Outcome::NotModified;
     }
     // Step 5.
     let ranged = method == Method::Get && fields.has("range");

@@ -74,6 +74,8 @@ impl fmt::Debug for Parts {
 }
 
 /// What a request gets.
+// A box would make the common case, one range, allocate.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ranges {
     /// The whole file, with 200.
