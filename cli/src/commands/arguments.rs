@@ -1,10 +1,11 @@
 //! Flags and operands of the client commands. Values are checked here as far as they can be without a server, so
 //! that a wrong one is wrong usage (exit code 2) and never reaches the wire.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU64, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use clap_complete::Shell;
+use reel_proto::name::{AppId, FileId, UserId};
 
 /// Where to ask: every command that talks to a store has these.
 #[derive(Debug, Clone, Args)]
@@ -25,10 +26,10 @@ pub(crate) struct Trackers {
 pub(crate) struct Owner {
     /// Application that the files belong to.
     #[arg(long, default_value = "tnvideo")]
-    pub(crate) app: String,
+    pub(crate) app: AppId,
     /// User that the files belong to.
     #[arg(long, default_value = "tnv001")]
-    pub(crate) user: String,
+    pub(crate) user: UserId,
 }
 
 /// `reel put`.
@@ -39,7 +40,7 @@ pub(crate) struct Put {
     pub(crate) files: Vec<PathBuf>,
     /// File id to store under, instead of a new one. Only with a single file.
     #[arg(long, value_name = "ID")]
-    pub(crate) id: Option<String>,
+    pub(crate) id: Option<FileId>,
     /// Name to store with the file, instead of its own. Only with a single file.
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -59,7 +60,7 @@ pub(crate) struct Put {
 #[derive(Debug, Args)]
 pub(crate) struct Get {
     /// File id.
-    pub(crate) id: String,
+    pub(crate) id: FileId,
     /// Where to write; `-` is standard output. Default: the file id, in this folder.
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
@@ -68,7 +69,7 @@ pub(crate) struct Get {
     pub(crate) offset: u64,
     /// Bytes to download. Default: to the end.
     #[arg(long, value_name = "BYTES")]
-    pub(crate) size: Option<u64>,
+    pub(crate) size: Option<NonZeroU64>,
     #[command(flatten)]
     pub(crate) owner: Owner,
     #[command(flatten)]
@@ -82,7 +83,7 @@ pub(crate) struct Get {
 #[derive(Debug, Args)]
 pub(crate) struct Stat {
     /// File id.
-    pub(crate) id: String,
+    pub(crate) id: FileId,
     #[command(flatten)]
     pub(crate) owner: Owner,
     #[command(flatten)]
@@ -123,7 +124,7 @@ pub(crate) struct Ls {
 pub(crate) struct Stored {
     /// File ids.
     #[arg(required = true, value_name = "ID")]
-    pub(crate) ids: Vec<String>,
+    pub(crate) ids: Vec<FileId>,
     #[command(flatten)]
     pub(crate) owner: Owner,
     #[command(flatten)]
@@ -141,7 +142,7 @@ pub(crate) type Rm = Stored;
 pub(crate) struct Purge {
     /// File ids; they must be deleted already.
     #[arg(value_name = "ID", required_unless_present = "all_deleted")]
-    pub(crate) ids: Vec<String>,
+    pub(crate) ids: Vec<FileId>,
     /// Purge every deleted file of the user.
     #[arg(long, conflicts_with = "ids")]
     pub(crate) all_deleted: bool,
@@ -183,6 +184,9 @@ pub(crate) struct DiskStore {
 pub(crate) struct Verify {
     #[command(flatten)]
     pub(crate) store: DiskStore,
+    /// Compare sizes only; do not read the content.
+    #[arg(long)]
+    pub(crate) quick: bool,
     /// One JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -193,6 +197,9 @@ pub(crate) struct Verify {
 pub(crate) struct RebuildIndex {
     #[command(flatten)]
     pub(crate) store: DiskStore,
+    /// Compare sizes only; do not read the content.
+    #[arg(long)]
+    pub(crate) quick: bool,
     /// One JSON object.
     #[arg(long)]
     pub(crate) json: bool,

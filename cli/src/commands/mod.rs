@@ -2,10 +2,22 @@
 //! store's disks. `main.rs` flattens [`ClientCommand`] into its own tree, so that roles and commands are one level.
 
 mod arguments;
+mod bar;
+mod disk;
+mod files;
+mod get;
+mod groups;
+mod partial;
+mod put;
+mod shown;
 
 use std::process::ExitCode;
 
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Subcommand};
+use reel_client::{Client, ClientConfig};
+
+use crate::exit::Usage;
 
 pub(crate) use arguments::{
     Completions, Get, Groups, Ls, Purge, Put, RebuildIndex, Rm, Stat, Stored, Verify,
@@ -30,7 +42,7 @@ pub(crate) enum ClientCommand {
     Purge(Purge),
     /// Shows the groups and their nodes as a tracker sees them.
     Groups(Groups),
-    /// Reads every file of a store against its checksum. The engine of that store must be stopped.
+    /// Reads every file of a store against its checksum, and every row against the disk. Changes nothing.
     Verify(Verify),
     /// Makes the metadata again from the disks alone. The engine of that store must be stopped.
     RebuildIndex(RebuildIndex),
@@ -40,13 +52,41 @@ pub(crate) enum ClientCommand {
 
 /// Runs one client command to its end. An error is one line on standard error and exit code 1, or 2 where it is
 /// [`crate::exit::Usage`]; most wrong usage clap has found before.
-pub(crate) fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(command: ClientCommand) -> Result<ExitCode> {
     match command {
         ClientCommand::Completions(Completions { shell }) => {
             let mut tree = crate::Cli::command();
             clap_complete::generate(shell, &mut tree, "reel", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
-        other => anyhow::bail!("{other:?}: not built into this binary yet"),
+        ClientCommand::Verify(arguments) => disk::run_verify(&arguments),
+        ClientCommand::RebuildIndex(arguments) => disk::run_rebuild_index(&arguments),
+        command => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?
+            .block_on(talk(command)),
     }
+}
+
+/// The commands that talk to a running store.
+async fn talk(command: ClientCommand) -> Result<ExitCode> {
+    match command {
+        ClientCommand::Put(arguments) => put::run(arguments).await,
+        ClientCommand::Get(arguments) => get::run(arguments).await,
+        ClientCommand::Stat(arguments) => files::stat(arguments).await,
+        ClientCommand::Ls(arguments) => files::ls(arguments).await,
+        ClientCommand::Rm(arguments) => files::rm(arguments).await,
+        ClientCommand::Restore(arguments) => files::restore(arguments).await,
+        ClientCommand::Purge(arguments) => files::purge(arguments).await,
+        ClientCommand::Groups(arguments) => groups::run(arguments).await,
+        ClientCommand::Verify(_)
+        | ClientCommand::RebuildIndex(_)
+        | ClientCommand::Completions(_) => unreachable!("they talk to no store"),
+    }
+}
+
+fn client(trackers: &arguments::Trackers) -> Result<Client> {
+    let named = trackers.trackers.iter().map(|tracker| tracker.trim()).filter(|t| !t.is_empty());
+    Ok(Client::new(ClientConfig::new(named)).map_err(|error| Usage::new(error.to_string()))?)
 }
