@@ -109,6 +109,7 @@ impl ServerConn {
     }
 
     async fn next_piece(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let piece_max = self.limits.piece_bytes_max;
         loop {
             match &mut self.body.coding {
                 Coding::Done => return Ok(None),
@@ -120,28 +121,32 @@ impl ServerConn {
                         continue;
                     }
                     let whole = usize::try_from(*left).unwrap_or(usize::MAX);
-                    let length = whole.min(self.input.len()).min(self.limits.piece_bytes_max);
+                    let length = whole.min(self.input.len()).min(piece_max);
                     *left -= length as u64;
                     if *left == 0 {
                         self.body.coding = Coding::Done;
                     }
                     return Ok(Some(self.input.split_to(length).freeze()));
                 }
-                Coding::Chunked(decoder) => match decoder.decode(&self.input)? {
-                    Step::Data { skip, length } => {
-                        let _ = self.input.split_to(skip);
-                        return Ok(Some(self.input.split_to(length).freeze()));
+                Coding::Chunked(decoder) => {
+                    match decoder.decode(bounded(&self.input, piece_max))? {
+                        Step::Data { skip, length } => {
+                            let _ = self.input.split_to(skip);
+                            return Ok(Some(self.input.split_to(length).freeze()));
+                        }
+                        Step::NeedMore { used } => {
+                            let _ = self.input.split_to(used);
+                            if self.input.is_empty() {
+                                self.receive(piece_max).await?;
+                            }
+                        }
+                        Step::Done { used } => {
+                            let _ = self.input.split_to(used);
+                            self.body.coding = Coding::Done;
+                            return Ok(None);
+                        }
                     }
-                    Step::NeedMore { used } => {
-                        let _ = self.input.split_to(used);
-                        self.receive(self.limits.piece_bytes_max).await?;
-                    }
-                    Step::Done { used } => {
-                        let _ = self.input.split_to(used);
-                        self.body.coding = Coding::Done;
-                        return Ok(None);
-                    }
-                },
+                }
             }
         }
     }
@@ -175,4 +180,8 @@ impl ServerConn {
             _ => BodyError::Gone,
         })
     }
+}
+
+fn bounded(input: &[u8], length_max: usize) -> &[u8] {
+    &input[..input.len().min(length_max)]
 }

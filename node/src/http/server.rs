@@ -119,6 +119,8 @@ impl ServerConn {
             }
             match self.fill(HEAD_READ_BYTES).await {
                 Ok(count) if count > 0 => {}
+                // Nothing of a request came: an idle connection ends without a word.
+                Ok(_) if self.input.is_empty() => return None,
                 Ok(_) if self.accepted.slot().expired() => {
                     self.refuse(408, "the request head did not come in time").await;
                     return None;
