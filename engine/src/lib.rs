@@ -5,10 +5,16 @@
 
 // --- the serving side
 mod admission;
+mod binary;
 mod cache;
+mod config;
+mod control;
+mod media;
 mod metrics;
 mod peers;
-mod residency;
+mod read;
+mod service;
+mod thread;
 
 // --- the store side
 pub mod ids;
@@ -21,3 +27,6 @@ mod repair;
 pub mod store;
 pub mod sweep;
 pub mod verify;
+
+pub use config::{Config, ConfigFault, StorePath};
+pub use service::{Setup, StartError, start};

@@ -38,14 +38,14 @@ use std::{
 };
 
 use flume::{Receiver, Sender};
-use reel_node::lock::FolderLock;
+use reel_node::{lock::FolderLock, worker::Pool};
 use reel_proto::name::{AppId, FileId, UserId};
 
 pub use self::{
     api::{
         BlockRequest, ChangeError, Changed, Clock, Conflict, Durability, Fault, FileKey, Located,
-        Lookup, LookupError, OpenFileError, Outcome, PathCounts, PathStatus, Status, StoreConfig,
-        StorePathConfig, Stored, SystemClock, UploadError, UploadRequest,
+        Lookup, LookupError, OpenFileError, Outcome, PathCounts, PathStatus, Place, Status,
+        StoreConfig, StorePathConfig, Stored, SystemClock, UploadError, UploadRequest,
     },
     open::OpenError,
     path::BlockRefused,
@@ -270,13 +270,21 @@ impl Stores {
     ///
     /// # Errors
     /// See [`OpenFileError`]; for all but busy a person should look.
-    pub async fn open_file(&self, file: &Located) -> Result<OwnedFd, OpenFileError> {
-        let store = Arc::clone(&self.paths[file.store]);
+    pub async fn open_file(&self, file: &Place) -> Result<OwnedFd, OpenFileError> {
+        let store = Arc::clone(self.paths.get(file.store).ok_or(OpenFileError::Missing)?);
         let (relative, expected) = (file.relative, file.size);
         let pool = store.pool.clone();
         pool.run(move || open_checked(&store, relative.as_str(), expected))
             .await
             .unwrap_or(Err(OpenFileError::Busy))
+    }
+
+    /// The workers of a store path, for reads on threads without a ring.
+    ///
+    /// # Errors
+    /// [`OpenFileError::Missing`]: there is no such store path.
+    pub(crate) fn workers(&self, store: usize) -> Result<Pool, OpenFileError> {
+        self.paths.get(store).map(|path| path.pool.clone()).ok_or(OpenFileError::Missing)
     }
 
     /// The epoch of a file id. Read it **before** a lookup, keep it with what is cached, and drop the entry when it

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use reel_proto::{
-    name::{AppId, FileId, GroupName, UserId},
+    name::{FileId, GroupName},
     path::{PathId, RelativePath},
 };
 
@@ -112,15 +112,7 @@ impl Clock for SystemClock {
 }
 
 /// A file of a user, named in full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FileKey {
-    /// Its application.
-    pub app: AppId,
-    /// Its user.
-    pub user: UserId,
-    /// Its file id.
-    pub file: FileId,
-}
+pub use reel_proto::storage::FileRef as FileKey;
 
 /// What to look up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -339,6 +331,24 @@ pub struct Located {
     pub name: Option<String>,
     /// Its media type.
     pub content_type: Option<String>,
+}
+
+/// Where a file lies, and how long it must be: what a reader that remembers a file needs to open it again.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Which store path.
+    pub store: usize,
+    /// Its place below the store path.
+    pub relative: RelativePath,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl Located {
+    /// Where it lies.
+    pub fn place(&self) -> Place {
+        Place { store: self.store, relative: self.relative, size: self.size }
+    }
 }
 
 /// Why a lookup or a list has no answer.

@@ -13,7 +13,7 @@ use reel_proto::path::PathId;
 
 use super::{
     Stores,
-    api::{Outcome, Stored, UploadError, UploadRequest},
+    api::{FileKey, Outcome, Stored, UploadError, UploadRequest},
     commit::{CommitError, Committed, insert_of},
     inspect,
     keeper::{KeeperJob, Settled},
@@ -97,6 +97,11 @@ impl Stores {
 }
 
 impl Upload {
+    /// Whose file it is to be and what it is called.
+    pub fn key(&self) -> FileKey {
+        self.request.key
+    }
+
     /// Takes the next piece of content.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Asks the kernel whether a range of a file is in the page cache, without reading it and without waiting.
+//! What the kernel knows of an open file: its size, and which of its pages are in memory.
 //!
 //! `sendfile(2)` of pages that are there never waits for the disk; of pages that are not it stops the whole data
 //! thread. So every turn of a response asks first: with cachestat(2) (Linux 6.5), which counts the pages of the range,
@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::{AsRawFd, BorrowedFd},
     sync::OnceLock,
 };
@@ -61,6 +62,22 @@ pub(crate) fn is_resident(method: Method, file: BorrowedFd<'_>, offset: u64, len
         },
         Method::NoWait => sampled(file, offset, length),
     }
+}
+
+/// The file's size now, by fstat(2): the inode is in memory, so this does not wait for a local disk.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn size(file: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the struct is the kernel's and outlives the call; the descriptor is borrowed, so it is open.
+    let result = unsafe { libc::fstat(file.as_raw_fd(), stat.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a successful fstat filled the struct.
+    let stat = unsafe { stat.assume_init() };
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }
 
 /// How many pages the range touches.

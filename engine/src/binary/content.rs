@@ -1,0 +1,82 @@
+//! Ranges of files as the body of a success frame.
+
+use std::{os::fd::AsFd, rc::Rc};
+
+use reel_node::{
+    frame_server::FrameConn,
+    http::{
+        Pace,
+        socket::{self, SendError},
+    },
+};
+
+use super::Stop;
+use crate::{
+    cache::Record,
+    read::{OpenFile, Sink},
+    thread::Thread,
+};
+
+/// A connection as the read path sees it.
+struct FrameSink<'a> {
+    conn: &'a FrameConn,
+    pace: Pace,
+}
+
+impl Sink for FrameSink<'_> {
+    async fn send_bytes(&mut self, bytes: &[u8], more: bool) -> Result<(), SendError> {
+        socket::send_all(self.conn.accepted().stream(), bytes, more, self.pace).await
+    }
+
+    async fn send_file(
+        &mut self,
+        file: &OpenFile,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), SendError> {
+        let stream = self.conn.accepted().stream();
+        socket::send_file(stream, file.as_fd(), offset, length, self.pace).await?;
+        Ok(())
+    }
+}
+
+/// Replies with `head` and then `length` bytes of a file from `offset`. Everything that can fail for the disk's sake is
+/// tried before the header goes out; what fails afterwards ends the connection.
+pub(super) async fn send(
+    thread: &Rc<Thread>,
+    conn: &mut FrameConn,
+    record: &Rc<Record>,
+    offset: u64,
+    length: u64,
+    head: &[u8],
+) -> Result<(), Stop> {
+    // The open and the first read may wait for the disk: earlier replies do not wait with them.
+    conn.flush().await?;
+    let file = match thread.open(record).await {
+        Ok(file) => file,
+        Err(error) => {
+            thread.open_failed(record, &error);
+            return Err(Stop::of_open(&error));
+        }
+    };
+    let primed = match thread.reader.prime(&file, record.size(), offset, length).await {
+        Ok(primed) => primed,
+        Err(error) => {
+            thread.read_failed(record, &error);
+            return Err(Stop::of_read(&error));
+        }
+    };
+    conn.begin_reply(head.len() as u64 + length).await?;
+    conn.write(head).await?;
+    if length == 0 {
+        return Ok(());
+    }
+    conn.flush_with_more().await?;
+    let pace = thread.http.answer;
+    let mut sink = FrameSink { conn, pace };
+    if let Err(error) = thread.reader.send(&mut sink, &file, offset, length, primed).await {
+        thread.read_failed(record, &error);
+        return Err(Stop::Ended);
+    }
+    Ok(())
+}

@@ -1,0 +1,279 @@
+//! The `[engine]` section and the `[[store_path]]` sections: what an operator may set, with its defaults.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use reel_node::config::{ByteSize, HumanTime};
+use reel_proto::name::{AppId, GroupName, HostName, NameError, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Durability, Reserve, StoreConfig, StorePathConfig};
+
+/// `[engine]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the binary protocol is spoken.
+    pub listen: SocketAddr,
+    /// Where the media HTTP is spoken.
+    pub http_listen: SocketAddr,
+    /// Where `/metrics`, `/healthz`, `/readyz` and `/status` are.
+    pub admin_listen: SocketAddr,
+    /// The address at which clients reach `listen`, if it is another: behind a translated address, or where `listen`
+    /// is all addresses. Port 0: the port of `listen`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<SocketAddr>,
+    /// The same for `http_listen`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_advertise: Option<SocketAddr>,
+    /// The group whose files this node holds.
+    pub group: String,
+    /// The name under which trackers list the node; unset: the machine's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// `host:port` of every tracker. A node joins each tracker's own address, never a floating one.
+    pub trackers: Vec<String>,
+    /// `host:port` of the ID nodes; the next one is asked when one fails.
+    pub idgens: Vec<String>,
+    /// Time between beats.
+    pub beat_interval: HumanTime,
+    /// When an upload is acknowledged.
+    pub durability: Durability,
+    /// How long a deleted file can be restored.
+    pub retention: HumanTime,
+    /// Path ids fetched at a time, for each store path.
+    pub id_block: u64,
+    /// Memory for records of files on all data threads together; some 250 bytes a file.
+    pub record_cache: ByteSize,
+    /// Open files that all data threads together keep for the next request.
+    pub open_files: usize,
+    /// Memory for uploads on their way to the disk and for reads from it, on all data threads together. A request that
+    /// would need more is refused with 503 or an error frame.
+    pub buffers: ByteSize,
+    /// Bytes of one read from the disk: 4 KiB to 4 MiB.
+    pub read_piece: ByteSize,
+    /// The largest upload.
+    pub upload_max: ByteSize,
+    /// How long a binary connection may stay without a request.
+    pub idle: HumanTime,
+    /// How long a peer may take for the next part of a request, or to take any of a response.
+    pub progress: HumanTime,
+    /// `Cache-Control` of files.
+    pub cache_control: String,
+    /// The app of an HTTP write that names none.
+    pub default_app: String,
+    /// The user of an HTTP write that names none.
+    pub default_user: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            listen: loopback(23_000),
+            http_listen: loopback(23_080),
+            admin_listen: loopback(23_081),
+            advertise: None,
+            http_advertise: None,
+            group: "group001".to_owned(),
+            hostname: None,
+            trackers: vec!["127.0.0.1:21000".to_owned()],
+            idgens: vec!["127.0.0.1:22000".to_owned()],
+            beat_interval: HumanTime(Duration::from_secs(10)),
+            durability: Durability::Sync,
+            retention: HumanTime(Duration::from_secs(7 * 24 * 3600)),
+            id_block: 1024,
+            record_cache: ByteSize(64 << 20),
+            open_files: 8192,
+            buffers: ByteSize(512 << 20),
+            read_piece: ByteSize(512 << 10),
+            upload_max: ByteSize(1 << 40),
+            idle: HumanTime(Duration::from_secs(300)),
+            progress: HumanTime(Duration::from_secs(30)),
+            cache_control: "no-cache".to_owned(),
+            default_app: "tnvideo".to_owned(),
+            default_user: "tnv001".to_owned(),
+        }
+    }
+}
+
+/// `[[store_path]]`: one disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorePath {
+    /// The folder, on a local file system with user attributes.
+    pub path: PathBuf,
+    /// Its key at the ID node; unset: the path's text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_key: Option<String>,
+    /// Other prefixes under which rows name files of this store, as `../data` of a database taken over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// What stays free; unset: 1 %, at least 1 GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<ByteSize>,
+    /// Threads for what blocks on this disk.
+    #[serde(default = "workers_default")]
+    pub workers: usize,
+}
+
+fn workers_default() -> usize {
+    StorePathConfig::new("").workers
+}
+
+impl StorePath {
+    /// A store path with the defaults.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            id_key: None,
+            aliases: Vec::new(),
+            reserve: None,
+            workers: workers_default(),
+        }
+    }
+
+    fn config(&self) -> StorePathConfig {
+        let mut config = StorePathConfig::new(&self.path);
+        config.id_key.clone_from(&self.id_key);
+        config.aliases.clone_from(&self.aliases);
+        config.workers = self.workers.max(1);
+        if let Some(reserve) = self.reserve {
+            config.reserve = Reserve { permille: 0, bytes_min: reserve.0 };
+        }
+        config
+    }
+}
+
+/// What of the configuration cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFault {
+    /// A name that is none.
+    #[error("engine.{key}: {error}")]
+    Name {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        error: NameError,
+    },
+    /// A number outside of its limits.
+    #[error("engine.{key} is {value}, not within {min} and {max}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        value: u64,
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// No store path.
+    #[error("no [[store_path]] is configured")]
+    NoStorePath,
+    /// A text that cannot stand in a header field.
+    #[error("engine.{key} cannot stand in an HTTP header field")]
+    Field {
+        /// The key.
+        key: &'static str,
+    },
+    /// The machine's name cannot be used.
+    #[error("set engine.hostname: the machine's name cannot be used ({0})")]
+    HostName(String),
+}
+
+impl Config {
+    /// The parsed names, after every check that types alone cannot make.
+    ///
+    /// # Errors
+    /// The first key that cannot be.
+    pub(crate) fn check(&self) -> Result<Names, ConfigFault> {
+        let name = |key| move |error| ConfigFault::Name { key, error };
+        let within = |key, value: u64, min: u64, max: u64| {
+            let good = (min..=max).contains(&value);
+            good.then_some(()).ok_or(ConfigFault::Range { key, value, min, max })
+        };
+        within("read_piece", self.read_piece.0, 4096, 4 << 20)?;
+        within("buffers", self.buffers.0, 4 << 20, 1 << 50)?;
+        within("id_block", self.id_block, 1, 1 << 20)?;
+        within("upload_max", self.upload_max.0, 1, reel_proto::limits::UPLOAD_BYTES_MAX)?;
+        let beat_millis = u64::try_from(self.beat_interval.0.as_millis()).unwrap_or(u64::MAX);
+        within("beat_interval", beat_millis, 10, 3_600_000)?;
+        let value = &self.cache_control;
+        if !value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) || value.trim() != value {
+            return Err(ConfigFault::Field { key: "cache_control" });
+        }
+        Ok(Names {
+            group: GroupName::parse(&self.group).map_err(name("group"))?,
+            host: self.host_name()?,
+            app: AppId::parse(&self.default_app).map_err(name("default_app"))?,
+            user: UserId::parse(&self.default_user).map_err(name("default_user"))?,
+        })
+    }
+
+    fn host_name(&self) -> Result<HostName, ConfigFault> {
+        if let Some(text) = &self.hostname {
+            return HostName::parse(text)
+                .map_err(|error| ConfigFault::Name { key: "hostname", error });
+        }
+        let text = std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map_err(|error| ConfigFault::HostName(error.to_string()))?;
+        HostName::parse(text.trim()).map_err(|error| ConfigFault::HostName(error.to_string()))
+    }
+
+    /// The store side's part.
+    pub(crate) fn store(&self, group: GroupName, paths: &[StorePath]) -> StoreConfig {
+        let paths = paths.iter().map(StorePath::config).collect();
+        let mut config = StoreConfig::new(group, paths);
+        config.durability = self.durability;
+        config.retention = self.retention.0;
+        config.id_block = self.id_block;
+        config
+    }
+}
+
+/// The names of a configuration, parsed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names {
+    pub(crate) group: GroupName,
+    pub(crate) host: HostName,
+    pub(crate) app: AppId,
+    pub(crate) user: UserId,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_good() {
+        let names = Config::default().check().unwrap();
+        assert_eq!(names.group.as_str(), "group001");
+    }
+
+    #[test]
+    fn numbers_are_held_to_their_limits() {
+        let at = |bytes| Config { read_piece: ByteSize(bytes), ..Config::default() }.check();
+        assert!(at(4096).is_ok() && at(4 << 20).is_ok());
+        assert!(at(4095).is_err() && at((4 << 20) + 1).is_err());
+        let beat = |time| Config { beat_interval: HumanTime(time), ..Config::default() }.check();
+        assert!(beat(Duration::ZERO).is_err());
+        assert!(beat(Duration::from_millis(10)).is_ok());
+    }
+
+    #[test]
+    fn a_field_value_cannot_break_out() {
+        for bad in ["a\r\nX: 1", "a\0", " a", "é"] {
+            let config = Config { cache_control: bad.to_owned(), ..Config::default() };
+            assert!(config.check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_parsed() {
+        for bad in ["", "with space", "seventeen-letters-long"] {
+            let config = Config { group: bad.to_owned(), ..Config::default() };
+            assert!(config.check().is_err(), "{bad:?}");
+        }
+    }
+}

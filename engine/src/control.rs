@@ -1,0 +1,139 @@
+//! The engine's background work on the control thread: trackers, path ids, the gauges of the disks.
+
+use std::{sync::Arc, time::Duration};
+
+use reel_node::{ControlContext, Drain, Process, Role, metrics::SharedCell};
+
+use crate::{
+    service::Shared,
+    store::{Health, PathCounts, Stores},
+};
+
+mod blocks;
+mod trackers;
+
+/// Between two looks at the disks' numbers.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+
+reel_node::metric_table! {
+    /// The metrics of one store path; its `path` is a label.
+    pub(crate) struct Disk;
+    /// Size of the file system.
+    gauge TOTAL = "reel_engine_store_total_bytes", Bytes, "Size of the store path's file system.";
+    /// Free on it.
+    gauge FREE = "reel_engine_store_free_bytes", Bytes, "Free on the store path's file system.";
+    /// Kept free.
+    gauge RESERVE = "reel_engine_store_reserve_bytes", Bytes, "Kept free on the store path.";
+    /// Promised to uploads.
+    gauge PROMISED = "reel_engine_store_promised_bytes", Bytes, "Promised to uploads under way.";
+    /// Which state it is in.
+    gauge STATE = "reel_engine_store_state", Count, "1 for the state that the store path is in.",
+        [state: "ok", "full", "read_only", "hung"];
+    /// Path ids in hand.
+    gauge IDS_LEFT = "reel_engine_store_ids_left", Count, "Path ids in hand for uploads.";
+    /// Files not settled.
+    gauge OPEN_FILES = "reel_engine_store_unsettled_files", Count,
+        "Files of uploads that are neither acknowledged nor removed yet.";
+    /// Uploads.
+    counter UPLOADS = "reel_engine_store_uploads_total", Count, "Files acknowledged.";
+    /// Bytes of them.
+    counter UPLOAD_BYTES = "reel_engine_store_upload_bytes_total", Bytes, "Bytes acknowledged.";
+    /// Failed uploads.
+    counter DISCARDED = "reel_engine_store_discarded_total", Count,
+        "Files of failed uploads that were removed.";
+    /// Groups made durable.
+    counter COMMITS = "reel_engine_store_commits_total", Count, "Groups of files made durable.";
+    /// Files in them.
+    counter COMMIT_FILES = "reel_engine_store_commit_files_total", Count,
+        "Files in those groups: divided by the groups, the size of a commit.";
+    /// Groups that failed.
+    counter COMMIT_FAILURES = "reel_engine_store_commit_failures_total", Count,
+        "Groups that could not be made durable.";
+    /// Time in commits.
+    counter COMMIT_TIME = "reel_engine_store_commit_seconds_total", Micros,
+        "Time spent making groups durable.";
+    /// Deletes and restores.
+    counter CHANGES = "reel_engine_store_changes_total", Count, "Files deleted or restored.";
+    /// Purges.
+    counter PURGED = "reel_engine_store_purged_total", Count, "Files removed for good.";
+}
+
+/// The metrics of one store path.
+pub(crate) struct DiskMetrics(SharedCell<Disk>);
+
+/// A registry for each store path, in their order.
+pub(crate) fn disk_metrics(process: &Process, stores: &Stores) -> Vec<DiskMetrics> {
+    let registry =
+        |path: String| process.exporter().registry::<Disk>(Role::Engine.name(), &[("path", path)]);
+    let paths = stores.status().into_iter().map(|status| status.path.display().to_string());
+    paths.map(|path| DiskMetrics(registry(path).shared())).collect()
+}
+
+/// Runs until the last data thread has ended.
+pub(crate) async fn run(shared: Arc<Shared>, cx: &ControlContext) {
+    let tasks = [
+        tokio::task::spawn_local(publish(shared.clone(), cx.finished.clone())),
+        tokio::task::spawn_local(blocks::refill(shared.clone(), cx.finished.clone())),
+    ];
+    let trackers = trackers::all(&shared, cx);
+    for task in trackers.into_iter().chain(tasks) {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a background task of the engine ended");
+        }
+    }
+}
+
+/// Runs `work` until `end` is given, whichever is first.
+async fn until<T>(end: &Drain, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = end.wait() => None,
+        value = work => Some(value),
+    }
+}
+
+async fn publish(shared: Arc<Shared>, finished: Drain) {
+    let mut before = vec![PathCounts::default(); shared.disks.len()];
+    loop {
+        publish_once(&shared, &mut before);
+        if until(&finished, tokio::time::sleep(PUBLISH_INTERVAL)).await.is_none() {
+            publish_once(&shared, &mut before);
+            return;
+        }
+    }
+}
+
+fn publish_once(shared: &Shared, before: &mut [PathCounts]) {
+    let level = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    for ((status, metrics), before) in
+        shared.stores.status().into_iter().zip(&shared.disks).zip(before)
+    {
+        let cell = &metrics.0;
+        cell.set(Disk::TOTAL, level(status.total_bytes));
+        cell.set(Disk::FREE, level(status.free_bytes));
+        cell.set(Disk::RESERVE, level(status.reserve_bytes));
+        cell.set(Disk::PROMISED, level(status.promised_bytes));
+        cell.set(Disk::IDS_LEFT, level(status.ids_left));
+        cell.set(Disk::OPEN_FILES, level(status.open_files));
+        for (index, health) in
+            [Health::Ok, Health::Full, Health::ReadOnly, Health::Hung].into_iter().enumerate()
+        {
+            cell.set(Disk::STATE.at([index]), i64::from(status.health == health));
+        }
+        let counts = status.counts;
+        for (counter, now, then) in [
+            (Disk::UPLOADS, counts.uploads, before.uploads),
+            (Disk::UPLOAD_BYTES, counts.upload_bytes, before.upload_bytes),
+            (Disk::DISCARDED, counts.discarded, before.discarded),
+            (Disk::COMMITS, counts.commits, before.commits),
+            (Disk::COMMIT_FILES, counts.commit_files, before.commit_files),
+            (Disk::COMMIT_FAILURES, counts.commit_failures, before.commit_failures),
+            (Disk::COMMIT_TIME, counts.commit_us, before.commit_us),
+            (Disk::CHANGES, counts.changes, before.changes),
+            (Disk::PURGED, counts.purged, before.purged),
+        ] {
+            cell.add(counter, now.saturating_sub(then));
+        }
+        *before = counts;
+    }
+}

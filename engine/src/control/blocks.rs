@@ -1,0 +1,160 @@
+//! Fetches blocks of path ids from the ID nodes, ahead of the uploads that use them.
+//!
+//! The store side says what it wants and makes its mark durable before it uses what came; here bytes move. One ID node
+//! is asked until it fails, then the next. An ID node of the deployed system knows no blocks: its ids come one by one.
+
+use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
+
+use reel_node::{
+    Drain,
+    caller::{CallError, TokioCaller},
+};
+use reel_proto::{
+    command,
+    idgen::{IdGet, decode_id},
+    name::IdKey,
+};
+
+use super::until;
+use crate::{metrics::Serve, service::Shared, store::BlockRequest};
+
+/// Time for an ID node to answer; it may have to make its database durable first.
+const CALL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Pause after every ID node has failed, doubled up to the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Ids drawn one by one for a block, from an ID node that knows no blocks: enough for a second of uploads, few enough
+/// that the first upload does not wait for a thousand round trips.
+const SINGLE_IDS: u64 = 64;
+
+/// Ids drawn in a row to bring an old ID node's sequence up to a store's mark, before it counts as failed.
+const CATCH_UP_MAX: u64 = 100_000;
+
+/// Why an ID node gave no block.
+#[derive(Debug, thiserror::Error)]
+enum BlockFault {
+    #[error("{0} has no address")]
+    Unresolved(String),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("the answer is no block")]
+    Malformed,
+    #[error("the sequence is at {at}, below the store's mark {mark}: it must be moved up")]
+    Behind { at: u64, mark: u64 },
+}
+
+/// Runs until `finished`: uploads that drain still need ids.
+pub(super) async fn refill(shared: Arc<Shared>, finished: Drain) {
+    let mut source = Source { shared: shared.clone(), caller: TokioCaller::default(), first: 0 };
+    let mut pause = PAUSE_MIN;
+    while let Some(request) = until(&finished, shared.stores.block_wanted()).await {
+        let Some(got) = until(&finished, source.fetch(&request)).await else { return };
+        let cell = shared.registry.shared();
+        if got {
+            cell.add(Serve::ID_BLOCKS.at([0]), 1);
+            pause = PAUSE_MIN;
+            continue;
+        }
+        cell.add(Serve::ID_BLOCKS.at([1]), 1);
+        shared.stores.block_failed(request.store);
+        if until(&finished, tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// The ID nodes.
+struct Source {
+    shared: Arc<Shared>,
+    caller: TokioCaller,
+    /// The one that worked last.
+    first: usize,
+}
+
+impl Source {
+    /// Fetches a block and gives it to the store. `false`: no ID node had one, or the store could not use it.
+    async fn fetch(&mut self, request: &BlockRequest) -> bool {
+        let idgens = self.shared.config.idgens.clone();
+        for turn in 0..idgens.len() {
+            let index = (self.first + turn) % idgens.len();
+            match self.fetch_from(&idgens[index], request).await {
+                Ok(block) => {
+                    self.first = index;
+                    let (start, end) = (block.start, block.end);
+                    match self.shared.stores.block_arrived(request.store, block).await {
+                        Ok(()) => return true,
+                        Err(error) => {
+                            let idgen = &idgens[index];
+                            tracing::error!(%idgen, key = request.key, start, end, %error,
+                                "a block of path ids cannot be used");
+                        }
+                    }
+                }
+                Err(error) => {
+                    let idgen = &idgens[index];
+                    tracing::warn!(%idgen, key = request.key, %error, "no path ids");
+                }
+            }
+        }
+        false
+    }
+
+    async fn fetch_from(
+        &self,
+        idgen: &str,
+        request: &BlockRequest,
+    ) -> Result<Range<u64>, BlockFault> {
+        let address = resolve(idgen).await?;
+        let key = IdKey::parse(&request.key).map_err(|_| BlockFault::Malformed)?;
+        self.singles(address, key, request).await
+    }
+
+    /// Ids one by one, as many as follow each other without a gap.
+    async fn singles(
+        &self,
+        address: SocketAddr,
+        key: IdKey,
+        request: &BlockRequest,
+    ) -> Result<Range<u64>, BlockFault> {
+        let mut first = self.single(address, key).await?;
+        let mut drawn = 1;
+        while first < request.at_least {
+            if drawn >= CATCH_UP_MAX {
+                return Err(BlockFault::Behind { at: first, mark: request.at_least });
+            }
+            first = self.single(address, key).await?;
+            drawn += 1;
+        }
+        let mut block = first..first + 1;
+        while block.end - block.start < request.count.min(SINGLE_IDS) {
+            match self.single(address, key).await {
+                Ok(id) if id == block.end => block.end += 1,
+                // A gap: another node draws from the same sequence. That id is thrown away, as after a restart.
+                Ok(_) | Err(_) => break,
+            }
+        }
+        Ok(block)
+    }
+
+    async fn single(&self, address: SocketAddr, key: IdKey) -> Result<u64, BlockFault> {
+        let mut body = Vec::new();
+        IdGet { key }.encode(&mut body);
+        let reply = self.caller.call(address, command::ID_GET, &body, CALL_DEADLINE).await?;
+        decode_id(&reply).map_err(|_| BlockFault::Malformed)
+    }
+}
+
+/// The address of `host:port`. Asked anew each time: a name may have moved.
+pub(super) async fn resolve_host(text: &str) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    tokio::net::lookup_host(text).await.ok()?.next()
+}
+
+async fn resolve(text: &str) -> Result<SocketAddr, BlockFault> {
+    resolve_host(text).await.ok_or_else(|| BlockFault::Unresolved(text.to_owned()))
+}

@@ -1,0 +1,252 @@
+//! The engine as a role: from its configuration to running threads, and what `/status` and `/readyz` say of it.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use reel_node::{
+    Accepted, ControlContext, Listener, Process, Role, RoleSpec, Running, Service, ServiceError,
+    ThreadContext,
+    access::{AccessError, HttpWriteRule},
+    config::{ConfigError, NodeConfig, Secret, TokenConfig},
+    frame_server::FrameConfig,
+    http::{HttpLimits, Pace},
+    metrics::Registry,
+};
+use reel_proto::{command, refusal};
+
+use crate::{
+    binary,
+    config::{Config, ConfigFault, Names, StorePath},
+    control, media,
+    metadata::{Metadata, RowError},
+    metrics::Serve,
+    store::{OpenError, Stores},
+    thread::{Thread, now},
+};
+
+/// Index of the media HTTP among the listeners; the binary protocol is the first.
+const HTTP_LISTENER: usize = 1;
+
+/// How long the last uploads may take once the data threads have ended.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What an engine is started from.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'a> {
+    /// `[engine]`.
+    pub config: &'a Config,
+    /// `[[store_path]]`, at least one.
+    pub store_paths: &'a [StorePath],
+    /// The embedded database of files.
+    pub database: &'a Path,
+    /// `[node]`.
+    pub node: &'a NodeConfig,
+    /// `[[token]]`.
+    pub tokens: &'a [TokenConfig],
+}
+
+/// An engine could not be started. Nothing of it runs.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something in `[engine]` cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigFault),
+    /// A secret or token cannot be used.
+    #[error(transparent)]
+    Secret(#[from] ConfigError),
+    /// A listener would be open to everybody.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The database cannot be opened.
+    #[error("{}: {error}", path.display())]
+    Metadata {
+        /// Its file.
+        path: std::path::PathBuf,
+        /// What it said.
+        error: RowError,
+    },
+    /// A store path cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// An address or a thread.
+    #[error(transparent)]
+    Node(#[from] reel_node::StartError),
+}
+
+/// What all threads of an engine share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) names: Names,
+    pub(crate) started_at: u64,
+    pub(crate) stores: Arc<Stores>,
+    pub(crate) registry: Registry<Serve>,
+    pub(crate) disks: Vec<control::DiskMetrics>,
+    pub(crate) frames: FrameConfig,
+    pub(crate) http: Arc<HttpLimits>,
+    pub(crate) writes: HttpWriteRule,
+    pub(crate) secret: Option<Secret>,
+    /// Trackers that took the last beat.
+    pub(crate) trackers_active: AtomicUsize,
+}
+
+/// The role.
+pub(crate) struct Engine(Arc<Shared>);
+
+/// Opens the stores, then the addresses, then serves.
+///
+/// # Errors
+/// [`StartError`]; what had started has ended.
+pub fn start(setup: &Setup<'_>, process: &Process) -> Result<Running, StartError> {
+    let config = setup.config;
+    let names = config.check()?;
+    let http = Arc::new(http_limits(config));
+    let frames = frame_config(config, &names);
+    let spec = spec(setup, &frames)?;
+    let writes = HttpWriteRule::new(setup.tokens, setup.node.insecure)?;
+    let secret = setup.node.cluster_secret()?;
+    let metadata = Metadata::sqlite(setup.database)
+        .map_err(|error| StartError::Metadata { path: setup.database.to_owned(), error })?;
+    let stores = Stores::open(&config.store(names.group, setup.store_paths), metadata)?;
+    let disks = control::disk_metrics(process, &stores);
+    let shared = Shared {
+        config: config.clone(),
+        names,
+        started_at: now(),
+        stores: stores.clone(),
+        registry: process.registry(Role::Engine),
+        disks,
+        frames,
+        http,
+        writes,
+        secret,
+        trackers_active: AtomicUsize::new(0),
+    };
+    let engine = Arc::new(Engine(Arc::new(shared)));
+    reel_node::start(spec, engine, process).map_err(|error| {
+        stores.close(Duration::ZERO);
+        error.into()
+    })
+}
+
+fn spec(setup: &Setup<'_>, frames: &FrameConfig) -> Result<RoleSpec, AccessError> {
+    let config = setup.config;
+    let text = "too many connections";
+    let busy =
+        refusal::error_reply(refusal::Refusal::Other, frames.reply_command, &frames.host, text);
+    let listeners = vec![
+        Listener { name: "engine.listen", addr: config.listen, refusal: busy.into() },
+        Listener {
+            name: "engine.http_listen",
+            addr: config.http_listen,
+            refusal: Bytes::from_static(media::TOO_MANY_CONNECTIONS),
+        },
+    ];
+    let admin = ("engine.admin_listen", config.admin_listen);
+    RoleSpec::from_config(setup.node, Role::Engine, listeners, admin)
+}
+
+fn frame_config(config: &Config, names: &Names) -> FrameConfig {
+    let mut frames = FrameConfig::new(command::REPLY_STORAGE, names.host.as_str());
+    frames.idle_timeout = config.idle.0;
+    frames.progress_timeout = config.progress.0;
+    frames.output_timeout = config.progress.0;
+    frames
+}
+
+fn http_limits(config: &Config) -> HttpLimits {
+    let default = HttpLimits::default();
+    let window = config.progress.0;
+    HttpLimits {
+        body: Pace { window, ..default.body },
+        answer: Pace { window, ..default.answer },
+        ..default
+    }
+}
+
+impl Service for Engine {
+    type Thread = Rc<Thread>;
+
+    fn thread(self: &Arc<Self>, cx: ThreadContext) -> Rc<Thread> {
+        let thread = Rc::new(Thread::new(&self.0, &cx));
+        monoio::spawn(thread.clone().keep_house());
+        thread
+    }
+
+    async fn connection(thread: Rc<Rc<Thread>>, conn: Accepted) {
+        let thread = Rc::clone(&*thread);
+        if conn.listener() == HTTP_LISTENER {
+            media::serve(thread, conn).await;
+        } else {
+            binary::serve(thread, conn).await;
+        }
+    }
+
+    async fn control(self: Arc<Self>, cx: ControlContext) -> Result<(), ServiceError> {
+        let shared = self.0.clone();
+        control::run(shared.clone(), &cx).await;
+        // The threads of the stores are joined, which blocks: not on the control thread.
+        tokio::task::spawn_blocking(move || shared.stores.close(CLOSE_DEADLINE)).await?;
+        Ok(())
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let shared = &self.0;
+        serde_json::json!({
+            "group": shared.names.group.as_str(),
+            "hostname": shared.names.host.as_str(),
+            "started_at": shared.started_at,
+            "trackers": shared.config.trackers.len(),
+            "trackers_active": shared.trackers_active.load(Ordering::Relaxed),
+            "uploads_active": shared.stores.active_uploads(),
+            "requests_in_flight": shared.registry.level(Serve::IN_FLIGHT),
+            "buffered_bytes": shared.registry.level(Serve::BUFFERED),
+            "store_paths": shared.stores.status(),
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let shared = &self.0;
+        shared.stores.ready()?;
+        if !shared.config.trackers.is_empty() && shared.trackers_active.load(Ordering::Relaxed) == 0
+        {
+            return Err("no tracker has taken a beat yet".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The address at which others reach a listener: the advertised one, else the bound one.
+pub(crate) fn reachable(advertised: Option<SocketAddr>, bound: SocketAddr) -> Option<SocketAddr> {
+    match advertised {
+        Some(address) if address.port() == 0 => Some(SocketAddr::new(address.ip(), bound.port())),
+        Some(address) => Some(address),
+        // All addresses is none that a peer could connect to: the tracker takes the one it sees.
+        None => (!bound.ip().is_unspecified()).then_some(bound),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_are_told_of_an_address() {
+        let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let bound = parse("10.0.0.1:23000");
+        assert_eq!(reachable(None, bound), Some(bound));
+        assert_eq!(reachable(Some(parse("192.0.2.1:0")), bound), Some(parse("192.0.2.1:23000")));
+        assert_eq!(reachable(Some(parse("192.0.2.1:9")), bound), Some(parse("192.0.2.1:9")));
+        assert_eq!(reachable(None, parse("0.0.0.0:23000")), None);
+        assert_eq!(reachable(None, parse("[::]:23000")), None);
+    }
+}

@@ -1,0 +1,197 @@
+//! What one data thread holds: its caches, its reader, its budget, and the way from a name to an open file.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use reel_node::{
+    Drain, Driver, ThreadContext, frame_server::FrameConfig, http::HttpLimits, metrics::Cell,
+};
+
+use crate::{
+    admission::{Budget, Permit},
+    cache::{FileCache, Found, Record},
+    metrics::{Cache, Lookup as Looked, Serve},
+    read::{OpenFile, PieceReader, ReadError, Reader},
+    service::Shared,
+    store::{Lookup, LookupError, OpenFileError, PIECE, Place, Stores},
+};
+
+/// Bytes of an upload that are taken from the socket at a time.
+pub(crate) const UPLOAD_PIECE_BYTES: usize = 256 * 1024;
+
+/// Most bytes that an upload holds: a job's worth being written, one waiting for it, and a piece from the socket.
+const UPLOAD_BYTES_HELD: u64 = (2 * PIECE + UPLOAD_PIECE_BYTES) as u64;
+
+/// Between two looks at the cached descriptors. With [`SWEEP_FILES`] a full cache of 8,192 is seen within 8 s, which
+/// is how long a purged file's space may stay taken by an idle descriptor.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Descriptors looked at each time.
+const SWEEP_FILES: usize = 1024;
+
+/// One data thread's part of the engine.
+pub(crate) struct Thread {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) cell: Cell<Serve>,
+    pub(crate) drain: Drain,
+    pub(crate) reader: Reader,
+    pub(crate) frames: Rc<FrameConfig>,
+    pub(crate) http: Arc<HttpLimits>,
+    budget: Budget,
+    cache: RefCell<FileCache>,
+    ring: bool,
+}
+
+impl Thread {
+    /// Makes it; on the thread, with its runtime running.
+    pub(crate) fn new(shared: &Arc<Shared>, cx: &ThreadContext) -> Self {
+        let threads = cx.threads.max(1);
+        let settings = &shared.config;
+        let cell = shared.registry.cell();
+        let budget = Budget::new(settings.buffers.0 / threads as u64);
+        let records = usize::try_from(settings.record_cache.0).unwrap_or(usize::MAX) / threads;
+        let pieces = PieceReader::new(settings.read_piece.0);
+        let cachestat = cx.capabilities.cachestat;
+        Self {
+            shared: shared.clone(),
+            drain: cx.drain.clone(),
+            reader: Reader::new(cachestat, pieces, budget.clone(), cell.clone()),
+            frames: Rc::new(shared.frames.clone()),
+            http: shared.http.clone(),
+            cell,
+            budget,
+            cache: RefCell::new(FileCache::new(records, settings.open_files / threads)),
+            ring: matches!(cx.driver, Driver::IoUring { .. }),
+        }
+    }
+
+    /// Looks after the caches and gauges for as long as the thread runs.
+    pub(crate) async fn keep_house(self: Rc<Self>) {
+        loop {
+            monoio::time::sleep(SWEEP_INTERVAL).await;
+            self.cache.borrow_mut().sweep(SWEEP_FILES, |file| self.stores().epoch(file));
+            let (records, files) = self.cache.borrow().lengths();
+            let level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            self.cell.set(Serve::CACHED.at([Cache::Record as usize]), level(records));
+            self.cell.set(Serve::CACHED.at([Cache::Descriptor as usize]), level(files));
+            let used = i64::try_from(self.budget.used()).unwrap_or(i64::MAX);
+            self.cell.set(Serve::BUFFERED, used);
+        }
+    }
+
+    /// The stores of the node.
+    pub(crate) fn stores(&self) -> &Arc<Stores> {
+        &self.shared.stores
+    }
+
+    /// The record of a readable file, if this thread remembers it.
+    pub(crate) fn cached(&self, lookup: &Lookup) -> Option<Rc<Record>> {
+        let epoch = self.stores().epoch(lookup.file());
+        let (looked, record) = match self.cache.borrow_mut().record(lookup, epoch) {
+            Found::Hit(record) => (Looked::Hit, Some(record)),
+            Found::Miss => (Looked::Miss, None),
+            Found::Stale => (Looked::Stale, None),
+        };
+        self.cell.add(Serve::CACHE.at([Cache::Record as usize, looked as usize]), 1);
+        record.filter(|record| !has_expired(record))
+    }
+
+    /// Asks the metadata for the record of a readable file. `None`: unknown, of somebody else, deleted, or past its
+    /// time.
+    ///
+    /// # Errors
+    /// The metadata did not answer; nothing is known of the file.
+    pub(crate) async fn find(&self, lookup: &Lookup) -> Result<Option<Rc<Record>>, LookupError> {
+        // Before the lookup: a delete that comes in between makes what is found stale.
+        let epoch = self.stores().epoch(lookup.file());
+        let Some(located) = self.stores().lookup(*lookup).await? else { return Ok(None) };
+        let record = self.cache.borrow_mut().keep_record(lookup, &located, epoch);
+        Ok((!has_expired(&record)).then_some(record))
+    }
+
+    /// The file of a record, open.
+    ///
+    /// # Errors
+    /// What keeps it from being read.
+    pub(crate) async fn open(&self, record: &Rc<Record>) -> Result<Rc<OpenFile>, OpenFileError> {
+        let cached = self.cache.borrow_mut().file(record);
+        let looked = if cached.is_some() { Looked::Hit } else { Looked::Miss };
+        self.cell.add(Serve::CACHE.at([Cache::Descriptor as usize, looked as usize]), 1);
+        if let Some(file) = cached {
+            return Ok(file);
+        }
+        let file = self.open_place(&record.place()).await?;
+        self.cache.borrow_mut().keep_file(record, &file);
+        Ok(file)
+    }
+
+    async fn open_place(&self, place: &Place) -> Result<Rc<OpenFile>, OpenFileError> {
+        let opened = self.stores().open_file(place).await;
+        if let Err(OpenFileError::Size { on_disk, expected }) = &opened
+            && on_disk < expected
+        {
+            self.cell.add(Serve::CUT_SHORT, 1);
+        }
+        let fd = opened?;
+        let file = if self.ring {
+            OpenFile::on_ring(fd).map_err(OpenFileError::Disk)?
+        } else {
+            OpenFile::on_workers(fd, self.stores().workers(place.store)?)
+        };
+        Ok(Rc::new(file))
+    }
+
+    /// Logs a file that has a row and cannot be opened.
+    pub(crate) fn open_failed(&self, record: &Record, error: &OpenFileError) {
+        if matches!(error, OpenFileError::Busy) {
+            return;
+        }
+        tracing::error!(
+            file = %record.file().escape_debug(),
+            path_id = record.path_id().get(),
+            store = record.store(),
+            %error,
+            "a file with a row cannot be opened"
+        );
+    }
+
+    /// Logs a range that could not be sent, where the fault is ours, and closes the cached descriptor, so that a
+    /// repaired file is opened anew.
+    pub(crate) fn read_failed(&self, record: &Record, error: &ReadError) {
+        if matches!(error, ReadError::Busy | ReadError::Peer(_)) {
+            return;
+        }
+        self.cache.borrow_mut().forget_file(record);
+        tracing::error!(
+            file = %record.file().escape_debug(),
+            path_id = record.path_id().get(),
+            store = record.store(),
+            size = record.size(),
+            %error,
+            "a file could not be read"
+        );
+    }
+
+    /// Buffer memory for an upload of `size` bytes, or `None`: the node has too much under way. Held until the upload is
+    /// over: a small one stays in memory until it is written in one go.
+    pub(crate) fn admit_upload(&self, size: Option<u64>) -> Option<Permit> {
+        let permit = self.budget.try_take(size.unwrap_or(u64::MAX).min(UPLOAD_BYTES_HELD));
+        if permit.is_none() {
+            self.cell.add(Serve::OVERLOADED, 1);
+        }
+        permit
+    }
+}
+
+fn has_expired(record: &Record) -> bool {
+    record.expires_at().is_some_and(|at| at <= now())
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
