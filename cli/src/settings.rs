@@ -16,6 +16,11 @@ pub(crate) struct Settings {
     pub(crate) log: LogConfig,
     pub(crate) node: NodeConfig,
     pub(crate) meta: MetaConfig,
+    pub(crate) idgen: reel_idgen::Config,
+    pub(crate) tracker: reel_tracker::Config,
+    pub(crate) engine: reel_engine::Config,
+    pub(crate) store_path: Vec<reel_engine::StorePath>,
+    pub(crate) gateway: reel_gateway::Config,
     pub(crate) token: Vec<TokenConfig>,
 }
 
@@ -54,6 +59,25 @@ fn usage(error: ConfigError) -> Usage {
 }
 
 impl Settings {
+    /// The defaults of `reel up`: everything in its data folder.
+    pub(crate) fn for_folder(folder: &Path, secret_file: PathBuf) -> Self {
+        let mut settings = Self::default();
+        settings.meta.dir = folder.join("meta");
+        settings.store_path = vec![reel_engine::StorePath::new(folder.join("store"))];
+        settings.node.cluster_secret_file = Some(secret_file);
+        settings
+    }
+
+    /// Says loudly what `--insecure` gives away.
+    pub(crate) fn warn_insecure(&self) {
+        if self.node.insecure {
+            tracing::warn!(
+                "INSECURE: whoever reaches a port of this node may read, write and delete every \
+                 file, and pose as a node"
+            );
+        }
+    }
+
     /// What types alone cannot say. Nothing is opened, and of files only the secrets are read.
     fn check(&self) -> Result<(), Usage> {
         reel_node::log::check_level(&self.log.level)
