@@ -20,8 +20,37 @@ impl Usage {
     }
 }
 
+/// An error and its causes on one line. Our error types put their cause into their own text, others
+/// only name it: a cause is added where the line does not say it yet.
+pub(crate) fn line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if line.is_empty() {
+            line = text;
+        } else if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+    }
+    line
+}
+
 /// Restores the default action of SIGPIPE, which Rust's runtime ignores.
 pub(crate) fn default_sigpipe() {
     // SAFETY: sets a signal's disposition to the default, before any thread exists; no handler.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let quiet = anyhow!("no space").context("cannot write x");
+        assert_eq!(super::line(&quiet), "cannot write x: no space");
+        let loud = anyhow!("no space").context("cannot write x: no space");
+        assert_eq!(super::line(&loud), "cannot write x: no space");
+    }
 }

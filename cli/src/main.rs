@@ -9,6 +9,7 @@ mod config_cmd;
 #[allow(dead_code)]
 mod data_folder;
 mod exit;
+mod roles;
 #[allow(dead_code)]
 mod server;
 mod settings;
@@ -27,6 +28,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Role(roles::RoleCommand),
     #[command(subcommand)]
     Config(config_cmd::ConfigCommand),
     #[command(flatten)]
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
+        Command::Role(command) => roles::run(&command),
         Command::Config(command) => config_cmd::run(&command),
         Command::Client(command) => {
             // A pipe whose reader has gone ends `reel ls | head` quietly, as it ends every other
@@ -55,7 +59,7 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("reel: {error:#}");
+            eprintln!("reel: {}", exit::line(&error));
             let usage = error.downcast_ref::<Usage>().is_some();
             ExitCode::from(if usage { exit::USAGE } else { exit::FAILED })
         }

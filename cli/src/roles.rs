@@ -13,24 +13,20 @@ use reel_node::{Process, Running, notify};
 use serde_json::{Value, json};
 
 use crate::data_folder::make_folder;
+use crate::exit::Usage;
 use crate::server::{Server, Start};
 use crate::settings::{self, Settings, parse_listen};
 
 /// The roles of a store, each a process of its own.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RoleCommand {
-    /// Runs a tracker: knows the groups, the nodes and where each user's files are.
-    Tracker(Role),
     /// Runs an ID node: hands out the numbers that name the places of files.
     Idgen(Role),
-    /// Runs a storage node: keeps files and serves them.
-    Engine(EngineRole),
-    /// Runs a gateway: the HTTP edge in front of the storage nodes.
-    Gateway(GatewayRole),
 }
 
 /// Flags that every server has.
 #[derive(Debug, Args)]
+#[allow(dead_code)]
 pub(crate) struct Common {
     /// Data threads of each role.
     #[arg(long, value_name = "COUNT")]
@@ -66,6 +62,7 @@ pub(crate) struct Role {
 }
 
 /// Flags of `reel engine`.
+#[allow(dead_code)]
 #[derive(Debug, Args)]
 pub(crate) struct EngineRole {
     #[command(flatten)]
@@ -85,6 +82,7 @@ pub(crate) struct EngineRole {
 }
 
 /// Flags of `reel gateway`.
+#[allow(dead_code)]
 #[derive(Debug, Args)]
 pub(crate) struct GatewayRole {
     /// Configuration file.
@@ -122,6 +120,7 @@ impl Role {
     }
 }
 
+#[allow(dead_code)]
 impl EngineRole {
     fn flags(&self) -> Value {
         let mut flags = self.role.flags("engine");
@@ -136,6 +135,7 @@ impl EngineRole {
     }
 }
 
+#[allow(dead_code)]
 impl GatewayRole {
     fn flags(&self) -> Value {
         let mut flags = json!({
@@ -155,18 +155,14 @@ type Starter = fn(&Settings, &Process) -> anyhow::Result<Running>;
 /// Runs one role until a signal.
 pub(crate) fn run(command: &RoleCommand) -> anyhow::Result<ExitCode> {
     let (name, config, flags, start): (_, _, _, Starter) = match command {
-        RoleCommand::Tracker(role) => ("tracker", &role.config, role.flags("tracker"), start_tracker),
         RoleCommand::Idgen(role) => ("idgen", &role.config, role.flags("idgen"), start_idgen),
-        RoleCommand::Engine(role) => ("engine", &role.role.config, role.flags(), start_engine),
-        RoleCommand::Gateway(role) => ("gateway", &role.config, role.flags(), start_gateway),
     };
     let settings = settings::load(Settings::default(), config.as_deref(), &flags)?.value;
     reel_node::log::init(&settings.log)?;
     settings.warn_insecure();
     // A gateway keeps nothing; the others must be alone on what they keep.
     let _lock = match command {
-        RoleCommand::Gateway(_) => None,
-        _ => Some(lock(&settings, name)?),
+        RoleCommand::Idgen(_) => Some(lock(&settings, name)?),
     };
     let process = Process::new(&settings.node.capabilities_off)?;
     let mut server = Server::new()?;
@@ -196,32 +192,17 @@ pub(crate) fn run(command: &RoleCommand) -> anyhow::Result<ExitCode> {
 
 /// Starts the ID node on its database.
 pub(crate) fn start_idgen(settings: &Settings, process: &Process) -> anyhow::Result<Running> {
-    let database = settings.meta.dir.join("idgen.db");
-    reel_idgen::start(&settings.idgen, &settings.node, &database, process).map_err(started)
+    use reel_idgen::Error;
+    let Settings { idgen, node, meta, .. } = settings;
+    reel_idgen::start(idgen, node, &meta.dir, process).map_err(|error| match error {
+        Error::Config(_) | Error::Access(_) | Error::Secret(_) => usage(error),
+        error => error.into(),
+    })
 }
 
-/// Starts the tracker on its database.
-pub(crate) fn start_tracker(settings: &Settings, process: &Process) -> anyhow::Result<Running> {
-    let database = settings.meta.dir.join("tracker.db");
-    reel_tracker::start(&settings.tracker, &settings.node, &database, process).map_err(started)
-}
-
-/// Starts the storage node on its store paths.
-pub(crate) fn start_engine(settings: &Settings, process: &Process) -> anyhow::Result<Running> {
-    let setup = reel_engine::Setup {
-        config: &settings.engine,
-        node: &settings.node,
-        tokens: &settings.token,
-        store_paths: &settings.store_path,
-        database: &settings.meta.dir.join("storage.db"),
-    };
-    reel_engine::start(&setup, process).map_err(started)
-}
-
-/// Starts the gateway.
-pub(crate) fn start_gateway(settings: &Settings, process: &Process) -> anyhow::Result<Running> {
-    reel_gateway::start(&settings.gateway, &settings.node, &settings.token, process)
-        .map_err(started)
+/// What a role refuses of its configuration is wrong usage, like what the file's reader refuses.
+fn usage(error: impl std::fmt::Display) -> anyhow::Error {
+    Usage::new(error.to_string()).into()
 }
 
 /// Locks the part of the metadata folder that belongs to a role: roles of one machine may share

@@ -17,10 +17,6 @@ pub(crate) struct Settings {
     pub(crate) node: NodeConfig,
     pub(crate) meta: MetaConfig,
     pub(crate) idgen: reel_idgen::Config,
-    pub(crate) tracker: reel_tracker::Config,
-    pub(crate) engine: reel_engine::Config,
-    pub(crate) store_path: Vec<reel_engine::StorePath>,
-    pub(crate) gateway: reel_gateway::Config,
     pub(crate) token: Vec<TokenConfig>,
 }
 
@@ -60,10 +56,10 @@ fn usage(error: ConfigError) -> Usage {
 
 impl Settings {
     /// The defaults of `reel up`: everything in its data folder.
+    #[allow(dead_code)]
     pub(crate) fn for_folder(folder: &Path, secret_file: PathBuf) -> Self {
         let mut settings = Self::default();
         settings.meta.dir = folder.join("meta");
-        settings.store_path = vec![reel_engine::StorePath::new(folder.join("store"))];
         settings.node.cluster_secret_file = Some(secret_file);
         settings
     }
