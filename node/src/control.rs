@@ -2,7 +2,7 @@
 //! refills, databases, admin HTTP and repair live here, away from the data threads.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,12 +133,14 @@ async fn drive<S: Service>(
         }
     });
     if let Some((allow, listener)) = start.admin {
+        let admin_address = listener.local_addr().ok();
         let pages = Pages {
             service: Arc::clone(&service),
             role,
             drain: start.drain,
             capabilities: start.capabilities,
             addresses: start.addresses,
+            admin_address,
             threads: start.threads,
         };
         let admin = Admin::new(start.exporter, Arc::new(pages), allow);
@@ -175,6 +177,7 @@ struct Pages<S> {
     drain: Drain,
     capabilities: Arc<Capabilities>,
     addresses: Arc<[ListenAddress]>,
+    admin_address: Option<SocketAddr>,
     threads: Arc<[ThreadState]>,
 }
 
@@ -184,6 +187,7 @@ impl<S: Service> admin::Pages for Pages<S> {
             "role": self.role,
             "draining": self.drain.requested(),
             "listeners": *self.addresses,
+            "admin": self.admin_address,
             "capabilities": *self.capabilities,
             "data_threads": self.threads.iter().map(ThreadState::status).collect::<Vec<_>>(),
             "service": self.service.status(),
