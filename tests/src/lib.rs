@@ -4,5 +4,6 @@ pub mod browser;
 pub mod disk;
 pub mod http;
 pub mod http_cases;
+pub mod process;
 pub mod seccomp;
 pub mod seed;

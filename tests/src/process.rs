@@ -1,0 +1,440 @@
+//! The real `reel` binary as a child process: `reel up` on free ports with a data folder of its own, ready when this
+//! returns, its log collected and judged at the end.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{http, seccomp};
+
+/// Longest wait for a store to be ready, or to drain. It ends a test that hangs; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The binary under test, built before the first use: `REEL_TEST_BINARY`, else the workspace's own of this profile.
+pub fn binary() -> Result<&'static Path> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match BINARY.get_or_init(|| find_binary().map_err(|error| format!("{error:#}"))) {
+        Ok(path) => Ok(path),
+        Err(text) => bail!("{text}"),
+    }
+}
+
+fn find_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("REEL_TEST_BINARY") {
+        return Ok(path.into());
+    }
+    let release = !cfg!(debug_assertions);
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--quiet", "--locked", "--package", "reel"]);
+    if release {
+        build.arg("--release");
+    }
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !build.status().context("cargo builds the binary")?.success() {
+        bail!("the `reel` binary does not build");
+    }
+    // target/debug/deps/THIS_TEST -> target/debug/reel
+    let own = std::env::current_exe()?;
+    let folder = own.parent().and_then(Path::parent).context("a test lies in target/*/deps")?;
+    Ok(folder.join("reel"))
+}
+
+/// A `reel` command with nothing of our environment that would configure it.
+pub fn command() -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("REEL_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    Ok(command)
+}
+
+/// How a store is to be started.
+#[derive(Debug, Clone)]
+pub struct Up {
+    data: PathBuf,
+    arguments: Vec<OsString>,
+    environment: BTreeMap<String, String>,
+    refuse_io_uring: bool,
+    expected: Vec<String>,
+}
+
+impl Up {
+    /// `reel up` on this data folder, every port chosen by the kernel.
+    #[must_use]
+    pub fn new(data: &Path) -> Self {
+        Self {
+            data: data.to_owned(),
+            arguments: Vec::new(),
+            environment: BTreeMap::new(),
+            refuse_io_uring: false,
+            expected: Vec::new(),
+        }
+    }
+
+    /// Adds a flag.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Sets a configuration key through the environment: `set("engine.durability", "async")`.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        let name = format!("REEL_{}", key.to_uppercase().replace('.', "__"));
+        self.environment.insert(name, value.to_owned());
+        self
+    }
+
+    /// Runs it where io_uring is refused.
+    #[must_use]
+    pub fn without_io_uring(mut self) -> Self {
+        self.refuse_io_uring = true;
+        self
+    }
+
+    /// A WARN or ERROR line that contains this text is expected; any other one fails the test.
+    #[must_use]
+    pub fn expect_log(mut self, text: &str) -> Self {
+        self.expected.push(text.to_owned());
+        self
+    }
+
+    fn command(&self) -> Result<Command> {
+        let mut command = command()?;
+        command.args(["up", "--json", "--any-ports", "--log-format", "json", "--data"]);
+        command.arg(&self.data).args(&self.arguments).envs(&self.environment);
+        if self.refuse_io_uring {
+            seccomp::refuse_io_uring(&mut command);
+        }
+        Ok(command)
+    }
+
+    /// Starts it and returns when every role is ready.
+    pub fn start(&self) -> Result<Store> {
+        let mut child = self
+            .command()?
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("starting reel up")?;
+        let log = Log::default();
+        let stdout = child.stdout.take().context("stdout is piped")?;
+        let stderr = child.stderr.take().context("stderr is piped")?;
+        let (announce, announced) = mpsc::channel();
+        let readers = vec![
+            std::thread::spawn({
+                let log = log.clone();
+                move || log.collect(stdout, Some(&announce))
+            }),
+            std::thread::spawn({
+                let log = log.clone();
+                move || log.collect(stderr, None)
+            }),
+        ];
+        let mut store = Store {
+            child,
+            log,
+            readers,
+            addresses: Addresses::default(),
+            expected: self.expected.clone(),
+            data: self.data.clone(),
+            ended: None,
+        };
+        match announced.recv_timeout(PATIENCE) {
+            Ok(line) => store.addresses = Addresses::parse(&line)?,
+            Err(_) => {
+                let status = store.child.try_wait()?;
+                bail!("reel up is not ready ({status:?}); its output:\n{}", store.log.text());
+            }
+        }
+        Ok(store)
+    }
+
+    /// Runs it where it must fail to start; gives its exit code and output.
+    pub fn start_failing(&self) -> Result<Output> {
+        let mut child = self.command()?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let begin = Instant::now();
+        while child.try_wait()?.is_none() {
+            if begin.elapsed() > PATIENCE {
+                child.kill()?;
+                bail!("reel up started, or hangs, where it must fail");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(child.wait_with_output()?)
+    }
+}
+
+/// The addresses of a running store.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// Tracker, binary protocol.
+    pub tracker: SocketAddr,
+    /// ID node, binary protocol.
+    pub idgen: SocketAddr,
+    /// Storage node, binary protocol.
+    pub engine: SocketAddr,
+    /// Storage node, media HTTP.
+    pub media: SocketAddr,
+    /// Gateway, media HTTP.
+    pub gateway: SocketAddr,
+    /// Storage node, admin HTTP.
+    pub engine_admin: SocketAddr,
+    /// Gateway, admin HTTP.
+    pub gateway_admin: SocketAddr,
+    /// Tracker, admin HTTP.
+    pub tracker_admin: SocketAddr,
+    /// ID node, admin HTTP.
+    pub idgen_admin: SocketAddr,
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        let none = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            tracker: none,
+            idgen: none,
+            engine: none,
+            media: none,
+            gateway: none,
+            engine_admin: none,
+            gateway_admin: none,
+            tracker_admin: none,
+            idgen_admin: none,
+        }
+    }
+}
+
+impl Addresses {
+    fn parse(line: &str) -> Result<Self> {
+        let all: Value = serde_json::from_str(line).with_context(|| format!("addresses {line}"))?;
+        let find = |role: &str, kind: &str| -> Result<SocketAddr> {
+            let text =
+                all[role][kind].as_str().with_context(|| format!("{role} {kind}: {line}"))?;
+            Ok(text.parse()?)
+        };
+        Ok(Self {
+            tracker: find("tracker", "binary")?,
+            idgen: find("idgen", "binary")?,
+            engine: find("engine", "binary")?,
+            media: find("engine", "media")?,
+            gateway: find("gateway", "media")?,
+            engine_admin: find("engine", "admin")?,
+            gateway_admin: find("gateway", "admin")?,
+            tracker_admin: find("tracker", "admin")?,
+            idgen_admin: find("idgen", "admin")?,
+        })
+    }
+}
+
+/// A running store. Killed when dropped; then, unless the test is failing already, its log is judged.
+#[derive(Debug)]
+pub struct Store {
+    child: Child,
+    log: Log,
+    readers: Vec<JoinHandle<()>>,
+    /// Where it listens.
+    pub addresses: Addresses,
+    expected: Vec<String>,
+    data: PathBuf,
+    ended: Option<ExitStatus>,
+}
+
+impl Store {
+    /// Its data folder.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `/status` of an admin address.
+    pub fn status(&self, admin: SocketAddr) -> Result<Value> {
+        http::json(admin, "/status")
+    }
+
+    /// Kills it on the spot (SIGKILL): what a crash is.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.reap()?;
+        self.judge_log()
+    }
+
+    /// Asks it to drain (SIGTERM) and waits for its end, which must be a good one.
+    pub fn drain(mut self) -> Result<()> {
+        self.terminate()?;
+        let status = self.reap()?;
+        if !status.success() {
+            bail!("reel up ended with {status} after SIGTERM; its output:\n{}", self.log.text());
+        }
+        self.judge_log()
+    }
+
+    /// Sends SIGTERM and does not wait.
+    pub fn terminate(&self) -> Result<()> {
+        let pid = libc::pid_t::try_from(self.pid())?;
+        // SAFETY: a signal to our own child, which is not reaped before this handle goes.
+        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
+        if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+    }
+
+    /// A `reel` client command that talks to this store.
+    pub fn client_command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = command()?;
+        command.args(arguments).env("REEL_TRACKERS", self.addresses.tracker.to_string());
+        Ok(command)
+    }
+
+    /// Runs a client command; one that fails is an error with its output.
+    pub fn reel(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.client_command(arguments)?.output()?;
+        if !output.status.success() {
+            let (out, err) =
+                (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            bail!("reel {arguments:?}: {}\n{out}{err}", output.status);
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// A client library's client of this store.
+    pub fn client(&self) -> Result<reel_client::Client> {
+        let config = reel_client::ClientConfig::new([self.addresses.tracker.to_string()]);
+        Ok(reel_client::Client::new(config)?)
+    }
+
+    /// Resident memory of the process, bytes.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
+        Ok(kib.trim().parse::<u64>()? * 1024)
+    }
+
+    fn reap(&mut self) -> Result<ExitStatus> {
+        let begin = Instant::now();
+        let status = loop {
+            match self.child.try_wait()? {
+                Some(status) => break status,
+                None if begin.elapsed() > PATIENCE => {
+                    self.child.kill()?;
+                    self.ended = Some(self.child.wait()?);
+                    bail!("reel up did not end; its output:\n{}", self.log.text());
+                }
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        self.ended = Some(status);
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        Ok(status)
+    }
+
+    fn judge_log(&self) -> Result<()> {
+        let unlisted = self.log.unlisted(&self.expected);
+        if unlisted.is_empty() {
+            return Ok(());
+        }
+        bail!("{} unexpected lines in the log:\n{}", unlisted.len(), unlisted.join("\n"))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if self.ended.is_some() {
+            return;
+        }
+        let crashed = matches!(self.child.try_wait(), Ok(Some(status)) if !status.success());
+        let _ = self.child.kill();
+        let reaped = self.reap();
+        if std::thread::panicking() {
+            eprintln!("--- output of reel up\n{}---", self.log.text());
+            return;
+        }
+        // A drop cannot give an error back, and a test that ends here would pass.
+        if crashed {
+            let signal = reaped.ok().and_then(|status| status.signal());
+            panic!("reel up ended by itself (signal {signal:?}):\n{}", self.log.text());
+        }
+        if let Err(error) = self.judge_log() {
+            panic!("{error:#}");
+        }
+    }
+}
+
+/// What a process has printed.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn collect(&self, from: impl Read, announce: Option<&mpsc::Sender<String>>) {
+        for line in BufReader::new(from).lines() {
+            let Ok(line) = line else { return };
+            if let Some(announce) = announce {
+                // Nobody listens after the first line.
+                let _ = announce.send(line.clone());
+            }
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+
+    /// WARN and ERROR lines that nobody expects, panics, and whatever else is no log line of ours.
+    fn unlisted(&self, expected: &[String]) -> Vec<String> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines
+            .iter()
+            .filter(|line| {
+                let level = serde_json::from_str::<Value>(line)
+                    .map(|line| line["level"].as_str().unwrap_or_default().to_owned());
+                let bad = level.map_or(true, |level| level == "WARN" || level == "ERROR");
+                bad && !expected.iter().any(|text| line.contains(text.as_str()))
+            })
+            .cloned()
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A judge that finds nothing must be noticed.
+    #[test]
+    fn a_log_is_judged() {
+        let log = Log::default();
+        let lines = concat!(
+            "{\"level\":\"INFO\",\"fields\":{\"message\":\"ready\"}}\n",
+            "{\"level\":\"WARN\",\"fields\":{\"message\":\"slow disk\"}}\n",
+            "{\"level\":\"ERROR\",\"fields\":{\"message\":\"bad disk\"}}\n",
+            "thread 'x' panicked at y\n",
+        );
+        log.collect(lines.as_bytes(), None);
+        assert_eq!(log.unlisted(&[]).len(), 3);
+        assert_eq!(log.unlisted(&["slow disk".into(), "panicked".into()]).len(), 1);
+    }
+}
