@@ -22,11 +22,12 @@ use crate::settings::{self, Settings, parse_listen};
 pub(crate) enum RoleCommand {
     /// Runs an ID node: hands out the numbers that name the places of files.
     Idgen(Role),
+    /// Runs a storage node: keeps files and serves them.
+    Engine(EngineRole),
 }
 
 /// Flags that every server has.
 #[derive(Debug, Args)]
-#[allow(dead_code)]
 pub(crate) struct Common {
     /// Data threads of each role.
     #[arg(long, value_name = "COUNT")]
@@ -62,7 +63,6 @@ pub(crate) struct Role {
 }
 
 /// Flags of `reel engine`.
-#[allow(dead_code)]
 #[derive(Debug, Args)]
 pub(crate) struct EngineRole {
     #[command(flatten)]
@@ -120,7 +120,6 @@ impl Role {
     }
 }
 
-#[allow(dead_code)]
 impl EngineRole {
     fn flags(&self) -> Value {
         let mut flags = self.role.flags("engine");
@@ -156,13 +155,14 @@ type Starter = fn(&Settings, &Process) -> anyhow::Result<Running>;
 pub(crate) fn run(command: &RoleCommand) -> anyhow::Result<ExitCode> {
     let (name, config, flags, start): (_, _, _, Starter) = match command {
         RoleCommand::Idgen(role) => ("idgen", &role.config, role.flags("idgen"), start_idgen),
+        RoleCommand::Engine(role) => ("engine", &role.role.config, role.flags(), start_engine),
     };
     let settings = settings::load(Settings::default(), config.as_deref(), &flags)?.value;
     reel_node::log::init(&settings.log)?;
     settings.warn_insecure();
     // A gateway keeps nothing; the others must be alone on what they keep.
     let _lock = match command {
-        RoleCommand::Idgen(_) => Some(lock(&settings, name)?),
+        _ => Some(lock(&settings, name)?),
     };
     let process = Process::new(&settings.node.capabilities_off)?;
     let mut server = Server::new()?;
@@ -195,6 +195,22 @@ pub(crate) fn start_idgen(settings: &Settings, process: &Process) -> anyhow::Res
     use reel_idgen::Error;
     let Settings { idgen, node, meta, .. } = settings;
     reel_idgen::start(idgen, node, &meta.dir, process).map_err(|error| match error {
+        Error::Config(_) | Error::Access(_) | Error::Secret(_) => usage(error),
+        error => error.into(),
+    })
+}
+
+/// Starts the storage node on its store paths.
+pub(crate) fn start_engine(settings: &Settings, process: &Process) -> anyhow::Result<Running> {
+    use reel_engine::StartError as Error;
+    let setup = reel_engine::Setup {
+        config: &settings.engine,
+        node: &settings.node,
+        tokens: &settings.token,
+        store_paths: &settings.store_path,
+        database: &settings.meta.dir.join("storage.db"),
+    };
+    reel_engine::start(&setup, process).map_err(|error| match error {
         Error::Config(_) | Error::Access(_) | Error::Secret(_) => usage(error),
         error => error.into(),
     })

@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) node: NodeConfig,
     pub(crate) meta: MetaConfig,
     pub(crate) idgen: reel_idgen::Config,
+    pub(crate) engine: reel_engine::Config,
+    pub(crate) store_path: Vec<reel_engine::StorePath>,
     pub(crate) token: Vec<TokenConfig>,
 }
 
@@ -60,6 +62,7 @@ impl Settings {
     pub(crate) fn for_folder(folder: &Path, secret_file: PathBuf) -> Self {
         let mut settings = Self::default();
         settings.meta.dir = folder.join("meta");
+        settings.store_path = vec![reel_engine::StorePath::new(folder.join("store"))];
         settings.node.cluster_secret_file = Some(secret_file);
         settings
     }
