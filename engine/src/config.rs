@@ -22,9 +22,9 @@ pub struct Config {
     /// is all addresses. Port 0: the port of `listen`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<SocketAddr>,
-    /// The same for `http_listen`.
+    /// The port at which clients reach `http_listen` on the advertised address, if it is another.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub http_advertise: Option<SocketAddr>,
+    pub http_advertise_port: Option<u16>,
     /// The group whose files this node holds.
     pub group: String,
     /// The name under which trackers list the node; unset: the machine's.
@@ -73,7 +73,7 @@ impl Default for Config {
             http_listen: loopback(23_080),
             admin_listen: loopback(23_081),
             advertise: None,
-            http_advertise: None,
+            http_advertise_port: None,
             group: "group001".to_owned(),
             hostname: None,
             trackers: vec!["127.0.0.1:21000".to_owned()],

@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use reel_node::{ControlContext, Drain, Process, Role, metrics::SharedCell};
+use reel_node::{ControlContext, Drain, Process, Role, config::Secret, metrics::SharedCell};
+use reel_proto::{frame::RemoteError, refusal::Refusal, sign};
 
 use crate::{
     service::Shared,
     store::{Health, PathCounts, Stores},
+    thread::now,
 };
 
 mod blocks;
@@ -81,6 +83,20 @@ pub(crate) async fn run(shared: Arc<Shared>, cx: &ControlContext) {
             tracing::error!(%error, "a background task of the engine ended");
         }
     }
+}
+
+/// A payload of a command between nodes in its envelope.
+fn seal(shared: &Shared, command: u8, payload: &[u8]) -> Vec<u8> {
+    let mut nonce = sign::Nonce::default();
+    // Without random bytes the nonce is one that was here before: the peer refuses it and says so.
+    let _ = getrandom::fill(&mut nonce);
+    let secret = shared.secret.as_ref().map(Secret::expose);
+    sign::seal(secret, command, now(), nonce, payload)
+}
+
+/// Whether an error reply may mean that the peer does not know the command: deployed nodes have one number for all.
+fn may_be_unknown(error: &RemoteError) -> bool {
+    matches!(Refusal::of(error.number), Refusal::Other | Refusal::UnknownCommand)
 }
 
 /// Runs `work` until `end` is given, whichever is first.

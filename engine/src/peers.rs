@@ -119,16 +119,17 @@ impl Membership {
         }
     }
 
-    /// The tracker answered the message with an error frame; the driver closes the connection. Returns whether a
-    /// person should hear of it: not where the protocol foresees the refusal.
-    pub(crate) fn refused(&mut self, message: Message, now: Instant) -> bool {
+    /// The tracker answered the message with an error frame; the driver closes the connection. `unknown`: it may be that
+    /// the tracker does not know the command, as a deployed one says of ours. Returns whether a person should hear of
+    /// it: not where the protocol foresees the refusal.
+    pub(crate) fn refused(&mut self, message: Message, unknown: bool, now: Instant) -> bool {
         match message {
-            Message::JoinExt => {
+            Message::JoinExt if unknown => {
                 self.join = Message::Join;
                 self.state = State::Apart { until: None };
                 false
             }
-            Message::Join => {
+            Message::Join | Message::JoinExt => {
                 self.join = Message::JoinExt;
                 self.pause(now);
                 true
@@ -168,8 +169,9 @@ impl Membership {
         self.state = State::Apart { until: Some(now + pause.min(self.beat_interval)) };
     }
 
-    fn reports(&self) -> bool {
-        self.join == Message::JoinExt
+    /// Whether the tracker took our own join, and so knows our other commands.
+    pub(crate) fn reports(&self) -> bool {
+        self.join == Message::JoinExt && matches!(self.state, State::Joined { .. })
     }
 }
 
@@ -210,7 +212,7 @@ mod tests {
         let mut member = Membership::new(BEAT);
         assert_eq!(member.next(start), Action::Connect);
         member.connected();
-        assert!(!member.refused(Message::JoinExt, start));
+        assert!(!member.refused(Message::JoinExt, true, start));
         active(&mut member, Message::Join, start);
         assert_eq!(member.next(start), Action::Wait(start + BEAT));
         // Upgraded meanwhile: after the connection is lost ours is tried first.
@@ -219,11 +221,22 @@ mod tests {
     }
 
     #[test]
+    fn a_join_that_is_refused_for_a_reason_is_not_made_in_another_way() {
+        let start = Instant::now();
+        let mut member = Membership::new(BEAT);
+        assert_eq!(member.next(start), Action::Connect);
+        member.connected();
+        assert!(member.refused(Message::JoinExt, false, start));
+        assert_eq!(member.next(start), Action::Wait(start + PAUSE_MIN));
+        joined(&mut member, Message::JoinExt, start + PAUSE_MIN);
+    }
+
+    #[test]
     fn a_refused_beat_joins_again_at_once() {
         let start = Instant::now();
         let mut member = Membership::new(BEAT);
         active(&mut member, Message::JoinExt, start);
-        assert!(!member.refused(Message::Beat, start + BEAT));
+        assert!(!member.refused(Message::Beat, true, start + BEAT));
         active(&mut member, Message::JoinExt, start + BEAT);
     }
 
@@ -232,7 +245,7 @@ mod tests {
         let mut now = Instant::now();
         let mut member = Membership::new(BEAT);
         joined(&mut member, Message::JoinExt, now);
-        assert!(member.refused(Message::Beat, now));
+        assert!(member.refused(Message::Beat, true, now));
         let mut tries = 0;
         let end = now + Duration::from_secs(60);
         while now < end {
@@ -242,7 +255,7 @@ mod tests {
                     member.connected();
                 }
                 Action::Send(message) => {
-                    member.refused(message, now);
+                    member.refused(message, true, now);
                 }
                 Action::Wait(until) => now = until,
             }

@@ -33,8 +33,10 @@ use crate::{
     thread::{Thread, now},
 };
 
-/// Index of the media HTTP among the listeners; the binary protocol is the first.
-const HTTP_LISTENER: usize = 1;
+/// Index of the binary protocol among the listeners.
+pub(crate) const BINARY_LISTENER: usize = 0;
+/// Index of the media HTTP among the listeners.
+pub(crate) const HTTP_LISTENER: usize = 1;
 
 /// How long the last uploads may take once the data threads have ended.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -224,13 +226,13 @@ impl Service for Engine {
     }
 }
 
-/// The address at which others reach a listener: the advertised one, else the bound one.
-pub(crate) fn reachable(advertised: Option<SocketAddr>, bound: SocketAddr) -> Option<SocketAddr> {
+/// The address at which others reach a listener: the advertised one, else the bound one. All addresses (`0.0.0.0`) stand
+/// for the one that the tracker sees.
+pub(crate) fn reachable(advertised: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
     match advertised {
-        Some(address) if address.port() == 0 => Some(SocketAddr::new(address.ip(), bound.port())),
-        Some(address) => Some(address),
-        // All addresses is none that a peer could connect to: the tracker takes the one it sees.
-        None => (!bound.ip().is_unspecified()).then_some(bound),
+        Some(address) if address.port() == 0 => SocketAddr::new(address.ip(), bound.port()),
+        Some(address) => address,
+        None => bound,
     }
 }
 
@@ -243,10 +245,9 @@ mod tests {
     fn what_others_are_told_of_an_address() {
         let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
         let bound = parse("10.0.0.1:23000");
-        assert_eq!(reachable(None, bound), Some(bound));
-        assert_eq!(reachable(Some(parse("192.0.2.1:0")), bound), Some(parse("192.0.2.1:23000")));
-        assert_eq!(reachable(Some(parse("192.0.2.1:9")), bound), Some(parse("192.0.2.1:9")));
-        assert_eq!(reachable(None, parse("0.0.0.0:23000")), None);
-        assert_eq!(reachable(None, parse("[::]:23000")), None);
+        assert_eq!(reachable(None, bound), bound);
+        assert_eq!(reachable(Some(parse("192.0.2.1:0")), bound), parse("192.0.2.1:23000"));
+        assert_eq!(reachable(Some(parse("192.0.2.1:9")), bound), parse("192.0.2.1:9"));
+        assert_eq!(reachable(None, parse("0.0.0.0:23000")), parse("0.0.0.0:23000"));
     }
 }

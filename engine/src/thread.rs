@@ -8,7 +8,7 @@ use std::{
 };
 
 use reel_node::{
-    Drain, Driver, ThreadContext, frame_server::FrameConfig, http::HttpLimits, metrics::Cell,
+    Driver, ThreadContext, frame_server::FrameConfig, http::HttpLimits, metrics::Cell,
 };
 
 use crate::{
@@ -37,7 +37,6 @@ const SWEEP_FILES: usize = 1024;
 pub(crate) struct Thread {
     pub(crate) shared: Arc<Shared>,
     pub(crate) cell: Cell<Serve>,
-    pub(crate) drain: Drain,
     pub(crate) reader: Reader,
     pub(crate) frames: Rc<FrameConfig>,
     pub(crate) http: Arc<HttpLimits>,
@@ -58,7 +57,6 @@ impl Thread {
         let cachestat = cx.capabilities.cachestat;
         Self {
             shared: shared.clone(),
-            drain: cx.drain.clone(),
             reader: Reader::new(cachestat, pieces, budget.clone(), cell.clone()),
             frames: Rc::new(shared.frames.clone()),
             http: shared.http.clone(),

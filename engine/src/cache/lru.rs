@@ -60,6 +60,7 @@ impl<V> Lru<V> {
     }
 
     /// The sum of the entries' costs.
+    #[cfg(test)]
     pub(crate) fn cost(&self) -> usize {
         self.cost
     }

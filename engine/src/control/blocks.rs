@@ -13,9 +13,10 @@ use reel_proto::{
     command,
     idgen::{IdGet, decode_id},
     name::IdKey,
+    peer::{IdBlock, IdBlockReply},
 };
 
-use super::until;
+use super::{may_be_unknown, seal, until};
 use crate::{metrics::Serve, service::Shared, store::BlockRequest};
 
 /// Time for an ID node to answer; it may have to make its database durable first.
@@ -109,7 +110,28 @@ impl Source {
     ) -> Result<Range<u64>, BlockFault> {
         let address = resolve(idgen).await?;
         let key = IdKey::parse(&request.key).map_err(|_| BlockFault::Malformed)?;
-        self.singles(address, key, request).await
+        match self.block(address, key, request).await {
+            Err(BlockFault::Call(CallError::Remote { error, .. })) if may_be_unknown(&error) => {
+                tracing::debug!(idgen, %error, "no blocks of ids here: they are drawn one by one");
+                self.singles(address, key, request).await
+            }
+            other => other,
+        }
+    }
+
+    async fn block(
+        &self,
+        address: SocketAddr,
+        key: IdKey,
+        request: &BlockRequest,
+    ) -> Result<Range<u64>, BlockFault> {
+        let ask = IdBlock { key, count: request.count, at_least: request.at_least };
+        let mut payload = Vec::new();
+        ask.encode(&mut payload);
+        let body = seal(&self.shared, command::ID_BLOCK, &payload);
+        let reply = self.caller.call(address, command::ID_BLOCK, &body, CALL_DEADLINE).await?;
+        let block = IdBlockReply::decode(&reply).map_err(|_| BlockFault::Malformed)?;
+        Ok(block.start..block.end)
     }
 
     /// Ids one by one, as many as follow each other without a gap.

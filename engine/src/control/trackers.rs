@@ -13,27 +13,33 @@ use reel_node::{
 };
 use reel_proto::{
     command,
-    name::Version,
+    ext::node_flag,
+    name::{IdKey, Version},
+    peer::{DrainNode, JoinExt, Report, StoreIdentity, StoreReport, StoreState},
     tracker::{Beat, Join},
 };
 use tokio::task::JoinHandle;
 
-use super::{blocks::resolve_host, until};
+use super::{blocks::resolve_host, may_be_unknown, seal, until};
 use crate::{
     metrics::Serve,
     peers::{Action, Membership, Message},
-    service::{Shared, reachable},
+    service::{BINARY_LISTENER, HTTP_LISTENER, Shared, reachable},
+    store::{Health, PathStatus},
     thread::now,
 };
 
 /// Time for a tracker to take a connection or to answer.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Time for a tracker to hear of the drain.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
+
 /// Replies to joins and beats are empty or an error text.
 const REPLY_BYTES_MAX: usize = 4096;
 
 /// Our version as a join tells it: at most 6 bytes.
-const VERSION: &str = "2.0";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Starts the conversation with every tracker; each ends with the drain.
 pub(super) fn all(shared: &Arc<Shared>, cx: &ControlContext) -> Vec<JoinHandle<()>> {
@@ -59,28 +65,70 @@ pub(super) fn all(shared: &Arc<Shared>, cx: &ControlContext) -> Vec<JoinHandle<(
 
 /// What this node says of itself.
 struct Node {
-    join: Join,
+    join: JoinExt,
     beat: Beat,
 }
 
 impl Node {
+    /// `None` only without addresses or with a version that no field holds.
     fn new(shared: &Shared, cx: &ControlContext) -> Option<Self> {
         let bound = |index: usize| cx.addresses.get(index).map(|listen| listen.addr);
-        let binary = bound(0)?;
-        let advertised = reachable(shared.config.advertise, binary);
         let (group, host) = (shared.names.group, shared.names.host);
-        Some(Self {
-            join: Join {
-                version: Version::parse(VERSION).ok()?,
-                group,
-                host,
-                port: advertised.unwrap_or(binary).port(),
-                started_at: shared.started_at,
-                joined_at: 0,
-            },
-            beat: Beat { group, host },
-        })
+        let stores = shared.stores.status();
+        let join = JoinExt {
+            version: Version::parse(VERSION).ok()?,
+            group,
+            host,
+            started_at: shared.started_at,
+            joined_at: 0,
+            advertised: reachable(shared.config.advertise, bound(BINARY_LISTENER)?),
+            media_port: Some(match shared.config.http_advertise_port {
+                Some(port) => port,
+                None => bound(HTTP_LISTENER)?.port(),
+            }),
+            flags: 0,
+            stores: stores.iter().filter_map(identity).collect(),
+        };
+        Some(Self { join, beat: Beat { group, host } })
     }
+
+    /// The join as a deployed tracker knows it.
+    fn deployed_join(&self) -> Join {
+        let JoinExt { version, group, host, started_at, advertised, .. } = self.join;
+        Join { version, group, host, port: advertised.port(), started_at, joined_at: now() }
+    }
+}
+
+fn identity(status: &PathStatus) -> Option<StoreIdentity> {
+    let digits: String = status.uuid.chars().filter(|c| *c != '-').collect();
+    let uuid = u128::from_str_radix(&digits, 16).ok()?.to_be_bytes();
+    Some(StoreIdentity { uuid, key: IdKey::parse(&status.id_key).ok()? })
+}
+
+fn flags(stores: &[PathStatus]) -> u8 {
+    let takes_uploads = stores.iter().any(|store| store.health == Health::Ok);
+    if takes_uploads { 0 } else { node_flag::READ_ONLY }
+}
+
+fn report(shared: &Shared) -> Report {
+    let stores = shared.stores.status();
+    let load = u32::try_from(shared.registry.level(Serve::IN_FLIGHT)).unwrap_or(0);
+    let of = |store: &PathStatus| StoreReport {
+        capacity: store.total_bytes,
+        free: store
+            .free_bytes
+            .saturating_sub(store.reserve_bytes)
+            .saturating_sub(store.promised_bytes),
+        state: match store.health {
+            Health::Ok => StoreState::Ok,
+            Health::Full => StoreState::Full,
+            Health::ReadOnly => StoreState::ReadOnly,
+            Health::Hung => StoreState::Hung,
+        },
+    };
+    // As in the join: a store whose identity cannot be told is in neither.
+    let told = stores.iter().filter(|store| identity(store).is_some());
+    Report { flags: flags(&stores), load, stores: told.map(of).collect() }
 }
 
 /// The conversation with one tracker.
@@ -104,7 +152,7 @@ impl Conversation {
             };
             self.count();
             if step.is_none() {
-                return;
+                return self.announce_drain().await;
             }
         }
     }
@@ -153,8 +201,10 @@ impl Conversation {
             }
             Err(CallError::Remote { error, .. }) => {
                 self.connection = None;
-                if self.membership.refused(message, now) {
+                if self.membership.refused(message, may_be_unknown(&error), now) {
                     tracing::warn!(tracker = self.tracker, ?message, %error, "refused");
+                } else {
+                    tracing::info!(tracker = self.tracker, ?message, %error, "joining anew");
                 }
             }
             Err(error) => {
@@ -168,14 +218,37 @@ impl Conversation {
     fn request(&self, message: Message) -> (u8, Vec<u8>) {
         let mut body = Vec::new();
         match message {
-            Message::Join | Message::JoinExt => {
-                Join { joined_at: now(), ..self.node.join }.encode(&mut body);
+            Message::Join => {
+                self.node.deployed_join().encode(&mut body);
                 (command::JOIN, body)
             }
-            Message::Beat | Message::Report => {
+            Message::Beat => {
                 self.node.beat.encode(&mut body);
                 (command::BEAT, body)
             }
+            Message::JoinExt => {
+                let flags = flags(&self.shared.stores.status());
+                JoinExt { joined_at: now(), flags, ..self.node.join.clone() }.encode(&mut body);
+                (command::JOIN_EXT, seal(&self.shared, command::JOIN_EXT, &body))
+            }
+            Message::Report => {
+                report(&self.shared).encode(&mut body);
+                (command::REPORT, seal(&self.shared, command::REPORT, &body))
+            }
+        }
+    }
+
+    /// Asks the tracker to hand this node to no more clients. A courtesy: without it they find out by themselves.
+    async fn announce_drain(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        if !self.membership.reports() {
+            return;
+        }
+        let mut payload = Vec::new();
+        DrainNode { on: true }.encode(&mut payload);
+        let body = seal(&self.shared, command::DRAIN, &payload);
+        if let Err(error) = connection.call(command::DRAIN, &body, DRAIN_DEADLINE).await {
+            tracing::debug!(tracker = self.tracker, %error, "a tracker did not hear of the drain");
         }
     }
 
