@@ -10,10 +10,11 @@ use reel_node::access::HttpWriteRule;
 use reel_node::http::{HttpLimits, Pace, PoolLimits, UpstreamConn, UpstreamError, UpstreamPool};
 use reel_node::{ThreadContext, metrics};
 use reel_proto::http::head::{HeadLimits, ResponseHead};
+use reel_proto::name::{AppId, UserId};
 
 use crate::config::{Config, Mode};
 use crate::handler::Question;
-use crate::locations::{Health, Locations, Place, key};
+use crate::locations::{Health, Locations, Node, Place, key};
 use crate::metrics::Edge;
 use crate::service::Gateway;
 use crate::status::Failure;
@@ -41,7 +42,7 @@ pub(crate) struct EdgeThread {
 
 impl EdgeThread {
     /// Makes the thread's part, on the thread.
-    pub(crate) fn new(gateway: &Arc<Gateway>, cx: &ThreadContext) -> Self {
+    pub(crate) fn new(gateway: &Arc<Gateway>, _cx: &ThreadContext) -> Self {
         let config = gateway.config();
         let pool = UpstreamPool::new(PoolLimits {
             idle_per_node_max: config.idle_connections_per_node,
@@ -56,7 +57,7 @@ impl EdgeThread {
             http_limits: Arc::clone(gateway.http_limits()),
             metrics,
             pool,
-            trackers: TrackerClient::new(gateway, cx.index),
+            trackers: TrackerClient::new(gateway),
             locations: RefCell::new(Locations::new(
                 config.location_cache,
                 config.location_lifetime.0,
@@ -78,13 +79,13 @@ impl EdgeThread {
     }
 
     /// App of a write that names none.
-    pub(crate) fn default_app(&self) -> &str {
-        &self.config().app
+    pub(crate) fn default_app(&self) -> AppId {
+        self.gateway.default_app()
     }
 
     /// User of a write that names none.
-    pub(crate) fn default_user(&self) -> &str {
-        &self.config().user
+    pub(crate) fn default_user(&self) -> UserId {
+        self.gateway.default_user()
     }
 
     /// Largest upload, bytes.
@@ -113,9 +114,9 @@ impl EdgeThread {
     }
 
     /// The nodes that have, or would take, what is asked about.
-    pub(crate) async fn locate(&self, question: &Question<'_>) -> Result<Rc<[SocketAddr]>, Failure> {
+    pub(crate) async fn locate(&self, question: &Question) -> Result<Rc<[Node]>, Failure> {
         let mut name = self.buffer();
-        key(&mut name, question.app, question.user, question.file);
+        key(&mut name, question);
         let cached = self.locations.borrow_mut().get(&name, Instant::now());
         let answer = match cached {
             Some(nodes) => {
@@ -128,7 +129,7 @@ impl EdgeThread {
         answer
     }
 
-    async fn ask(&self, question: &Question<'_>, name: &[u8]) -> Result<Rc<[SocketAddr]>, Failure> {
+    async fn ask(&self, question: &Question, name: &[u8]) -> Result<Rc<[Node]>, Failure> {
         let answer = self.trackers.locate(question, self.next_random()).await;
         let result = match &answer {
             Ok(_) => 1,
@@ -142,19 +143,16 @@ impl EdgeThread {
     }
 
     /// Forgets what is remembered about a question.
-    pub(crate) fn forget(&self, question: &Question<'_>) {
+    pub(crate) fn forget(&self, question: &Question) {
         let mut name = self.buffer();
-        key(&mut name, question.app, question.user, question.file);
+        key(&mut name, question);
         self.locations.borrow_mut().forget(&name);
         self.give_buffer(name);
     }
 
     /// The order in which to try nodes.
-    pub(crate) fn order(&self, nodes: &[SocketAddr]) -> Vec<SocketAddr> {
-        let mut order = Vec::with_capacity(nodes.len());
-        let random = self.next_random();
-        self.health.borrow().order(nodes, random, Instant::now(), &mut order);
-        order
+    pub(crate) fn order(&self, nodes: &[Node], is_write: bool) -> Vec<SocketAddr> {
+        self.health.borrow().order(nodes, self.next_random(), Instant::now(), is_write)
     }
 
     /// A node answered a try.

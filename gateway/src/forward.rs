@@ -3,8 +3,8 @@
 //! Both ways the framing is written anew by us and never copied: what two parsers could read in
 //! two ways does not get past the first one.
 
-use reel_node::http::{append_decimal, media::field};
 use reel_proto::http::head::{Framing, RequestHead, ResponseHead};
+use reel_proto::http::response::{write_decimal, write_field};
 
 /// Fields that belong to one connection (RFC 9110 section 7.6.1), or that we write ourselves.
 const OWN_REQUEST_FIELDS: [&str; 12] = [
@@ -56,14 +56,13 @@ pub(crate) fn request(out: &mut Vec<u8>, head: &RequestHead, forward: &Forward<'
     }
     // The client's own Host: the node applies its rules (Origin against Host) to what the client
     // meant, and the names of nodes stay inside.
-    let host = head.header("host").unwrap_or(forward.host.as_bytes());
-    field(out, "Host", host);
+    write_field(out, "Host", head.host().unwrap_or(forward.host));
     copy_fields(out, head.headers(), &OWN_REQUEST_FIELDS);
     match forward.framing {
         Framing::None => {}
         Framing::Length(length) => {
             out.extend_from_slice(b"Content-Length: ");
-            append_decimal(out, length);
+            write_decimal(out, length);
             out.extend_from_slice(b"\r\n");
         }
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
@@ -99,7 +98,7 @@ fn copy_fields<'a>(
         if own.iter().any(|own| own.eq_ignore_ascii_case(name)) || named(name) {
             continue;
         }
-        field(out, name, value);
+        write_field(out, name, value);
     }
 }
 

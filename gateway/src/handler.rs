@@ -8,8 +8,10 @@ use std::time::Instant;
 use reel_node::Accepted;
 use reel_node::access::{HttpWriteRule, Refusal, WriteRequest};
 use reel_node::http::{ServerConn, media};
-use reel_proto::http::head::{Framing, RequestHead};
-use reel_proto::http::query::{Target, TargetError};
+use reel_proto::http::head::{Framing, Method, RequestHead};
+use reel_proto::http::query::{Query, Route};
+use reel_proto::http::response::{ALLOW_FILE, ALLOW_FILES, write_field};
+use reel_proto::name::{AppId, FileId, UserId};
 
 use crate::config::Mode;
 use crate::edge::EdgeThread;
@@ -22,7 +24,7 @@ pub(crate) async fn serve(thread: Rc<EdgeThread>, accepted: Accepted) {
     let mut conn = ServerConn::new(accepted, Arc::clone(&thread.http_limits));
     while let Some(head) = conn.next_request().await {
         let started = Instant::now();
-        let method = method_index(head.method());
+        let method = method_index(head.method);
         let counted = InFlight::new(&thread);
         let outcome = answer(&thread, &mut conn, &head).await;
         drop(counted);
@@ -54,66 +56,66 @@ struct InFlight<'a>(&'a EdgeThread);
 
 impl<'a> InFlight<'a> {
     fn new(thread: &'a EdgeThread) -> Self {
-        thread.metrics.add_level(Edge::IN_FLIGHT, 1);
+        thread.metrics.raise(Edge::IN_FLIGHT, 1);
         Self(thread)
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.metrics.add_level(Edge::IN_FLIGHT, -1);
+        self.0.metrics.lower(Edge::IN_FLIGHT, 1);
     }
 }
 
 async fn answer(thread: &EdgeThread, conn: &mut ServerConn, head: &RequestHead) -> Outcome {
-    let done = |status: u16| move |()| status;
-    let methods = match Target::parse(head) {
-        Ok(Target::File { .. }) => media::FILE_METHODS,
-        Ok(Target::Collection { .. }) => media::COLLECTION_METHODS,
-        Ok(Target::Server) => "GET, HEAD, PUT, POST, DELETE, OPTIONS",
-        Err(error) => return bad_target(conn, &error).await,
+    let route = match Route::parse(head.path()) {
+        Ok(route) => route,
+        Err(error) => return say(conn, 400, &error.to_string()).await,
     };
-    let method = head.method();
-    if method == "OPTIONS" {
+    let methods = match route {
+        Route::File(_) => ALLOW_FILE,
+        Route::Files => ALLOW_FILES,
+        Route::Server => ALLOW_ANY,
+        Route::Nothing => return say(conn, 404, "not found").await,
+    };
+    if head.method == Method::Options {
         let answered = media::answer_options(conn, methods).await;
-        return answered.map(done(204)).map_err(|_| Cut::ByClient);
+        return answered.map(|()| 204).map_err(|_| Cut::ByClient);
     }
-    if !methods.split(", ").any(|known| known == method) {
-        let answered = media::answer_other_method(conn, method, methods).await;
-        let status = if media::is_known_method(method) { 405 } else { 501 };
-        return answered.map(done(status)).map_err(|_| Cut::ByClient);
+    if !methods.split(", ").any(|known| known == head.method()) {
+        let answered = media::answer_other_method(conn, head.method, methods).await;
+        return answered.map_err(|_| Cut::ByClient);
     }
-    if let Some((status, text)) = expectation(head) {
-        return say(conn, status, text).await;
+    let query = match Query::parse(head.query().unwrap_or_default()) {
+        Ok(query) => query,
+        Err(error) => return say(conn, 400, &error.to_string()).await,
+    };
+    let file = match route {
+        Route::File(file) => Some(file),
+        _ => None,
+    };
+    if head.method.is_read() {
+        let question = Question { app: query.app, user: query.user, file };
+        return pass_on(thread, conn, head, &question).await;
     }
-    match Target::parse(head) {
-        Ok(Target::File { id, app, user }) if matches!(method, "GET" | "HEAD") => {
-            let question = Question { app: app.as_deref(), user: user.as_deref(), file: Some(&id) };
-            route(thread, conn, head, &question, true).await
-        }
-        Ok(Target::File { id, app, user }) => {
-            let app = app.as_deref().unwrap_or(thread.default_app());
-            let user = user.as_deref().unwrap_or(thread.default_user());
-            let question = Question { app: Some(app), user: Some(user), file: Some(&id) };
-            write(thread, conn, head, &question).await
-        }
-        Ok(Target::Collection { app, user }) => {
-            let app = app.as_deref().unwrap_or(thread.default_app());
-            let user = user.as_deref().unwrap_or(thread.default_user());
-            let question = Question { app: Some(app), user: Some(user), file: None };
-            write(thread, conn, head, &question).await
-        }
-        Ok(Target::Server) | Err(_) => say(conn, 404, "not found").await,
-    }
+    let question = Question {
+        app: query.app.or(Some(thread.default_app())),
+        user: query.user.or(Some(thread.default_user())),
+        file,
+    };
+    write(thread, conn, head, &question).await
 }
 
 /// What is asked of the trackers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Question<'a> {
-    pub(crate) app: Option<&'a str>,
-    pub(crate) user: Option<&'a str>,
-    pub(crate) file: Option<&'a str>,
+pub(crate) struct Question {
+    pub(crate) app: Option<AppId>,
+    pub(crate) user: Option<UserId>,
+    pub(crate) file: Option<FileId>,
 }
+
+/// Methods of the server as a whole (`OPTIONS *`).
+const ALLOW_ANY: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
 
 async fn say(conn: &mut ServerConn, status: u16, text: &str) -> Outcome {
     media::answer_error(conn, status, text, |_| {})
@@ -122,27 +124,17 @@ async fn say(conn: &mut ServerConn, status: u16, text: &str) -> Outcome {
         .map_err(|_| Cut::ByClient)
 }
 
-async fn bad_target(conn: &mut ServerConn, error: &TargetError) -> Outcome {
-    say(conn, error.status(), &error.to_string()).await
-}
-
-/// RFC 9110 section 10.1.1: an expectation that we do not know is refused.
-fn expectation(head: &RequestHead) -> Option<(u16, &'static str)> {
-    (head.header("expect").is_some() && !head.expect_continue)
-        .then_some((417, "only 100-continue can be expected"))
-}
-
 /// Applies the write rule and the limits of uploads, then routes.
 async fn write(
     thread: &EdgeThread,
     conn: &mut ServerConn,
     head: &RequestHead,
-    question: &Question<'_>,
+    question: &Question,
 ) -> Outcome {
     if let Err(refusal) = may_write(thread, conn, head, question) {
         return refuse_write(conn, refusal).await;
     }
-    if head.method() != "DELETE" {
+    if head.method != Method::Delete {
         match head.framing {
             Framing::None => return say(conn, 411, "an upload needs a Content-Length").await,
             Framing::Length(length) if length > thread.upload_max() => {
@@ -151,14 +143,14 @@ async fn write(
             Framing::Length(_) | Framing::Chunked => {}
         }
     }
-    route(thread, conn, head, question, false).await
+    pass_on(thread, conn, head, question).await
 }
 
 fn may_write(
     thread: &EdgeThread,
     conn: &ServerConn,
     head: &RequestHead,
-    question: &Question<'_>,
+    question: &Question,
 ) -> Result<(), Refusal> {
     let text = |name| head.header(name).and_then(|value| std::str::from_utf8(value).ok());
     // An Origin or Host that is no text is nobody's: it must not pass for an absent one.
@@ -166,12 +158,12 @@ fn may_write(
     thread.write_rule().check(&WriteRequest {
         local: conn.local(),
         peer: conn.peer(),
-        host: text("host"),
+        host: head.host(),
         origin,
         authorization: head.header("authorization"),
         forwarded: head.headers().any(|(name, _)| HttpWriteRule::is_forwarding_header(name)),
-        app: question.app.unwrap_or_default(),
-        user: question.user.unwrap_or_default(),
+        app: question.app.as_ref().map_or("", AppId::as_str),
+        user: question.user.as_ref().map_or("", UserId::as_str),
     })
 }
 
@@ -179,7 +171,7 @@ async fn refuse_write(conn: &mut ServerConn, refusal: Refusal) -> Outcome {
     let status = refusal.status();
     let fields = |out: &mut Vec<u8>| {
         if status == 401 {
-            media::field(out, "WWW-Authenticate", b"Bearer");
+            write_field(out, "WWW-Authenticate", "Bearer");
         }
     };
     media::answer_error(conn, status, &refusal.to_string(), fields)
@@ -188,26 +180,27 @@ async fn refuse_write(conn: &mut ServerConn, refusal: Refusal) -> Outcome {
         .map_err(|_| Cut::ByClient)
 }
 
-/// Finds the nodes and passes the request to one of them, or the client.
-async fn route(
+/// Finds the nodes and passes the request to one of them, or sends the client there.
+async fn pass_on(
     thread: &EdgeThread,
     conn: &mut ServerConn,
     head: &RequestHead,
-    question: &Question<'_>,
-    is_read: bool,
+    question: &Question,
 ) -> Outcome {
     let nodes = match thread.locate(question).await {
         Ok(nodes) => nodes,
         Err(failure) => return failure.answer(conn).await.map_err(|_| Cut::ByClient),
     };
+    let is_write = !head.method.is_read();
+    let order = thread.order(&nodes, is_write);
     if thread.mode() == Mode::Redirect {
-        return redirect(thread, conn, head, &nodes).await;
+        return redirect(conn, head, &order).await;
     }
-    // Nodes with tokens take writes through proxies; those without would refuse them, see Forward.
-    let via = is_read || thread.write_rule().has_tokens();
-    let outcome = match head.method() {
-        "PUT" | "POST" => upload::pass(thread, conn, head, &nodes, via).await,
-        _ => proxy::pass(thread, conn, head, &nodes, via).await,
+    // Nodes with tokens take writes through proxies; those without would refuse, see `Forward`.
+    let via = !is_write || thread.write_rule().has_tokens();
+    let outcome = match head.method {
+        Method::Put | Method::Post => upload::pass(thread, conn, head, &order, via).await,
+        _ => proxy::pass(thread, conn, head, &order, via).await,
     };
     // Perhaps the file is elsewhere by now: ask again next time.
     if matches!(outcome, Ok(404 | 502 | 504)) {
@@ -217,18 +210,12 @@ async fn route(
 }
 
 /// 307 keeps the method and the body (RFC 9110 section 15.4.8).
-async fn redirect(
-    thread: &EdgeThread,
-    conn: &mut ServerConn,
-    head: &RequestHead,
-    nodes: &[SocketAddr],
-) -> Outcome {
-    let order = thread.order(nodes);
+async fn redirect(conn: &mut ServerConn, head: &RequestHead, order: &[SocketAddr]) -> Outcome {
     let Some(node) = order.first() else { return say(conn, 503, "no storage node").await };
     let location = format!("http://{node}{}", head.path_and_query());
     let fields = |out: &mut Vec<u8>| {
-        media::field(out, "Location", location.as_bytes());
-        media::field(out, "Cache-Control", b"no-store");
+        write_field(out, "Location", &location);
+        write_field(out, "Cache-Control", "no-store");
         out.extend_from_slice(media::CORS);
     };
     conn.respond(307, fields, b"").await.map(|()| 307).map_err(|_| Cut::ByClient)

@@ -9,6 +9,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
+use reel_proto::name::{AppId, FileId, UserId};
+
+use crate::handler::Question;
 
 /// A storage node that serves HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +49,14 @@ pub(crate) struct Locations {
 
 /// The key of a question: app and user (each may be absent) and file. The separator occurs in
 /// none of them.
-pub(crate) fn key(into: &mut Vec<u8>, app: Option<&str>, user: Option<&str>, file: Option<&str>) {
+pub(crate) fn key(into: &mut Vec<u8>, question: &Question) {
     into.clear();
+    let app = question.app.as_ref().map(AppId::as_bytes);
+    let user = question.user.as_ref().map(UserId::as_bytes);
+    let file = question.file.as_ref().map(FileId::as_bytes);
     for part in [app, user, file] {
         into.push(u8::from(part.is_some()));
-        into.extend_from_slice(part.unwrap_or_default().as_bytes());
+        into.extend_from_slice(part.unwrap_or_default());
         into.push(0);
     }
 }
@@ -211,14 +217,19 @@ mod tests {
     #[test]
     fn keys_tell_absent_from_empty_and_parts_apart() {
         let mut keys = Vec::new();
-        let mut add = |app, user, file| {
+        let mut add = |app: Option<&str>, user: Option<&str>, file: Option<&str>| {
+            let question = Question {
+                app: app.map(|app| AppId::parse(app).unwrap()),
+                user: user.map(|user| UserId::parse(user).unwrap()),
+                file: file.map(|file| FileId::parse(file).unwrap()),
+            };
             let mut one = Vec::new();
-            key(&mut one, app, user, file);
+            key(&mut one, &question);
             assert!(!keys.contains(&one));
             keys.push(one);
         };
         add(None, None, Some("f"));
-        add(Some(""), None, Some("f"));
+        add(None, Some(""), Some("f"));
         add(Some("f"), None, None);
         add(Some("a"), Some("b"), None);
         add(Some("ab"), None, None);

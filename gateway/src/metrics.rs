@@ -1,5 +1,7 @@
 //! What the gateway counts.
 
+use reel_proto::http::head::Method;
+
 reel_node::metric_table! {
     /// The metrics of the gateway.
     pub(crate) struct Edge;
@@ -46,15 +48,15 @@ reel_node::metric_table! {
 }
 
 /// Index of the `method` label.
-pub(crate) fn method_index(method: &str) -> usize {
+pub(crate) const fn method_index(method: Method) -> usize {
     match method {
-        "GET" => 0,
-        "HEAD" => 1,
-        "PUT" => 2,
-        "POST" => 3,
-        "DELETE" => 4,
-        "OPTIONS" => 5,
-        _ => 6,
+        Method::Get => 0,
+        Method::Head => 1,
+        Method::Put => 2,
+        Method::Post => 3,
+        Method::Delete => 4,
+        Method::Options => 5,
+        Method::Refused | Method::Unknown => 6,
     }
 }
 

@@ -5,11 +5,12 @@
 //! the answer is this node's; if the node dies the client's connection is closed, because nothing
 //! else tells it that what it has is not the whole.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use reel_node::http::splice::TransferError;
-use reel_node::http::{Pace, ServerConn, UpstreamConn, UpstreamError};
-use reel_proto::http::head::{Framing, RequestHead, ResponseHead};
+use reel_node::http::{ServerConn, UpstreamConn, UpstreamError};
+use reel_proto::http::head::{Framing, Method, RequestHead, ResponseHead};
 
 use crate::edge::EdgeThread;
 use crate::forward::{self, Forward};
@@ -53,17 +54,16 @@ pub(crate) async fn pass(
     thread: &EdgeThread,
     conn: &mut ServerConn,
     head: &RequestHead,
-    nodes: &[std::net::SocketAddr],
+    order: &[SocketAddr],
     via: bool,
 ) -> Outcome {
-    let mut order = thread.order(nodes);
     let mut request = thread.buffer();
     let host = order.first().map(ToString::to_string).unwrap_or_default();
     forward::request(&mut request, head, &Forward { host: &host, framing: Framing::None, via });
-    let answer = first_answer(thread, &mut order, &request).await;
+    let answer = first_answer(thread, order, &request).await;
     thread.give_buffer(request);
     match answer {
-        Ok(answer) => give(thread, conn, answer, head.method() == "HEAD").await,
+        Ok(answer) => give(thread, conn, answer, head.method == Method::Head).await,
         Err(failure) => failure.answer(conn).await.map_err(|_| Cut::ByClient),
     }
 }
@@ -72,13 +72,13 @@ pub(crate) async fn pass(
 /// a node that drains or is full says so before it has begun.
 async fn first_answer(
     thread: &EdgeThread,
-    order: &mut Vec<std::net::SocketAddr>,
+    order: &[SocketAddr],
     request: &[u8],
 ) -> Result<Answer, Failure> {
     let until = Instant::now() + thread.answer_timeout();
     let mut last = Failure::NoNode;
     let count = order.len();
-    for (index, node) in order.drain(..).enumerate() {
+    for (index, node) in order.iter().copied().enumerate() {
         let others = count - index - 1;
         let left = until.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(others + 1).unwrap_or(u32::MAX);
@@ -105,7 +105,7 @@ async fn first_answer(
 /// One node: on a kept connection if there is one, and again on a fresh one if that was stale.
 async fn try_node(
     thread: &EdgeThread,
-    node: std::net::SocketAddr,
+    node: SocketAddr,
     request: &[u8],
     deadline: Duration,
 ) -> Result<Answer, UpstreamError> {
@@ -159,8 +159,7 @@ pub(crate) async fn give(
     conn.start_forwarded(status, told, |out| forward::answer(out, &head))
         .await
         .map_err(|_| Cut::ByClient)?;
-    let pace = Pace { window: thread.pace().window, ..thread.pace() };
-    match upstream.pass_on(conn, pace).await {
+    match upstream.pass_on(conn, thread.pace()).await {
         Ok(()) => {
             thread.metrics.add(Edge::BYTES_OUT, length);
             upstream.release();

@@ -13,6 +13,7 @@ use reel_node::{
     Accepted, ControlContext, Listener, Process, Role, RoleSpec, Running, Service, ServiceError,
     StartError, ThreadContext,
 };
+use reel_proto::name::{AppId, UserId};
 use serde_json::json;
 
 use crate::announce;
@@ -23,7 +24,8 @@ use crate::metrics::Edge;
 use crate::trackers::TrackerStates;
 
 /// Told to a connection beyond the limit.
-const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\
+const REFUSAL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 20\r\n\r\ntoo many connections";
 
 /// The gateway cannot start.
@@ -59,6 +61,7 @@ pub fn start(
     process: &Process,
 ) -> Result<Running, GatewayError> {
     check(config)?;
+    let bad = |key| GatewayError::Value { key, reason: "no such name can be" };
     let listener = Listener {
         name: "gateway.listen",
         addr: config.listen,
@@ -73,6 +76,8 @@ pub fn start(
         registry: process.registry(Role::Gateway),
         trackers: TrackerStates::new(&config.trackers),
         advertised: OnceLock::new(),
+        app: AppId::parse(&config.app).map_err(|_| bad("app"))?,
+        user: UserId::parse(&config.user).map_err(|_| bad("user"))?,
         config: config.clone(),
     };
     Ok(reel_node::start(spec, Arc::new(gateway), process)?)
@@ -103,6 +108,8 @@ fn http_limits(config: &Config) -> HttpLimits {
 /// What all threads of a gateway share.
 pub(crate) struct Gateway {
     config: Config,
+    app: AppId,
+    user: UserId,
     http_limits: Arc<HttpLimits>,
     write_rule: HttpWriteRule,
     secret: Option<Secret>,
@@ -114,6 +121,14 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(crate) fn default_app(&self) -> AppId {
+        self.app
+    }
+
+    pub(crate) fn default_user(&self) -> UserId {
+        self.user
     }
 
     pub(crate) fn http_limits(&self) -> &Arc<HttpLimits> {
@@ -156,18 +171,14 @@ impl Service for Gateway {
     }
 
     async fn control(self: Arc<Self>, cx: ControlContext) -> Result<(), ServiceError> {
-        match self.advertise(&cx) {
-            Some(address) if !address.ip().is_unspecified() => {
-                announce::run(&self, address, &cx).await;
-            }
-            _ => {
-                tracing::warn!(
-                    "gateway.listen is unspecified and gateway.advertise is not set: trackers \
-                     cannot name this gateway to clients"
-                );
-                announce::watch(&self, &cx).await;
-            }
+        let address = self.advertise(&cx).filter(|address| !address.ip().is_unspecified());
+        if address.is_none() {
+            tracing::warn!(
+                "gateway.listen is unspecified and gateway.advertise is not set: trackers cannot \
+                 name this gateway to clients"
+            );
         }
+        announce::run(&self, address, &cx).await;
         cx.finished.wait().await;
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Answers of the gateway's own: what went wrong between it and the storage nodes.
 
 use reel_node::http::{ServerConn, UpstreamError, media, socket::SendError};
+use reel_proto::http::response::write_field;
 
 /// Why no node's answer can be given. Nothing of an answer has gone out.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +51,7 @@ impl Failure {
         let status = self.status();
         let fields = |out: &mut Vec<u8>| {
             if status == 503 {
-                media::field(out, "Retry-After", b"1");
+                write_field(out, "Retry-After", "1");
             }
         };
         media::answer_error(conn, status, &self.to_string(), fields).await?;

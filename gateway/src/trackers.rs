@@ -40,7 +40,7 @@ impl TrackerClient {
     /// Asks the trackers, from a random one on, until one knows nodes.
     pub(crate) async fn locate(
         &self,
-        question: &Question<'_>,
+        question: &Question,
         random: u64,
     ) -> Result<Rc<[Node]>, Failure> {
         let mut body = Vec::with_capacity(64);
@@ -143,6 +143,8 @@ impl TrackerStates {
             TrackerState::Refuses => "refuses",
             TrackerState::Silent => "silent",
         };
-        self.states().map(|(tracker, state)| json!({ "tracker": tracker, "state": name(state) })).collect()
+        self.states()
+            .map(|(tracker, state)| json!({ "tracker": tracker, "state": name(state) }))
+            .collect()
     }
 }

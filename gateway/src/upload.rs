@@ -34,14 +34,13 @@ pub(crate) async fn pass(
     thread: &EdgeThread,
     conn: &mut ServerConn,
     head: &RequestHead,
-    nodes: &[SocketAddr],
+    order: &[SocketAddr],
     via: bool,
 ) -> Outcome {
-    let order = thread.order(nodes);
     let mut request = thread.buffer();
     let host = order.first().map(ToString::to_string).unwrap_or_default();
     forward::request(&mut request, head, &Forward { host: &host, framing: head.framing, via });
-    let willing = first_willing(thread, &order, &request).await;
+    let willing = first_willing(thread, order, &request).await;
     thread.give_buffer(request);
     let answer = match willing {
         Ok(answer) => answer,
