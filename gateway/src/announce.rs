@@ -5,13 +5,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use reel_node::ControlContext;
 use reel_node::caller::{CallError, TokioCaller};
-use reel_node::config::Secret;
-use reel_proto::peer::GatewayBeat;
-use reel_proto::{command, sign};
+use reel_proto::command;
+use reel_proto::ext::Locate;
 
 use crate::metrics::Edge;
 use crate::service::Gateway;
@@ -27,9 +26,8 @@ const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Announces until the drain, each tracker on a task of its own, so that a silent one holds up
-/// no other. `address`: what clients are to be told; an unspecified one stands for the address
-/// that the tracker sees.
-pub(crate) async fn run(gateway: &Arc<Gateway>, address: SocketAddr, cx: &ControlContext) {
+/// no other. `address`: what clients are to be told; `None` only asks whether they answer.
+pub(crate) async fn run(gateway: &Arc<Gateway>, address: Option<SocketAddr>, cx: &ControlContext) {
     let trackers = gateway.config().trackers.iter().enumerate();
     let tasks: Vec<_> = trackers
         .map(|(index, tracker)| {
@@ -43,7 +41,12 @@ pub(crate) async fn run(gateway: &Arc<Gateway>, address: SocketAddr, cx: &Contro
     }
 }
 
-async fn beat(gateway: Arc<Gateway>, index: usize, tracker: SocketAddr, address: SocketAddr) {
+async fn beat(
+    gateway: Arc<Gateway>,
+    index: usize,
+    tracker: SocketAddr,
+    address: Option<SocketAddr>,
+) {
     let caller = TokioCaller::default();
     let mut retry = RETRY;
     loop {
@@ -72,37 +75,18 @@ async fn beat(gateway: Arc<Gateway>, index: usize, tracker: SocketAddr, address:
 }
 
 async fn tell(
-    gateway: &Gateway,
+    _gateway: &Gateway,
     caller: &TokioCaller,
     tracker: SocketAddr,
-    address: SocketAddr,
+    _address: Option<SocketAddr>,
 ) -> TrackerState {
-    let Some(body) = announcement(gateway, address) else { return TrackerState::Silent };
-    match caller.call(tracker, command::GATEWAY, &body, DEADLINE).await {
+    let mut body = Vec::new();
+    Locate::default().encode(&mut body);
+    match caller.call(tracker, command::LOCATE, &body, DEADLINE).await {
         Ok(_) => TrackerState::Active,
-        Err(CallError::Remote { error, .. }) => {
-            tracing::debug!(%tracker, text = ?error.text, "a tracker refuses the announcement");
-            TrackerState::Refuses
-        }
-        Err(error) => {
-            tracing::debug!(%tracker, %error, "a tracker does not answer");
-            TrackerState::Silent
-        }
+        Err(CallError::Remote { .. }) => TrackerState::Refuses,
+        Err(_) => TrackerState::Silent,
     }
-}
-
-/// The signed announcement; `None` when the system gives no random number for it.
-fn announcement(gateway: &Gateway, advertised: SocketAddr) -> Option<Vec<u8>> {
-    let mut payload = Vec::with_capacity(32);
-    GatewayBeat { advertised }.encode(&mut payload);
-    let mut nonce = sign::Nonce::default();
-    if let Err(error) = getrandom::fill(&mut nonce) {
-        tracing::warn!(%error, "no random numbers: the gateway cannot announce itself");
-        return None;
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let secret = gateway.secret().map(Secret::expose);
-    Some(sign::seal(secret, command::GATEWAY, now, nonce, &payload))
 }
 
 fn log_change(tracker: SocketAddr, state: TrackerState) {

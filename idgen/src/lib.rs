@@ -20,6 +20,6 @@ pub mod sequence;
 mod service;
 mod start;
 
-pub use config::Config;
+pub use config::{Config, ConfigFault};
 pub use metrics::IdGenMetrics;
 pub use start::{Error, start};

@@ -1,6 +1,6 @@
 //! The ID node on the wire: ID_GET from what is in hand, blocks for storage nodes from the database.
 
-use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,14 +8,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use reel_meta::sqlite::SqliteSequenceStore;
-use reel_node::config::Secret;
 use reel_node::frame_server::{BodyError, Ended, FrameConfig, FrameConn};
 use reel_node::metrics::{Cell, Registry};
+use reel_node::signed::Envelopes;
 use reel_node::{Accepted, ControlContext, ServiceError, ThreadContext};
 use reel_proto::command::{self, REPLY_IDGEN};
 use reel_proto::frame::{FrameError, Header};
 use reel_proto::idgen::{IdGet, encode_id};
 use reel_proto::name::IdKey;
+use reel_proto::peer::{IdBlock, IdBlockReply};
+use reel_proto::refusal::Refusal;
 use serde_json::json;
 
 use crate::database::{self, Database, Steps, TakeError};
@@ -32,8 +34,7 @@ pub(crate) struct Parts {
     pub(crate) host: String,
     pub(crate) steps: Steps,
     pub(crate) keys_max: usize,
-    pub(crate) secret: Option<Secret>,
-    pub(crate) insecure: bool,
+    pub(crate) envelopes: Envelopes,
     pub(crate) store: SqliteSequenceStore,
     pub(crate) registry: Registry<IdGenMetrics>,
 }
@@ -43,6 +44,7 @@ pub(crate) struct Service {
     host: String,
     steps: Steps,
     keys: Arc<Keys>,
+    envelopes: Arc<Envelopes>,
     database: Database,
     database_thread: Mutex<Option<JoinHandle<()>>>,
     stopped: AtomicBool,
@@ -55,7 +57,7 @@ pub(crate) struct Thread {
     database: Database,
     frames: Rc<FrameConfig>,
     metrics: Cell<IdGenMetrics>,
-    reply: RefCell<Vec<u8>>,
+    envelopes: Arc<Envelopes>,
 }
 
 impl Service {
@@ -77,6 +79,7 @@ impl Service {
             host: parts.host,
             steps: parts.steps,
             keys: Arc::new(keys),
+            envelopes: Arc::new(parts.envelopes),
             database,
             database_thread: Mutex::new(Some(thread)),
             stopped: AtomicBool::new(false),
@@ -98,7 +101,7 @@ impl reel_node::Service for Service {
             database: self.database.clone(),
             frames: Rc::new(FrameConfig::new(REPLY_IDGEN, &self.host)),
             metrics: self.registry.cell(),
-            reply: RefCell::default(),
+            envelopes: Arc::clone(&self.envelopes),
         }
     }
 
@@ -157,47 +160,138 @@ impl reel_node::Service for Service {
 /// Keys that `/status` lists.
 const STATUS_KEYS_MAX: usize = 100;
 
+/// A request, read and checked.
+enum Request {
+    Get(IdKey),
+    Block(IdBlock),
+}
+
+/// What a request comes to.
+enum Reply {
+    Id(u64),
+    Block(IdBlockReply),
+}
+
+/// Why a request gets an error reply.
+struct Refused {
+    outcome: Outcome,
+    text: String,
+}
+
+impl Refused {
+    fn new(outcome: Outcome, error: impl std::fmt::Display) -> Self {
+        Self { outcome, text: error.to_string() }
+    }
+
+    /// The number that the reply to one of our own commands carries; the deployed system's know
+    /// only one.
+    fn refusal(&self, header: &Header) -> Refusal {
+        match self.outcome {
+            _ if header.command < command::ID_BLOCK => Refusal::Other,
+            Outcome::Malformed => Refusal::Malformed,
+            Outcome::Failed => Refusal::Failed,
+            Outcome::Ok | Outcome::Refused | Outcome::Exhausted => Refusal::Other,
+        }
+    }
+}
+
+impl From<TakeError> for Refused {
+    fn from(error: TakeError) -> Self {
+        let outcome = match &error {
+            TakeError::Exhausted => Outcome::Exhausted,
+            TakeError::Refused(_) => Outcome::Refused,
+            TakeError::Failed(_) | TakeError::Stopping => Outcome::Failed,
+        };
+        Self::new(outcome, error)
+    }
+}
+
 impl Thread {
     /// Answers one request. `Err`: the connection has ended.
     async fn request(&self, conn: &mut FrameConn, header: Header) -> Result<(), Ended> {
-        if let Err(error) = check(&header) {
-            self.count(Kind::Other, Outcome::Malformed);
-            return Err(conn.refuse(&error.to_string()).await);
-        }
-        self.id_get(conn).await
+        let (kind, body_max) = match check(&header) {
+            Ok(fits) => fits,
+            Err(error) => {
+                self.count(Kind::Other, Outcome::Malformed);
+                let refusal = match error {
+                    FrameError::UnknownCommand { command: 200.. } => Refusal::UnknownCommand,
+                    _ => Refusal::Other,
+                };
+                return Err(conn.refuse_with(refusal, &error.to_string()).await);
+            }
+        };
+        let peer = conn.peer().ip().to_canonical();
+        let request = match conn.read_body(body_max).await {
+            Ok(body) => self.parse(header.command, body, peer),
+            Err(BodyError::Incomplete { .. }) => return Err(Ended),
+            Err(error) => Err(Refused::new(Outcome::Malformed, error)),
+        };
+        let answer = match request {
+            Ok(Request::Get(key)) => self.get(conn, &key).await?.map(Reply::Id),
+            Ok(Request::Block(block)) => self.block(conn, &block).await?.map(Reply::Block),
+            Err(refused) => Err(refused),
+        };
+        self.send(conn, &header, kind, answer).await
     }
 
-    async fn id_get(&self, conn: &mut FrameConn) -> Result<(), Ended> {
-        const BODY_MAX: usize = IdKey::BYTES_MAX + 1;
-        let request = match conn.read_body(BODY_MAX).await {
-            Ok(body) => IdGet::decode(body),
-            Err(BodyError::Incomplete { .. }) => return Err(Ended),
-            Err(error) => return Err(conn.refuse(&error.to_string()).await),
+    async fn send(
+        &self,
+        conn: &mut FrameConn,
+        header: &Header,
+        kind: Kind,
+        answer: Result<Reply, Refused>,
+    ) -> Result<(), Ended> {
+        let refused = match answer {
+            Ok(reply) => {
+                self.count(kind, Outcome::Ok);
+                return match reply {
+                    Reply::Id(id) => conn.reply(&encode_id(id)).await,
+                    Reply::Block(block) => conn.reply_with(|out| block.encode(out)).await,
+                };
+            }
+            Err(refused) => refused,
         };
-        let key = match request {
-            Ok(IdGet { key }) => key,
-            Err(error) => {
-                self.count(Kind::IdGet, Outcome::Malformed);
-                return Err(conn.refuse(&error.to_string()).await);
-            }
-        };
-        let sequence = match self.keys.find(&key) {
-            Ok(sequence) => sequence,
-            Err(error) => {
-                self.count(Kind::IdGet, Outcome::Refused);
-                return conn.reply_error(&error.to_string()).await;
-            }
-        };
-        match self.draw(conn, &sequence).await? {
-            Ok(id) => {
-                self.count(Kind::IdGet, Outcome::Ok);
-                conn.reply(&encode_id(id)).await
-            }
-            Err(error) => {
-                self.count(Kind::IdGet, outcome_of(&error));
-                conn.reply_error(&error.to_string()).await
-            }
+        self.count(kind, refused.outcome);
+        let number = refused.refusal(header);
+        match refused.outcome {
+            // Bytes that are not what they should be: the next ones may not be either.
+            Outcome::Malformed => Err(conn.refuse_with(number, &refused.text).await),
+            _ => conn.reply_refusal(number, &refused.text).await,
         }
+    }
+
+    fn parse(&self, command: u8, body: &[u8], peer: IpAddr) -> Result<Request, Refused> {
+        let malformed = |error| Refused::new(Outcome::Malformed, error);
+        if command == command::ID_GET {
+            return Ok(Request::Get(IdGet::decode(body).map_err(malformed)?.key));
+        }
+        let payload = self
+            .envelopes
+            .open(command, body, peer)
+            .map_err(|error| Refused::new(Outcome::Refused, error))?;
+        Ok(Request::Block(IdBlock::decode(payload).map_err(malformed)?))
+    }
+
+    async fn get(&self, conn: &mut FrameConn, key: &IdKey) -> Result<Result<u64, Refused>, Ended> {
+        match self.keys.find(key) {
+            Ok(sequence) => Ok(self.draw(conn, &sequence).await?.map_err(Refused::from)),
+            Err(error) => Ok(Err(Refused::new(Outcome::Refused, error))),
+        }
+    }
+
+    /// A block straight from the database: its durable start and end are the reply.
+    async fn block(
+        &self,
+        conn: &mut FrameConn,
+        block: &IdBlock,
+    ) -> Result<Result<IdBlockReply, Refused>, Ended> {
+        let sequence = match self.keys.find(&block.key) {
+            Ok(sequence) => sequence,
+            Err(error) => return Ok(Err(Refused::new(Outcome::Refused, error))),
+        };
+        conn.flush().await?;
+        let taken = self.database.block(&sequence, block.count, block.at_least).await;
+        Ok(taken.map(|ids| IdBlockReply { start: ids.start, end: ids.end }).map_err(Refused::from))
     }
 
     /// An id: from what is in hand, else after the database has brought more.
@@ -227,18 +321,13 @@ impl Thread {
     }
 }
 
-/// Whether a request is one of ours, with a body that fits.
-fn check(header: &Header) -> Result<(), FrameError> {
-    match header.command {
-        command::ID_GET => command::check_request(header).map(drop),
-        command => Err(FrameError::UnknownCommand { command }),
-    }
-}
-
-fn outcome_of(error: &TakeError) -> Outcome {
-    match error {
-        TakeError::Exhausted => Outcome::Exhausted,
-        TakeError::Refused(_) => Outcome::Refused,
-        TakeError::Failed(_) | TakeError::Stopping => Outcome::Failed,
-    }
+/// Whether a request is one of ours with a body that fits, and how long that may be.
+fn check(header: &Header) -> Result<(Kind, usize), FrameError> {
+    let kind = match header.command {
+        command::ID_GET => Kind::IdGet,
+        command::ID_BLOCK => Kind::IdBlock,
+        command => return Err(FrameError::UnknownCommand { command }),
+    };
+    let (_, max) = command::check_request(header)?.bounds();
+    Ok((kind, usize::try_from(max).unwrap_or(usize::MAX)))
 }

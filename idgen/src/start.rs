@@ -9,6 +9,7 @@ use reel_meta::MetaError;
 use reel_meta::sqlite::{IDGEN_FILE, SqliteSequenceStore};
 use reel_node::access::AccessError;
 use reel_node::config::{ConfigError, NodeConfig};
+use reel_node::signed::Envelopes;
 use reel_node::{Listener, Process, Role, RoleSpec, Running, StartError};
 use reel_proto::command::REPLY_IDGEN;
 use reel_proto::frame;
@@ -53,14 +54,13 @@ pub fn start(
     config.check()?;
     let host = config.hostname.clone().unwrap_or_else(machine_name);
     let spec = spec(config, node, &host)?;
-    let secret = node.cluster_secret()?;
+    let envelopes = Envelopes::new(node.cluster_secret()?, node);
     let store = SqliteSequenceStore::open(&meta_folder.join(IDGEN_FILE))?;
     let service = Service::new(Parts {
         host,
         steps: Steps { smallest: config.step, largest: config.step_max },
         keys_max: config.keys_max,
-        secret,
-        insecure: node.insecure,
+        envelopes,
         store,
         registry: process.registry(Role::IdGen),
     })?;

@@ -16,6 +16,7 @@ pub mod log;
 pub mod metrics;
 pub mod nonblocking;
 pub mod notify;
+pub mod signed;
 pub mod system;
 pub mod worker;
 

@@ -11,8 +11,18 @@
 //! whose beat is refused joins again at once, so the picture is whole within one beat interval.
 //! Invariant: a data thread waits for the database only for a user it does not remember.
 
+mod config;
+mod database;
+mod metrics;
+mod picture;
 pub mod random;
 pub mod registry;
 pub mod routes;
+mod service;
 pub mod snapshot;
+mod start;
 mod zone;
+
+pub use config::{Config, ConfigFault};
+pub use metrics::TrackerMetrics;
+pub use start::{Error, start};

@@ -65,7 +65,7 @@ pub enum JoinError {
     )]
     SecondNode {
         /// Of the node that has joined.
-        host: HostName,
+        host: Box<str>,
         /// Of the node that has joined.
         address: SocketAddr,
     },
@@ -75,7 +75,7 @@ pub enum JoinError {
         /// The group.
         group: GroupName,
         /// A node of the group.
-        host: HostName,
+        host: Box<str>,
     },
     /// The registry is full of nodes that are there.
     #[error("this tracker knows {limit} storage nodes already (tracker.nodes_max)")]
@@ -92,7 +92,7 @@ pub enum JoinError {
 }
 
 /// A beat, report or drain of a node that is not known: it must join (again).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownNode {
     /// No such node has joined since this tracker started.
     #[error("no node {host} of group {group} has joined from {peer}: join first")]
@@ -100,7 +100,7 @@ pub enum UnknownNode {
         /// As it came.
         group: GroupName,
         /// As it came.
-        host: HostName,
+        host: Box<str>,
         /// Address of the connection.
         peer: IpAddr,
     },
@@ -112,7 +112,7 @@ pub enum UnknownNode {
         /// As it came.
         group: GroupName,
         /// As it came.
-        host: HostName,
+        host: Box<str>,
         /// Address of the connection.
         peer: IpAddr,
     },
@@ -182,13 +182,15 @@ impl Registry {
     }
 
     /// A node announces itself; it is online until its first beat. `peer` is the address of its
-    /// connection. Joining again is the same node, with what it says now.
+    /// connection, `read_only` whether it takes no uploads for now. Joining again is the same node,
+    /// with what it says now.
     ///
     /// # Errors
     /// [`JoinError`]; nothing has changed then.
     pub fn join(
         &mut self,
         announcement: Announcement,
+        read_only: bool,
         peer: IpAddr,
         now: Now,
     ) -> Result<NodeId, JoinError> {
@@ -205,7 +207,8 @@ impl Registry {
             Some(&id) => id,
             None => self.admit(&announcement)?,
         };
-        let before = self.nodes.insert(id, Node::new(announcement, peer, now));
+        let load = Load { read_only, ..Load::default() };
+        let before = self.nodes.insert(id, Node::new(announcement, load, peer, now));
         if let Some(before) = before {
             self.by_identity.remove(&before.identity());
         }
@@ -220,11 +223,11 @@ impl Registry {
             && let Some((&id, first)) = self.nodes.first_key_value()
         {
             // The same store at another address is the same node, moved.
-            return if first.has_stores_of(announcement) {
+            return if first.shares_a_store(announcement) {
                 Ok(id)
             } else {
-                let Announcement { host, address, .. } = first.announcement;
-                Err(JoinError::SecondNode { host, address })
+                let (_, host, address) = first.identity();
+                Err(JoinError::SecondNode { host: host.as_str().into(), address })
             };
         }
         if self.nodes.len() >= self.rules.nodes_max {
@@ -243,23 +246,25 @@ impl Registry {
         Ok(id)
     }
 
-    /// Nodes of a group hold the same files, so they must have the same stores. Deployed nodes do
-    /// not say which they have.
+    /// Nodes of a group hold the same files, so they must have the same stores.
     fn check_stores(&self, announcement: &Announcement) -> Result<(), JoinError> {
-        let Some(stores) = announcement.stores else { return Ok(()) };
-        let group = announcement.group;
+        // Embedded metadata has a plainer reason to refuse a second node.
+        if self.rules.embedded {
+            return Ok(());
+        }
+        let identity = (announcement.group, announcement.host, announcement.address);
         let other = self.nodes.values().find(|node| {
-            node.announcement.group == group
+            node.announcement.group == announcement.group
                 && node.status() != NodeStatus::Offline
-                && node.identity() != (group, announcement.host, announcement.address)
-                && node.announcement.stores.is_some_and(|others| others != stores)
+                && node.identity() != identity
+                && node.contradicts(announcement)
         });
         match other {
-            // Embedded metadata has a plainer reason to refuse.
-            Some(node) if !self.rules.embedded => {
-                Err(JoinError::OtherStores { group, host: node.announcement.host })
+            None => Ok(()),
+            Some(node) => {
+                let (group, host, _) = node.identity();
+                Err(JoinError::OtherStores { group, host: host.as_str().into() })
             }
-            _ => Ok(()),
         }
     }
 
@@ -285,10 +290,11 @@ impl Registry {
             .iter()
             .filter(|(_, node)| node.is_named(group, host) && node.peer == peer)
             .map(|(&id, _)| id);
+        let named = || host.as_str().into();
         match (found.next(), found.next()) {
             (Some(id), None) => Ok(id),
-            (Some(_), Some(_)) => Err(UnknownNode::Ambiguous { group, host, peer }),
-            (None, _) => Err(UnknownNode::NotJoined { group, host, peer }),
+            (Some(_), Some(_)) => Err(UnknownNode::Ambiguous { group, host: named(), peer }),
+            (None, _) => Err(UnknownNode::NotJoined { group, host: named(), peer }),
         }
     }
 
@@ -302,11 +308,11 @@ impl Registry {
         risen
     }
 
-    /// A node says how full and how busy it is.
+    /// A node says how full and how busy it is. Whether it drains is not in it.
     pub fn report(&mut self, id: NodeId, load: Load) {
         if let Some(node) = self.nodes.get_mut(&id) {
-            self.changed |= node.load.flags() != load.flags();
-            node.load = load;
+            self.changed |= node.load.read_only != load.read_only;
+            node.load = Load { draining: node.load.draining, ..load };
         }
     }
 
@@ -404,11 +410,17 @@ impl Registry {
         groups.into_iter()
     }
 
+    /// Whether a node has joined and is not forgotten.
+    #[must_use]
+    pub fn knows(&self, id: NodeId) -> bool {
+        self.nodes.contains_key(&id)
+    }
+
     /// One node as people see it.
     #[must_use]
     pub fn describe(&self, id: NodeId) -> Option<String> {
         let node = self.nodes.get(&id)?;
-        let Announcement { group, host, address, .. } = node.announcement;
+        let (group, host, address) = node.identity();
         Some(format!("{host} at {address} of group {group}"))
     }
 

@@ -55,14 +55,14 @@ impl GroupView {
     /// Appends the body of a SADDRS reply: at most three nodes from a random one on.
     pub fn saddrs(&self, random: &mut Random, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.field);
-        for index in self.from_random(random).take(SADDRS_NODES_MAX) {
+        for index in self.in_turn(random).take(SADDRS_NODES_MAX) {
             out.extend_from_slice(self.texts[index].as_bytes());
         }
         out.push(0);
     }
 
     /// Indexes of all nodes, each once, from a random one on.
-    fn from_random(&self, random: &mut Random) -> impl Iterator<Item = usize> {
+    fn in_turn(&self, random: &mut Random) -> impl Iterator<Item = usize> {
         let count = self.nodes.len();
         let start = random.below(count);
         (start..count).chain(0..start)
@@ -104,7 +104,7 @@ impl Snapshot {
     /// The answer to LOCATE for a group with an active node.
     #[must_use]
     pub fn locate(&self, group: &GroupView, random: &mut Random) -> Located {
-        let nodes = group.from_random(random).take(NODES_MAX).map(|index| {
+        let nodes = group.in_turn(random).take(NODES_MAX).map(|index| {
             let node = group.nodes[index];
             let flag = |set, flag| if set { flag } else { 0 };
             NodeAddr {
@@ -158,7 +158,7 @@ mod tests {
         let one = NodeView { address: "127.0.0.1:23100".parse().unwrap(), ..node(1) };
         let mut body = Vec::new();
         group(vec![one]).saddrs(&mut Random::new(1), &mut body);
-        assert_eq!(body, b"group001\0\0\0\0\0\0\0\0\0127.0.0.1:23100;\0");
+        assert_eq!(body, b"group001\0\0\0\0\0\0\0\0\x00127.0.0.1:23100;\0");
     }
 
     #[test]

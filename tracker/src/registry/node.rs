@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use reel_proto::name::{GroupName, HostName, Version};
+use reel_proto::peer::StoreIdentity;
 use reel_proto::tracker::groups::{NodeEntry, NodeStatus};
 use serde_json::json;
 
@@ -14,7 +15,7 @@ use super::{Identity, Now};
 pub struct NodeId(pub(super) u64);
 
 /// What a node says of itself when it joins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement {
     /// Of its software.
     pub version: Version,
@@ -30,9 +31,8 @@ pub struct Announcement {
     pub started_at: u64,
     /// Seconds since 1970, by its own clock.
     pub joined_at: u64,
-    /// A number that is the same for nodes with the same stores, and different for others. Deployed
-    /// nodes have none.
-    pub stores: Option<u128>,
+    /// Its stores; deployed nodes do not say.
+    pub stores: Vec<StoreIdentity>,
     /// It joined as a deployed node does, and knows none of our commands.
     pub deployed: bool,
 }
@@ -45,18 +45,11 @@ pub struct Load {
     /// Bytes free for uploads.
     pub free: u64,
     /// Requests in progress.
-    pub in_flight: u64,
+    pub in_flight: u32,
     /// It takes no uploads.
     pub read_only: bool,
     /// It is about to stop.
     pub draining: bool,
-}
-
-impl Load {
-    /// The part that clients are told.
-    pub(super) fn flags(&self) -> (bool, bool) {
-        (self.read_only, self.draining)
-    }
 }
 
 /// An active node as it is handed to clients.
@@ -88,31 +81,37 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(announcement: Announcement, peer: IpAddr, now: Now) -> Self {
-        Self {
-            announcement,
-            peer,
-            seen: now.monotonic,
-            beat_at: None,
-            offline: false,
-            load: Load::default(),
-        }
+    pub(super) fn new(announcement: Announcement, load: Load, peer: IpAddr, now: Now) -> Self {
+        Self { announcement, peer, seen: now.monotonic, beat_at: None, offline: false, load }
     }
 
     pub(super) fn identity(&self) -> Identity {
-        let Announcement { group, host, address, .. } = self.announcement;
-        (group, host, address)
+        let Announcement { group, host, address, .. } = &self.announcement;
+        (*group, *host, *address)
     }
 
     pub(super) fn is_named(&self, group: GroupName, host: HostName) -> bool {
         self.announcement.group == group && self.announcement.host == host
     }
 
-    /// Whether a node that announces itself has the very stores of this one.
-    pub(super) fn has_stores_of(&self, other: &Announcement) -> bool {
+    /// Whether a node that announces itself has a store of this one: it is this one, moved.
+    pub(super) fn shares_a_store(&self, other: &Announcement) -> bool {
         self.announcement.group == other.group
-            && self.announcement.stores.is_some()
-            && self.announcement.stores == other.stores
+            && self.announcement.stores.iter().any(|store| other.stores.contains(store))
+    }
+
+    /// Whether two nodes cannot serve the same files: they have no store in common, or one store
+    /// under two keys, or two under one. A store that one node has and the other has not yet is no
+    /// contradiction, or a store path could never be added to a group that runs.
+    pub(super) fn contradicts(&self, other: &Announcement) -> bool {
+        let (ours, theirs) = (&self.announcement.stores, &other.stores);
+        if ours.is_empty() || theirs.is_empty() {
+            return false;
+        }
+        let mixed_up = ours.iter().any(|our| {
+            theirs.iter().any(|their| (our.uuid == their.uuid) != (our.key == their.key))
+        });
+        mixed_up || !self.shares_a_store(other)
     }
 
     pub(super) fn beat(&mut self, now: Now) {
@@ -140,13 +139,13 @@ impl Node {
     }
 
     pub(super) fn entry(&self) -> NodeEntry {
-        let Announcement { version, host, address, started_at, joined_at, .. } = self.announcement;
+        let announcement = &self.announcement;
         NodeEntry {
-            version,
-            host,
-            address,
-            started_at,
-            joined_at,
+            version: announcement.version,
+            host: announcement.host,
+            address: announcement.address,
+            started_at: announcement.started_at,
+            joined_at: announcement.joined_at,
             beat_at: self.beat_at.unwrap_or(0),
             status: self.status(),
         }

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use reel_proto::name::Version;
+use reel_proto::name::{IdKey, Version};
+use reel_proto::peer::StoreIdentity;
 
 use super::*;
 
@@ -47,7 +48,7 @@ fn node(name: &str, port: u16) -> Announcement {
         media: None,
         started_at: 1,
         joined_at: 2,
-        stores: None,
+        stores: Vec::new(),
         deployed: true,
     }
 }
@@ -65,7 +66,7 @@ fn is_served(registry: &mut Registry) -> bool {
 #[test]
 fn a_node_is_online_then_active_then_offline() {
     let mut registry = registry(rules());
-    let id = registry.join(node("vm", 23000), PEER, at(0)).unwrap();
+    let id = registry.join(node("vm", 23000), false, PEER, at(0)).unwrap();
     assert_eq!(counts(&registry), (0, 1, 0));
     assert!(!is_served(&mut registry), "online is not handed out");
     assert!(registry.beat(id, at(1)), "risen");
@@ -84,7 +85,7 @@ fn a_node_is_online_then_active_then_offline() {
 #[test]
 fn a_node_that_never_beats_goes_offline_too() {
     let mut registry = registry(rules());
-    let id = registry.join(node("vm", 23000), PEER, at(0)).unwrap();
+    let id = registry.join(node("vm", 23000), false, PEER, at(0)).unwrap();
     assert_eq!(registry.expire(at(121)), [id]);
     assert_eq!(counts(&registry), (1, 0, 0));
 }
@@ -92,10 +93,10 @@ fn a_node_that_never_beats_goes_offline_too() {
 #[test]
 fn joining_again_is_the_same_node() {
     let mut registry = registry(rules());
-    let id = registry.join(node("vm", 23000), PEER, at(0)).unwrap();
+    let id = registry.join(node("vm", 23000), false, PEER, at(0)).unwrap();
     registry.beat(id, at(1));
     let newer = Announcement { version: Version::parse("1.1").unwrap(), ..node("vm", 23000) };
-    assert_eq!(registry.join(newer, PEER, at(5)).unwrap(), id);
+    assert_eq!(registry.join(newer, false, PEER, at(5)).unwrap(), id);
     assert_eq!(counts(&registry), (0, 1, 0), "until its beat");
     assert!(String::from_utf8(registry.groups_text(0)).unwrap().contains("VERSION: 1.1\n"));
 }
@@ -104,12 +105,12 @@ fn joining_again_is_the_same_node() {
 fn nodes_differ_by_group_host_address_and_port() {
     let mut registry = registry(rules());
     let other_peer: IpAddr = "10.0.0.6".parse().unwrap();
-    let first = registry.join(node("vm", 23000), PEER, at(0)).unwrap();
-    let port = registry.join(node("vm", 23001), PEER, at(0)).unwrap();
+    let first = registry.join(node("vm", 23000), false, PEER, at(0)).unwrap();
+    let port = registry.join(node("vm", 23001), false, PEER, at(0)).unwrap();
     let address = Announcement { address: SocketAddr::new(other_peer, 23000), ..node("vm", 23000) };
-    let address = registry.join(address, other_peer, at(0)).unwrap();
+    let address = registry.join(address, false, other_peer, at(0)).unwrap();
     let elsewhere = Announcement { group: group("group002"), ..node("vm", 23000) };
-    let elsewhere = registry.join(elsewhere, PEER, at(0)).unwrap();
+    let elsewhere = registry.join(elsewhere, false, PEER, at(0)).unwrap();
     let mut ids = [first, port, address, elsewhere];
     ids.sort_unstable();
     assert!(ids.windows(2).all(|pair| pair[0] != pair[1]));
@@ -121,9 +122,9 @@ fn a_beat_belongs_to_the_join_of_its_connection_else_to_the_only_node() {
     let (g, h) = (group("group001"), host("vm"));
     let not_joined = registry.resolve(None, g, h, PEER).unwrap_err();
     assert!(matches!(not_joined, UnknownNode::NotJoined { .. }), "{not_joined}");
-    let one = registry.join(node("vm", 23000), PEER, at(0)).unwrap();
+    let one = registry.join(node("vm", 23000), false, PEER, at(0)).unwrap();
     assert_eq!(registry.resolve(None, g, h, PEER), Ok(one), "the only one");
-    let two = registry.join(node("vm", 23001), PEER, at(0)).unwrap();
+    let two = registry.join(node("vm", 23001), false, PEER, at(0)).unwrap();
     assert_eq!(registry.resolve(Some(one), g, h, PEER), Ok(one));
     assert_eq!(registry.resolve(Some(two), g, h, PEER), Ok(two));
     let ambiguous = registry.resolve(None, g, h, PEER).unwrap_err();
@@ -138,49 +139,72 @@ fn a_beat_belongs_to_the_join_of_its_connection_else_to_the_only_node() {
 fn unknown_groups_and_addresses_are_refused() {
     let mut registry = registry(rules());
     let stranger = Announcement { group: group("other"), ..node("vm", 23000) };
-    let refused = registry.join(stranger, PEER, at(0)).unwrap_err();
+    let refused = registry.join(stranger, false, PEER, at(0)).unwrap_err();
     assert_eq!(refused, JoinError::UnknownGroup { group: group("other") });
-    let refused = registry.join(node("vm", 0), PEER, at(0)).unwrap_err();
+    let refused = registry.join(node("vm", 0), false, PEER, at(0)).unwrap_err();
     assert!(matches!(refused, JoinError::BadAddress { .. }), "{refused}");
     let nowhere = Announcement { address: "0.0.0.0:1".parse().unwrap(), ..node("vm", 1) };
-    assert!(matches!(registry.join(nowhere, PEER, at(0)), Err(JoinError::BadAddress { .. })));
+    assert!(matches!(
+        registry.join(nowhere, false, PEER, at(0)),
+        Err(JoinError::BadAddress { .. })
+    ));
     assert_eq!(counts(&registry), (0, 0, 0));
     assert!(registry.take_snapshot().is_none());
+}
+
+fn store(uuid: u8, key: &str) -> StoreIdentity {
+    StoreIdentity { uuid: [uuid; 16], key: IdKey::parse(key).unwrap() }
+}
+
+fn with_stores(name: &str, port: u16, stores: &[StoreIdentity]) -> Announcement {
+    Announcement { stores: stores.to_vec(), ..node(name, port) }
 }
 
 #[test]
 fn with_embedded_metadata_a_second_node_is_refused_naming_mysql() {
     let mut registry = registry(Rules { embedded: true, ..rules() });
-    let stores = Some(7);
-    let first = registry.join(Announcement { stores, ..node("vm", 23000) }, PEER, at(0)).unwrap();
+    let stores = [store(7, "/data")];
+    let first = with_stores("vm", 23000, &stores);
+    let first = registry.join(first, false, PEER, at(0)).unwrap();
     registry.beat(first, at(0));
-    let second = registry.join(node("vm", 23001), PEER, at(1)).unwrap_err();
+    let second = registry.join(node("vm", 23001), false, PEER, at(1)).unwrap_err();
     assert!(second.to_string().contains("MySQL"), "{second}");
-    let other = Announcement { stores: Some(8), ..node("vm", 23001) };
-    assert!(registry.join(other, PEER, at(1)).is_err());
+    let other = with_stores("vm", 23001, &[store(8, "/data")]);
+    assert!(registry.join(other.clone(), false, PEER, at(1)).is_err());
     registry.expire(at(500));
-    assert!(registry.join(other, PEER, at(501)).is_err(), "not even while it is away");
-    let moved = Announcement { stores, ..node("vm2", 23002) };
-    assert_eq!(registry.join(moved, PEER, at(2)).unwrap(), first, "the same store, moved");
+    assert!(registry.join(other, false, PEER, at(501)).is_err(), "not even while it is away");
+    let moved = with_stores("vm2", 23002, &stores);
+    let moved = registry.join(moved, false, PEER, at(502)).unwrap();
+    assert_eq!(moved, first, "the same store, moved");
     assert_eq!(registry.nodes.len(), 1);
     assert_eq!(registry.by_identity.len(), 1);
-    registry.beat(first, at(3));
+    registry.beat(first, at(503));
     let snapshot = registry.take_snapshot().unwrap();
     assert_eq!(snapshot.only_group(), Some(group("group001")));
 }
 
 #[test]
 fn nodes_of_a_group_must_have_the_same_stores() {
-    let mut registry = registry(rules());
-    let with = |name: &str, stores| Announcement { stores, ..node(name, 23000) };
-    let first = registry.join(with("a", Some(1)), PEER, at(0)).unwrap();
-    registry.join(with("b", Some(1)), PEER, at(0)).unwrap();
-    registry.join(with("deployed", None), PEER, at(0)).unwrap();
-    let refused = registry.join(with("c", Some(2)), PEER, at(0)).unwrap_err();
-    assert!(matches!(refused, JoinError::OtherStores { .. }), "{refused}");
-    assert!(registry.join(with("a", Some(2)), PEER, at(0)).is_err(), "b is still there");
+    let mut registry = registry(Rules { nodes_max: 10, ..rules() });
+    let mut join = |name, stores: &[StoreIdentity], now| {
+        registry.join(with_stores(name, 23000, stores), false, PEER, at(now))
+    };
+    let first = join("a", &[store(1, "one")], 0).unwrap();
+    join("b", &[store(1, "one"), store(2, "two")], 0).unwrap();
+    join("deployed", &[], 0).unwrap();
+    for (why, stores) in [
+        ("no store in common", vec![store(3, "three")]),
+        ("another store under the same key", vec![store(3, "one")]),
+        ("the same store under another key", vec![store(1, "three")]),
+        ("one of two is wrong", vec![store(1, "one"), store(3, "two")]),
+    ] {
+        let refused = join("c", &stores, 0).unwrap_err();
+        assert!(matches!(refused, JoinError::OtherStores { .. }), "{why}: {refused}");
+    }
+    assert!(join("a", &[store(3, "three")], 0).is_err(), "b is still there");
     registry.expire(at(1000));
-    let again = registry.join(with("a", Some(2)), PEER, at(1001)).unwrap();
+    let again = with_stores("a", 23000, &[store(3, "three")]);
+    let again = registry.join(again, false, PEER, at(1001)).unwrap();
     assert_eq!(again, first, "when no other is there, the stores may be new ones");
 }
 
@@ -188,13 +212,13 @@ fn nodes_of_a_group_must_have_the_same_stores() {
 fn the_table_is_bounded_and_forgets() {
     let mut registry = registry(rules());
     for port in 1..=4 {
-        registry.join(node("vm", port), PEER, at(u64::from(port))).unwrap();
+        registry.join(node("vm", port), false, PEER, at(u64::from(port))).unwrap();
     }
-    let full = registry.join(node("vm", 5), PEER, at(10)).unwrap_err();
+    let full = registry.join(node("vm", 5), false, PEER, at(10)).unwrap_err();
     assert_eq!(full, JoinError::TooManyNodes { limit: 4 });
     registry.expire(at(123));
     assert_eq!(counts(&registry), (2, 2, 0));
-    registry.join(node("vm", 5), PEER, at(123)).unwrap();
+    registry.join(node("vm", 5), false, PEER, at(123)).unwrap();
     let text = String::from_utf8(registry.groups_text(0)).unwrap();
     assert!(!text.contains(":1\n") && text.contains(":2\n"), "the longest offline went: {text}");
     registry.expire(at(3800));
@@ -206,7 +230,7 @@ fn the_table_is_bounded_and_forgets() {
 #[test]
 fn reports_and_drains_reach_readers() {
     let mut registry = registry(rules());
-    let id = registry.join(node("vm", 23000), PEER, at(0)).unwrap();
+    let id = registry.join(node("vm", 23000), false, PEER, at(0)).unwrap();
     registry.beat(id, at(0));
     registry.take_snapshot().unwrap();
     registry.report(id, Load { capacity: 100, free: 50, ..Load::default() });
@@ -216,7 +240,8 @@ fn reports_and_drains_reach_readers() {
     registry.drain(id, true);
     assert!(registry.take_snapshot().is_some());
     registry.drain(id, true);
-    assert!(registry.take_snapshot().is_none());
+    registry.report(id, Load { read_only: true, ..Load::default() });
+    assert!(registry.take_snapshot().is_none(), "a report does not end a drain");
     let status = registry.status(at(3)).remove(0);
     assert_eq!((&status["draining"], &status["seen_seconds_ago"]), (&true.into(), &3.into()));
 }
@@ -239,7 +264,7 @@ fn gateways_come_beat_and_go() {
 #[test]
 fn groups_text_shows_every_legal_group_in_order() {
     let mut registry = registry(rules());
-    let id = registry.join(node("store-a", 23000), PEER, at(0)).unwrap();
+    let id = registry.join(node("store-a", 23000), false, PEER, at(0)).unwrap();
     registry.beat(id, at(70));
     let text = String::from_utf8(registry.groups_text(0)).unwrap();
     assert_eq!(
@@ -266,7 +291,7 @@ proptest! {
             let name = format!("host{name}");
             match event {
                 0 | 1 => {
-                    let _ = registry.join(node(&name, port), PEER, at(now));
+                    let _ = registry.join(node(&name, port), false, PEER, at(now));
                 }
                 2 | 3 => {
                     if let Ok(id) = registry.resolve(None, group("group001"), host(&name), PEER) {

@@ -1,0 +1,143 @@
+//! The thread that owns the tracker's database: which group serves a user.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use reel_meta::sqlite::{SqliteGroupStore, inline};
+use reel_meta::{GroupStore, MetaError};
+use reel_node::metrics::{Registry, SharedCell};
+use reel_proto::name::{AppId, GroupName, UserId};
+
+use crate::metrics::{Lookup, TrackerMetrics};
+
+/// Questions that wait for the thread; whoever comes next waits for a place.
+const QUEUE_MAX: usize = 4096;
+
+/// The database did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RouteError {
+    /// It failed. A new user may have been recorded all the same; asking again tells.
+    #[error("the tracker's database failed: {0}")]
+    Failed(Arc<str>),
+    /// The tracker is stopping.
+    #[error("the tracker is stopping")]
+    Stopping,
+}
+
+/// A question.
+struct Question {
+    app: AppId,
+    user: UserId,
+    /// The group that a new user gets; none: new users are not recorded.
+    pick: Option<GroupName>,
+    answer: flume::Sender<Result<Option<GroupName>, RouteError>>,
+}
+
+/// The way to the thread. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    /// None: end.
+    questions: flume::Sender<Option<Question>>,
+}
+
+impl Database {
+    /// Starts the thread on an open store.
+    pub(crate) fn start(
+        store: SqliteGroupStore,
+        registry: &Registry<TrackerMetrics>,
+    ) -> io::Result<(Self, JoinHandle<()>)> {
+        let (questions, queue) = flume::bounded(QUEUE_MAX);
+        let owner = Owner { store, metrics: registry.shared() };
+        let thread = std::thread::Builder::new()
+            .name("tracker-database".to_owned())
+            .spawn(move || owner.run(&queue))?;
+        Ok((Self { questions }, thread))
+    }
+
+    /// The group of a user. A user without one gets `pick`, unless another tracker was first: then
+    /// that one's choice, like everybody.
+    pub(crate) async fn route(
+        &self,
+        app: AppId,
+        user: UserId,
+        pick: Option<GroupName>,
+    ) -> Result<Option<GroupName>, RouteError> {
+        let (answer, wait) = flume::bounded(1);
+        let question = Question { app, user, pick, answer };
+        self.questions.send_async(Some(question)).await.map_err(|_| RouteError::Stopping)?;
+        wait.recv_async().await.map_err(|_| RouteError::Stopping)?
+    }
+
+    /// Ends the thread once it has answered what is queued. Waits for a place in the queue.
+    pub(crate) async fn stop(&self) {
+        let _ = self.questions.send_async(None).await;
+    }
+}
+
+/// Adds the configured groups and gives all legal ones.
+pub(crate) fn prepare(
+    store: &mut SqliteGroupStore,
+    configured: &[GroupName],
+) -> Result<Vec<GroupName>, MetaError> {
+    for group in configured {
+        if inline(store.add_group(group.as_str()))? {
+            tracing::info!(%group, "added a group");
+        }
+    }
+    let mut groups = Vec::new();
+    for name in inline(store.groups())? {
+        match GroupName::parse(&name) {
+            Ok(group) => groups.push(group),
+            Err(error) => tracing::warn!(?name, %error, "a group that no node can join"),
+        }
+    }
+    Ok(groups)
+}
+
+/// What the thread owns.
+struct Owner {
+    store: SqliteGroupStore,
+    metrics: SharedCell<TrackerMetrics>,
+}
+
+impl Owner {
+    fn run(mut self, queue: &flume::Receiver<Option<Question>>) {
+        while let Ok(Some(Question { app, user, pick, answer })) = queue.recv() {
+            let before = Instant::now();
+            let found = self.route(&app, &user, pick);
+            let micros = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.metrics.observe(TrackerMetrics::ROUTE_SECONDS, micros);
+            let (lookup, found) = match found {
+                Ok((lookup, found)) => (lookup, Ok(found)),
+                Err(error) => {
+                    tracing::error!(%error, "the group of a user could not be told");
+                    (Lookup::Failed, Err(RouteError::Failed(error.to_string().into())))
+                }
+            };
+            self.metrics.add(TrackerMetrics::ROUTE_LOOKUPS.at([lookup as usize]), 1);
+            let _ = answer.send(found);
+        }
+    }
+
+    fn route(
+        &mut self,
+        app: &AppId,
+        user: &UserId,
+        pick: Option<GroupName>,
+    ) -> Result<(Lookup, Option<GroupName>), MetaError> {
+        let (app, user) = (app.as_str(), user.as_str());
+        if let Some(name) = inline(self.store.route(app, user))? {
+            return Ok((Lookup::Known, Some(group(&name)?)));
+        }
+        let Some(pick) = pick else { return Ok((Lookup::None, None)) };
+        let name = inline(self.store.route_or_insert(app, user, pick.as_str()))?;
+        Ok((Lookup::New, Some(group(&name)?)))
+    }
+}
+
+fn group(name: &str) -> Result<GroupName, MetaError> {
+    GroupName::parse(name)
+        .map_err(|error| MetaError::Corrupt { what: format!("t_router: {name:?}: {error}") })
+}

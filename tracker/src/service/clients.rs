@@ -1,0 +1,158 @@
+//! What clients ask: which nodes serve a user or a file, and who is there at all.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use reel_node::frame_server::{Ended, FrameConn};
+use reel_proto::ext::Locate;
+use reel_proto::name::{AppId, GroupName, UserId};
+use reel_proto::refusal::Refusal;
+use reel_proto::tracker::Saddrs;
+
+use super::{Refused, Thread};
+use crate::metrics::{Outcome, TrackerMetrics};
+use crate::zone;
+
+impl Thread {
+    /// SADDRS: the user's group and at most three of its active nodes.
+    pub(super) async fn saddrs(
+        &self,
+        conn: &mut FrameConn,
+        question: &Saddrs,
+        reply: &mut Vec<u8>,
+    ) -> Result<Result<(), Refused>, Ended> {
+        let (app, user) = (&question.app, &question.user);
+        let group = match self.group_of(conn, app, user, NewUser::Record).await? {
+            Ok(group) => group,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let mut snapshots = self.snapshots.borrow_mut();
+        Ok(match snapshots.load().active(&group) {
+            Some(view) => {
+                view.saddrs(&mut self.random.borrow_mut(), reply);
+                Ok(())
+            }
+            None => Err(no_active_node(&group)),
+        })
+    }
+
+    /// LOCATE: as SADDRS, with media addresses, gateways and more nodes.
+    pub(super) async fn locate(
+        &self,
+        conn: &mut FrameConn,
+        question: &Locate,
+        reply: &mut Vec<u8>,
+    ) -> Result<Result<(), Refused>, Ended> {
+        let group = match self.group_for(conn, question).await? {
+            Ok(group) => group,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let mut snapshots = self.snapshots.borrow_mut();
+        let snapshot = snapshots.load();
+        Ok(match snapshot.active(&group) {
+            Some(view) => {
+                snapshot.locate(view, &mut self.random.borrow_mut()).encode(reply);
+                Ok(())
+            }
+            None => Err(no_active_node(&group)),
+        })
+    }
+
+    /// GROUPS: the text.
+    pub(super) fn groups(&self, reply: &mut Vec<u8>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let offset = zone::utc_offset_s(now);
+        *reply = self.picture.look(|registry, _| registry.groups_text(offset));
+    }
+
+    /// The group that LOCATE asks for: with embedded metadata the only one has every file and every
+    /// user; else that of the user.
+    async fn group_for(
+        &self,
+        conn: &mut FrameConn,
+        question: &Locate,
+    ) -> Result<Result<GroupName, Refused>, Ended> {
+        // The configuration has at least one app.
+        let app = question.app.unwrap_or(self.apps[0]);
+        if let Err(refused) = self.check_app(&app) {
+            return Ok(Err(refused));
+        }
+        let only = self.snapshots.borrow_mut().load().only_group();
+        match (only, &question.user) {
+            (Some(group), _) if question.file.is_some() => Ok(Ok(group)),
+            (_, Some(user)) => {
+                // A file that nobody uploaded must not give its user a group.
+                let new = if question.file.is_some() { NewUser::Refuse } else { NewUser::Record };
+                self.group_of(conn, &app, user, new).await
+            }
+            (Some(group), None) => Ok(Ok(group)),
+            (None, None) => Ok(Err(Refused::new(
+                Outcome::NoNode,
+                "no storage node with embedded metadata is there, so a file's group cannot be told \
+                 without its user",
+            ))),
+        }
+    }
+
+    /// The group of a user; a new user may get one that has an active node.
+    async fn group_of(
+        &self,
+        conn: &mut FrameConn,
+        app: &AppId,
+        user: &UserId,
+        new: NewUser,
+    ) -> Result<Result<GroupName, Refused>, Ended> {
+        if let Err(refused) = self.check_app(app) {
+            return Ok(Err(refused));
+        }
+        let remembered = self.routes.borrow_mut().get(app, user);
+        if let Some(group) = remembered {
+            self.metrics.add(TrackerMetrics::ROUTE_HITS, 1);
+            return Ok(Ok(group));
+        }
+        let pick = match new {
+            NewUser::Record => {
+                self.snapshots.borrow_mut().load().pick(&mut self.random.borrow_mut())
+            }
+            NewUser::Refuse => None,
+        };
+        // Replies to earlier requests must not wait for the database.
+        conn.flush().await?;
+        Ok(match self.database.route(*app, *user, pick).await {
+            Ok(Some(group)) => {
+                self.routes.borrow_mut().insert(app, user, group);
+                Ok(group)
+            }
+            Ok(None) if new == NewUser::Refuse => Err(Refused {
+                refusal: Refusal::NoSuchFile,
+                ..Refused::new(Outcome::Refused, "this user has no group, so no files either")
+            }),
+            Ok(None) => Err(Refused::new(
+                Outcome::NoNode,
+                "no storage node is active, so a new user cannot be given a group",
+            )),
+            Err(error) => Err(Refused::new(Outcome::Failed, error)),
+        })
+    }
+
+    fn check_app(&self, app: &AppId) -> Result<(), Refused> {
+        // A handful of apps: comparing them all is faster than a table.
+        if self.apps.contains(app) {
+            return Ok(());
+        }
+        let refused = Refused::new(Outcome::Refused, format_args!("unknown app id: {app}"));
+        Err(Refused { refusal: Refusal::UnknownApp, ..refused })
+    }
+}
+
+/// What a question does for a user who has no group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NewUser {
+    /// Gives and records one.
+    Record,
+    /// Leaves it so.
+    Refuse,
+}
+
+fn no_active_node(group: &GroupName) -> Refused {
+    Refused::new(Outcome::NoNode, format_args!("no storage node of {group} is active"))
+}

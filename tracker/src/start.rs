@@ -1,0 +1,82 @@
+//! Opens the database, checks the settings and starts the role's threads.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use reel_meta::MetaError;
+use reel_meta::sqlite::{SqliteGroupStore, TRACKER_FILE};
+use reel_node::access::AccessError;
+use reel_node::config::{ConfigError, NodeConfig};
+use reel_node::signed::Envelopes;
+use reel_node::{Listener, Process, Role, RoleSpec, Running, StartError};
+use reel_proto::command::REPLY_TRACKER;
+use reel_proto::frame;
+
+use crate::config::{Config, ConfigFault};
+use crate::service::{Parts, Service};
+
+/// The tracker could not be started. Nothing of it runs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting is out of range.
+    #[error(transparent)]
+    Config(#[from] ConfigFault),
+    /// A listener would be open to other machines.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The cluster secret is unusable.
+    #[error(transparent)]
+    Secret(#[from] ConfigError),
+    /// The database cannot be opened or read.
+    #[error(transparent)]
+    Database(#[from] MetaError),
+    /// A thread or a listener.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The thread of the database.
+    #[error("tracker: cannot start the thread of the database: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Starts a tracker whose database is `tracker.db` in `meta_folder` (made if it is not there).
+///
+/// # Errors
+/// [`Error`]; nothing runs then.
+pub fn start(
+    config: &Config,
+    node: &NodeConfig,
+    meta_folder: &Path,
+    process: &Process,
+) -> Result<Running, Error> {
+    config.check()?;
+    let names = config.names()?;
+    let host = config.hostname.clone().unwrap_or_else(machine_name);
+    let spec = spec(config, node, &host)?;
+    let envelopes = Envelopes::new(node.cluster_secret()?, node);
+    let store = SqliteGroupStore::open(&meta_folder.join(TRACKER_FILE))?;
+    let service = Service::new(Parts {
+        config: config.clone(),
+        names,
+        host,
+        envelopes,
+        store,
+        metrics: process.registry(Role::Tracker),
+    })?;
+    Ok(reel_node::start(spec, Arc::new(service), process)?)
+}
+
+fn spec(config: &Config, node: &NodeConfig, host: &str) -> Result<RoleSpec, AccessError> {
+    let refusal = frame::error_reply(REPLY_TRACKER, host, "too many connections");
+    let listener =
+        Listener { name: "tracker.listen", addr: config.listen, refusal: Bytes::from(refusal) };
+    let admin = ("tracker.admin_listen", config.admin_listen);
+    RoleSpec::from_config(node, Role::Tracker, vec![listener], admin)
+}
+
+/// The machine's name, for error texts only.
+fn machine_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
+}
