@@ -147,7 +147,7 @@ fn chunks() -> Vec<Case> {
         good("chunk-extension", "ext", "5;name=value\r\nhello\r\n0\r\n\r\n"),
         good(
             "chunk-sizes-in-both-cases",
-            "case",
+            "digits",
             "A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n",
         ),
         good("trailer", "trailer", "5\r\nhello\r\n0\r\nX-Checksum: 1\r\n\r\n"),

@@ -119,6 +119,11 @@ impl Connection {
         }
     }
 
+    /// Every byte up to the end of the connection, as it came.
+    pub fn everything(&mut self) -> Vec<u8> {
+        self.rest()
+    }
+
     fn more(&mut self, what: &str) -> Result<(), String> {
         let mut buffer = [0; 64 * 1024];
         match self.stream.read(&mut buffer) {
