@@ -5,12 +5,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reel_node::ControlContext;
 use reel_node::caller::{CallError, TokioCaller};
-use reel_proto::command;
-use reel_proto::ext::Locate;
+use reel_node::config::Secret;
+use reel_proto::peer::GatewayBeat;
+use reel_proto::{command, sign};
 
 use crate::metrics::Edge;
 use crate::service::Gateway;
@@ -26,8 +27,9 @@ const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Announces until the drain, each tracker on a task of its own, so that a silent one holds up
-/// no other. `address`: what clients are to be told; `None` only asks whether they answer.
-pub(crate) async fn run(gateway: &Arc<Gateway>, address: Option<SocketAddr>, cx: &ControlContext) {
+/// no other. `address`: what clients are to be told; an unspecified one stands for the address
+/// that the tracker sees.
+pub(crate) async fn run(gateway: &Arc<Gateway>, address: SocketAddr, cx: &ControlContext) {
     let trackers = gateway.config().trackers.iter().enumerate();
     let tasks: Vec<_> = trackers
         .map(|(index, tracker)| {
@@ -41,19 +43,14 @@ pub(crate) async fn run(gateway: &Arc<Gateway>, address: Option<SocketAddr>, cx:
     }
 }
 
-async fn beat(
-    gateway: Arc<Gateway>,
-    index: usize,
-    tracker: SocketAddr,
-    address: Option<SocketAddr>,
-) {
+async fn beat(gateway: Arc<Gateway>, index: usize, tracker: SocketAddr, address: SocketAddr) {
     let caller = TokioCaller::default();
     let mut retry = RETRY;
     loop {
         let state = tell(&gateway, &caller, tracker, address).await;
         let before = gateway.trackers().set(index, state);
         if before != state {
-            log_change(tracker, state);
+            log_change(tracker, before, state);
         }
         let counters = gateway.registry().shared();
         let result = match state {
@@ -75,25 +72,48 @@ async fn beat(
 }
 
 async fn tell(
-    _gateway: &Gateway,
+    gateway: &Gateway,
     caller: &TokioCaller,
     tracker: SocketAddr,
-    _address: Option<SocketAddr>,
+    address: SocketAddr,
 ) -> TrackerState {
-    let mut body = Vec::new();
-    Locate::default().encode(&mut body);
-    match caller.call(tracker, command::LOCATE, &body, DEADLINE).await {
+    let Some(body) = announcement(gateway, address) else { return TrackerState::Silent };
+    match caller.call(tracker, command::GATEWAY, &body, DEADLINE).await {
         Ok(_) => TrackerState::Active,
-        Err(CallError::Remote { .. }) => TrackerState::Refuses,
-        Err(_) => TrackerState::Silent,
+        Err(CallError::Remote { error, .. }) => {
+            tracing::debug!(%tracker, text = ?error.text, "a tracker refuses the announcement");
+            TrackerState::Refuses
+        }
+        Err(error) => {
+            tracing::debug!(%tracker, %error, "a tracker does not answer");
+            TrackerState::Silent
+        }
     }
 }
 
-fn log_change(tracker: SocketAddr, state: TrackerState) {
+/// The signed announcement; `None` when the system gives no random number for it.
+fn announcement(gateway: &Gateway, advertised: SocketAddr) -> Option<Vec<u8>> {
+    let mut payload = Vec::with_capacity(32);
+    GatewayBeat { advertised }.encode(&mut payload);
+    let mut nonce = sign::Nonce::default();
+    if let Err(error) = getrandom::fill(&mut nonce) {
+        tracing::warn!(%error, "no random numbers: the gateway cannot announce itself");
+        return None;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let secret = gateway.secret().map(Secret::expose);
+    Some(sign::seal(secret, command::GATEWAY, now, nonce, &payload))
+}
+
+fn log_change(tracker: SocketAddr, before: TrackerState, state: TrackerState) {
     match state {
         TrackerState::Active => tracing::info!(%tracker, "a tracker knows this gateway"),
         TrackerState::Refuses => {
             tracing::warn!(%tracker, "a tracker refuses this gateway: clients are not told of it");
+        }
+        // Both may just be starting.
+        TrackerState::Silent if before == TrackerState::Unknown => {
+            tracing::info!(%tracker, "a tracker does not answer yet");
         }
         TrackerState::Unknown | TrackerState::Silent => {
             tracing::warn!(%tracker, "a tracker does not answer");

@@ -29,7 +29,8 @@ pub struct Config {
     pub trackers: Vec<SocketAddr>,
     /// `proxy` or `redirect`.
     pub mode: Mode,
-    /// The address that trackers name to clients; unset: the one it listens on.
+    /// The address that trackers name to clients; unset: the one it listens on. An unspecified IP
+    /// address stands for the one that the tracker sees.
     pub advertise: Option<SocketAddr>,
     /// How often it beats to each tracker.
     pub beat_interval: HumanTime,

@@ -84,7 +84,7 @@ async fn first_answer(
         let share = left / u32::try_from(others + 1).unwrap_or(u32::MAX);
         match try_node(thread, node, request, share.max(TRY_MIN)).await {
             Ok(answer) if answer.head.status == 503 && others > 0 => {
-                last = Failure::BadGateway;
+                last = Failure::NodesBusy;
             }
             Ok(answer) => {
                 if index > 0 {
@@ -95,7 +95,7 @@ async fn first_answer(
             Err(UpstreamError::Busy) => return Err(Failure::Busy),
             Err(error) => {
                 tracing::debug!(%node, %error, "a storage node gave no answer");
-                last = Failure::of(&error);
+                last = last.after(&error);
             }
         }
     }

@@ -91,8 +91,8 @@ fn check(config: &Config) -> Result<(), GatewayError> {
     if config.beat_interval.0.is_zero() {
         return wrong("beat_interval", "must not be zero");
     }
-    if config.advertise.is_some_and(|address| address.ip().is_unspecified()) {
-        return wrong("advertise", "clients cannot connect to an unspecified address");
+    if config.advertise.is_some_and(|address| address.port() == 0) {
+        return wrong("advertise", "needs the port that clients connect to");
     }
     if config.upstream_connections_max == 0 {
         return wrong("upstream_connections_max", "at least one is needed");
@@ -171,14 +171,9 @@ impl Service for Gateway {
     }
 
     async fn control(self: Arc<Self>, cx: ControlContext) -> Result<(), ServiceError> {
-        let address = self.advertise(&cx).filter(|address| !address.ip().is_unspecified());
-        if address.is_none() {
-            tracing::warn!(
-                "gateway.listen is unspecified and gateway.advertise is not set: trackers cannot \
-                 name this gateway to clients"
-            );
+        if let Some(address) = self.advertise(&cx) {
+            announce::run(&self, address, &cx).await;
         }
-        announce::run(&self, address, &cx).await;
         cx.finished.wait().await;
         Ok(())
     }

@@ -18,6 +18,9 @@ pub(crate) enum Failure {
     /// As many upstream connections as allowed are in use.
     #[error("the gateway is at its limit: try again")]
     Busy,
+    /// Those nodes that answer refuse for now: they are full, drain, or have too much to do.
+    #[error("every storage node that answers is busy: try again")]
+    NodesBusy,
     /// No node could be reached, or those that were gave no usable answer.
     #[error("no storage node gave an answer")]
     BadGateway,
@@ -30,14 +33,23 @@ impl Failure {
     /// RFC 9110 sections 15.6.3 to 15.6.5.
     pub(crate) const fn status(&self) -> u16 {
         match self {
-            Self::NoTracker | Self::NoNode | Self::Busy => 503,
+            Self::NoTracker | Self::NoNode | Self::Busy | Self::NodesBusy => 503,
             Self::Unknown => 404,
             Self::BadGateway => 502,
             Self::Timeout => 504,
         }
     }
 
-    /// The failure of the last try.
+    /// The failure after a further try: a node that is busy outweighs one that is not there,
+    /// because the same request may succeed in a moment.
+    pub(crate) const fn after(self, error: &UpstreamError) -> Self {
+        match self {
+            Self::NodesBusy => self,
+            _ => Self::of(error),
+        }
+    }
+
+    /// The failure of a try.
     pub(crate) const fn of(error: &UpstreamError) -> Self {
         match error {
             UpstreamError::Busy => Self::Busy,

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use reel_node::http::{BodyError, ServerConn, UpstreamConn, UpstreamError, media};
-use reel_proto::http::head::{Framing, RequestHead};
+use reel_proto::http::head::{Framing, Method, RequestHead};
 
 use crate::edge::EdgeThread;
 use crate::forward::{self, Forward};
@@ -40,7 +40,9 @@ pub(crate) async fn pass(
     let mut request = thread.buffer();
     let host = order.first().map(ToString::to_string).unwrap_or_default();
     forward::request(&mut request, head, &Forward { host: &host, framing: head.framing, via });
-    let willing = first_willing(thread, order, &request).await;
+    // A POST of no content is done as soon as its head is read, and twice if it is sent twice.
+    let repeatable = head.method != Method::Post || head.framing.has_body();
+    let willing = first_willing(thread, order, &request, repeatable).await;
     thread.give_buffer(request);
     let answer = match willing {
         Ok(answer) => answer,
@@ -96,17 +98,19 @@ pub(crate) async fn too_large(conn: &mut ServerConn) -> Outcome {
         .map_err(|_| Cut::ByClient)
 }
 
-/// The first node that says 100, or anything final but 503.
+/// The first node that says 100, or anything final but 503. `repeatable`: whether the request may
+/// be sent again though the node may have read it.
 async fn first_willing(
     thread: &EdgeThread,
     order: &[SocketAddr],
     request: &[u8],
+    repeatable: bool,
 ) -> Result<Answer, Failure> {
     let mut last = Failure::NoNode;
     for (index, node) in order.iter().enumerate() {
-        match ask(thread, *node, request).await {
+        match ask(thread, *node, request, !repeatable).await {
             Ok(answer) if answer.head.status == 503 && index + 1 < order.len() => {
-                last = Failure::BadGateway;
+                last = Failure::NodesBusy;
             }
             Ok(answer) => {
                 if index > 0 {
@@ -115,19 +119,20 @@ async fn first_willing(
                 return Ok(answer);
             }
             Err(UpstreamError::Busy) => return Err(Failure::Busy),
-            Err(error) => last = Failure::of(&error),
+            Err(error) if !repeatable && !error.nothing_sent() => return Err(Failure::of(&error)),
+            Err(error) => last = last.after(&error),
         }
     }
     Err(last)
 }
 
-/// Asks one node whether it takes the upload.
+/// Asks one node whether it takes the upload; `fresh`: on a new connection only.
 async fn ask(
     thread: &EdgeThread,
     node: SocketAddr,
     request: &[u8],
+    mut fresh: bool,
 ) -> Result<Answer, UpstreamError> {
-    let mut fresh = false;
     loop {
         let mut reused = false;
         let answer = async {

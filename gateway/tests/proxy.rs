@@ -231,6 +231,7 @@ fn trackers_that_are_down_or_refuse() {
     let tracker = Tracker::start(&[node.address]);
     let edge = Edge::start(&[], &config(&[closed_port(), tracker.address]));
     edge.wait_ready();
+    assert_eq!(tracker.announced.load(Ordering::Relaxed), 1);
     for size in 10..20 {
         assert_eq!(edge.client().get(&format!("/files/{size}")).status, 200);
     }
@@ -282,7 +283,7 @@ fn what_is_no_request_never_reaches_a_node() {
         (format!("OPTIONS /files/f HTTP/1.1\r\nHost: {host}\r\n\r\n"), 204),
         (format!("OPTIONS * HTTP/1.1\r\nHost: {host}\r\n\r\n"), 204),
         (
-            format!("PUT /files/f HTTP/1.1\r\nHost: other.example\r\nContent-Length: 1\r\n\r\nx"),
+            "PUT /files/f HTTP/1.1\r\nHost: other.example\r\nContent-Length: 1\r\n\r\nx".to_owned(),
             403,
         ),
         (

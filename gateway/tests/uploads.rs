@@ -105,6 +105,29 @@ fn before_the_first_byte_another_node_is_tried() {
 }
 
 #[test]
+fn an_empty_post_is_sent_once_and_busy_nodes_are_a_503() {
+    let rude = Node::start(|_| Then::Close);
+    let good = sum_node();
+    let tracker = Tracker::start(&[rude.address]);
+    let edge = Edge::start(&[], &config(&[tracker.address]));
+    let mut client = edge.client();
+    assert_eq!(client.ask("POST", "/files", "Content-Length: 0\r\n").status, 502);
+    assert_eq!(rude.requests.load(Ordering::Relaxed), 1);
+    let busy = Node::start(|request| {
+        request.answer(503, "Retry-After: 7\r\n", b"");
+        Then::Close
+    });
+    *tracker.nodes.lock().unwrap() = vec![closed_port(), busy.address];
+    for user in ["a", "b", "c", "d", "e", "f"] {
+        let answer = client.put(&format!("/files/f?user={user}"), b"hello", "");
+        assert_eq!(answer.status, 503);
+        assert!(answer.field("retry-after").is_some());
+    }
+    *tracker.nodes.lock().unwrap() = vec![good.address];
+    assert_eq!(client.put("/files/f?user=z", b"hello", "").status, 201);
+}
+
+#[test]
 fn a_node_that_dies_in_the_middle_is_a_502_and_no_second_node_is_asked() {
     for off in drivers() {
         let dying = Node::start(|request| {

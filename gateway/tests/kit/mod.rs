@@ -17,7 +17,8 @@ use reel_node::{Process, Running};
 use reel_proto::ext::{Located, NodeAddr};
 use reel_proto::frame::{self, HEADER_LEN, Header};
 use reel_proto::name::GroupName;
-use reel_proto::{command, refusal};
+use reel_proto::peer::GatewayBeat;
+use reel_proto::{command, refusal, sign};
 
 /// Bytes in which every position tells itself apart from its neighbours.
 pub fn pattern(length: usize) -> Vec<u8> {
@@ -62,9 +63,13 @@ impl Tracker {
                 let (announced, refusal) = (Arc::clone(&announced), Arc::clone(&refusal));
                 std::thread::spawn(move || {
                     let mut stream = stream.unwrap();
-                    while let Some(command) = read_frame(&mut stream) {
+                    while let Some((command, sent)) = read_frame(&mut stream) {
                         let mut body = Vec::new();
                         if command == command::GATEWAY {
+                            let mut seen = sign::NonceCache::new(1);
+                            let payload = sign::open(None, command, 0, &sent, &mut seen).unwrap();
+                            let beat = GatewayBeat::decode(payload).unwrap();
+                            assert!(beat.advertised.ip().is_loopback());
                             announced.fetch_add(1, Ordering::Relaxed);
                         }
                         if command == command::LOCATE {
@@ -98,13 +103,13 @@ fn located(nodes: &[SocketAddr]) -> Located {
     }
 }
 
-fn read_frame(stream: &mut TcpStream) -> Option<u8> {
+fn read_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     let mut head = [0; HEADER_LEN];
     stream.read_exact(&mut head).ok()?;
     let header = Header::decode(&head).unwrap();
     let mut body = vec![0; usize::try_from(header.length).unwrap()];
     stream.read_exact(&mut body).ok()?;
-    Some(header.command)
+    Some((header.command, body))
 }
 
 /// One request at a scripted node: its head as text, and the connection behind it.

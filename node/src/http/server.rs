@@ -28,6 +28,9 @@ use crate::Accepted;
 /// First read of a head; most heads are smaller, and a longer one grows the buffer.
 const HEAD_READ_BYTES: usize = 2 * 1024;
 
+/// Memory for the head of an answer that an idle connection keeps; a larger one held a content.
+const OUTPUT_KEPT_BYTES_MAX: usize = 1024;
+
 /// A connection of a server; see the module.
 #[derive(Debug)]
 pub struct ServerConn {
@@ -134,6 +137,9 @@ impl ServerConn {
     /// Waits, holding no buffer, until the next request begins to arrive.
     async fn wait_for_request(&mut self) -> bool {
         spare::give(std::mem::take(&mut self.input));
+        if self.output.capacity() > OUTPUT_KEPT_BYTES_MAX {
+            self.output = Vec::new();
+        }
         self.accepted.slot().await_request(self.limits.idle);
         if self.accepted.stream().readable(false).await.is_err() {
             return false;

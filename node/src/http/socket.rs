@@ -19,7 +19,7 @@ use monoio::net::TcpStream;
 use socket2::SockRef;
 
 use super::pace::{Meter, Pace};
-use crate::yield_turn;
+use crate::{nonblocking, yield_turn};
 
 /// Most bytes that one connection moves before the others get their turn. At 10 GB/s this is
 /// 50 µs; smaller turns cost more calls than they save waiting.
@@ -91,7 +91,6 @@ pub async fn send_all(
     more: bool,
     pace: Pace,
 ) -> Result<(), SendError> {
-    let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
     let mut meter = Meter::new(pace);
     let mut sent = 0;
     let mut turn = 0;
@@ -102,9 +101,8 @@ pub async fn send_all(
         }
         let end = bytes.len().min(sent + TURN_BYTES);
         // A piece that is not the last one always has more behind it.
-        let flags = if end < bytes.len() { flags | libc::MSG_MORE } else { flags };
-        let answer = SockRef::from(&fd(stream)).send_with_flags(&bytes[sent..end], flags);
-        match answer {
+        let more = more || end < bytes.len();
+        match nonblocking::send(stream, &bytes[sent..end], more) {
             Ok(count) => {
                 sent += count;
                 turn += count;
@@ -112,9 +110,8 @@ pub async fn send_all(
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 turn = 0;
-                meter.wait(stream.writable(false)).await.map_err(SendError::of_wait)?;
+                writable(stream, &mut meter).await?;
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(SendError::Peer(error)),
         }
     }
@@ -157,7 +154,7 @@ pub async fn send_file(
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => {
                     turn = 0;
-                    meter.wait(stream.writable(false)).await.map_err(SendError::of_wait)?;
+                    writable(stream, &mut meter).await?;
                 }
                 ErrorKind::Interrupted => {}
                 _ if is_peer_fault(&error) => return Err(SendError::Peer(error)),
