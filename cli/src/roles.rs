@@ -24,6 +24,8 @@ pub(crate) enum RoleCommand {
     Idgen(Role),
     /// Runs a storage node: keeps files and serves them.
     Engine(EngineRole),
+    /// Runs a gateway: the HTTP edge in front of the storage nodes.
+    Gateway(GatewayRole),
 }
 
 /// Flags that every server has.
@@ -82,7 +84,6 @@ pub(crate) struct EngineRole {
 }
 
 /// Flags of `reel gateway`.
-#[allow(dead_code)]
 #[derive(Debug, Args)]
 pub(crate) struct GatewayRole {
     /// Configuration file.
@@ -134,7 +135,6 @@ impl EngineRole {
     }
 }
 
-#[allow(dead_code)]
 impl GatewayRole {
     fn flags(&self) -> Value {
         let mut flags = json!({
@@ -156,12 +156,14 @@ pub(crate) fn run(command: &RoleCommand) -> anyhow::Result<ExitCode> {
     let (name, config, flags, start): (_, _, _, Starter) = match command {
         RoleCommand::Idgen(role) => ("idgen", &role.config, role.flags("idgen"), start_idgen),
         RoleCommand::Engine(role) => ("engine", &role.role.config, role.flags(), start_engine),
+        RoleCommand::Gateway(role) => ("gateway", &role.config, role.flags(), start_gateway),
     };
     let settings = settings::load(Settings::default(), config.as_deref(), &flags)?.value;
     reel_node::log::init(&settings.log)?;
     settings.warn_insecure();
     // A gateway keeps nothing; the others must be alone on what they keep.
     let _lock = match command {
+        RoleCommand::Gateway(_) => None,
         _ => Some(lock(&settings, name)?),
     };
     let process = Process::new(&settings.node.capabilities_off)?;
@@ -212,6 +214,16 @@ pub(crate) fn start_engine(settings: &Settings, process: &Process) -> anyhow::Re
     };
     reel_engine::start(&setup, process).map_err(|error| match error {
         Error::Config(_) | Error::Access(_) | Error::Secret(_) => usage(error),
+        error => error.into(),
+    })
+}
+
+/// Starts the gateway.
+pub(crate) fn start_gateway(settings: &Settings, process: &Process) -> anyhow::Result<Running> {
+    use reel_gateway::GatewayError as Error;
+    let Settings { gateway, node, token, .. } = settings;
+    reel_gateway::start(gateway, node, token, process).map_err(|error| match error {
+        Error::Config(_) | Error::Value { .. } | Error::Access(_) => usage(error),
         error => error.into(),
     })
 }

@@ -19,6 +19,7 @@ pub(crate) struct Settings {
     pub(crate) idgen: reel_idgen::Config,
     pub(crate) engine: reel_engine::Config,
     pub(crate) store_path: Vec<reel_engine::StorePath>,
+    pub(crate) gateway: reel_gateway::Config,
     pub(crate) token: Vec<TokenConfig>,
 }
 

@@ -2,8 +2,10 @@
 
 pub mod browser;
 pub mod disk;
+pub mod history;
 pub mod http;
 pub mod http_cases;
 pub mod process;
 pub mod seccomp;
 pub mod seed;
+pub mod uploaders;

@@ -281,6 +281,17 @@ impl Store {
         self.judge_log()
     }
 
+    /// Sends SIGKILL and leaves the handle, for a kill in the middle of something; then [`Store::reap_killed`].
+    pub fn kill_now(&self) -> Result<()> {
+        self.signal(libc::SIGKILL)
+    }
+
+    /// Takes note of the end of a store that [`Store::kill_now`] has killed.
+    pub fn reap_killed(mut self) -> Result<()> {
+        self.reap()?;
+        self.judge_log()
+    }
+
     /// Asks it to drain (SIGTERM) and waits for its end, which must be a good one.
     pub fn drain(mut self) -> Result<()> {
         self.terminate()?;
@@ -293,9 +304,13 @@ impl Store {
 
     /// Sends SIGTERM and does not wait.
     pub fn terminate(&self) -> Result<()> {
+        self.signal(libc::SIGTERM)
+    }
+
+    fn signal(&self, signal: libc::c_int) -> Result<()> {
         let pid = libc::pid_t::try_from(self.pid())?;
         // SAFETY: a signal to our own child, which is not reaped before this handle goes.
-        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
+        let sent = unsafe { libc::kill(pid, signal) };
         if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
     }
 
