@@ -67,6 +67,7 @@ pub fn command() -> Result<Command> {
 #[derive(Debug, Clone)]
 pub struct Up {
     data: PathBuf,
+    before_start: Option<fn(&mut Command)>,
     arguments: Vec<OsString>,
     environment: BTreeMap<String, String>,
     refuse_io_uring: bool,
@@ -79,6 +80,7 @@ impl Up {
     pub fn new(data: &Path) -> Self {
         Self {
             data: data.to_owned(),
+            before_start: None,
             arguments: Vec::new(),
             environment: BTreeMap::new(),
             refuse_io_uring: false,
@@ -108,6 +110,13 @@ impl Up {
         self
     }
 
+    /// Changes the command before each start: another user, limits.
+    #[must_use]
+    pub fn before_start(mut self, change: fn(&mut Command)) -> Self {
+        self.before_start = Some(change);
+        self
+    }
+
     /// A WARN or ERROR line that contains this text is expected; any other one fails the test.
     #[must_use]
     pub fn expect_log(mut self, text: &str) -> Self {
@@ -121,6 +130,9 @@ impl Up {
         command.arg(&self.data).args(&self.arguments).envs(&self.environment);
         if self.refuse_io_uring {
             seccomp::refuse_io_uring(&mut command);
+        }
+        if let Some(change) = self.before_start {
+            change(&mut command);
         }
         Ok(command)
     }

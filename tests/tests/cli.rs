@@ -1,0 +1,300 @@
+//! The client commands as a user types them, against a real store.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use reel_tests::{
+    http,
+    process::{self, Store, Up},
+    seed::Content,
+};
+use serde_json::Value;
+
+struct Fixture {
+    store: Store,
+    folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Up::new(&folder.path().join("data")).start().unwrap();
+        Self { store, folder }
+    }
+
+    /// Writes a file of known content and gives its path.
+    fn file(&self, name: &str, content: &[u8]) -> String {
+        let path = self.folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.display().to_string()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
+        self.store.client_command(arguments).unwrap().output().unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.store.reel(arguments).unwrap()).unwrap()
+    }
+
+    fn lines(&self, arguments: &[&str]) -> Vec<Value> {
+        let text = self.store.reel(arguments).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn pipe_into(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_file_goes_in_and_comes_out() {
+    let fixture = Fixture::new();
+    let content = Content { seed: 1, size: 3_000_000 }.bytes();
+    let path = fixture.file("film.mp4", &content);
+    let printed = fixture.store.reel(&["put", &path]).unwrap();
+    let (id, url) = printed.trim().split_once(' ').unwrap();
+    assert_eq!(id.len(), 36);
+    assert_eq!(url, format!("http://{}/files/{id}", fixture.store.addresses.gateway));
+    let over_http =
+        http::request(fixture.store.addresses.gateway, "GET", &format!("/files/{id}"), &[], None);
+    assert_eq!(over_http.unwrap().body, content);
+
+    let out = fixture.path("copy.mp4");
+    let got = fixture.json(&["get", id, "-o", &out, "--json"]);
+    assert_eq!(fs::read(&out).unwrap(), content);
+    assert_eq!((got["checked"].as_bool(), got["resumed"].as_bool()), (Some(true), Some(false)));
+
+    let stat = fixture.json(&["stat", id, "--json"]);
+    assert_eq!(stat["name"], "film.mp4");
+    assert_eq!(stat["size"], content.len());
+    assert_eq!(stat["status"], "normal");
+    assert_eq!(stat["url"], url);
+    let checksum = reel_proto::checksum::Crc64::of(&content);
+    assert_eq!(stat["checksum"], format!("{checksum:016x}"));
+    assert!(fixture.store.reel(&["stat", id]).unwrap().contains("film.mp4"));
+    fixture.store.drain().unwrap();
+}
+
+#[test]
+fn ranges_standard_output_and_the_default_name() {
+    let fixture = Fixture::new();
+    let content = Content { seed: 2, size: 600_000 }.bytes();
+    let path = fixture.file("a", &content);
+    fixture.store.reel(&["put", &path, "--id", "ranged"]).unwrap();
+    let range = ["get", "ranged", "-o", "-", "--offset", "1000", "--size", "2000"];
+    assert_eq!(fixture.output(&range).stdout, content[1000..3000]);
+    let tail = fixture.output(&["get", "ranged", "-o", "-", "--offset", "599999"]);
+    assert_eq!(tail.stdout, content[599_999..]);
+    let past = fixture.output(&["get", "ranged", "-o", "-", "--offset", "600001"]);
+    assert_eq!(past.status.code(), Some(1));
+
+    let mut command = fixture.store.client_command(&["get", "ranged"]).unwrap();
+    assert!(command.current_dir(fixture.folder.path()).status().unwrap().success());
+    assert_eq!(fs::read(fixture.path("ranged")).unwrap(), content);
+    fixture.store.drain().unwrap();
+}
+
+#[test]
+fn standard_input_of_unknown_size() {
+    let fixture = Fixture::new();
+    for size in [0, 1, 1_000_000] {
+        let content = Content { seed: size, size }.bytes();
+        let id = format!("piped-{size}");
+        let mut command =
+            fixture.store.client_command(&["put", "-", "--id", &id, "--json"]).unwrap();
+        let output = pipe_into(&mut command, &content);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let put: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((put["size"].as_u64(), put["outcome"].as_str()), (Some(size), Some("new")));
+        assert_eq!(fixture.output(&["get", &id, "-o", "-"]).stdout, content);
+    }
+    fixture.store.drain().unwrap();
+}
+
+#[test]
+fn a_broken_download_goes_on_and_wrong_bytes_start_again() {
+    let fixture = Fixture::new();
+    let content = Content { seed: 3, size: 2_000_000 }.bytes();
+    let path = fixture.file("film", &content);
+    let put = fixture.json(&["put", &path, "--id", "broken", "--json"]);
+    // What a download that was cut off leaves: see cli/src/commands/partial.rs.
+    let path_id = put["path_id"].as_u64().unwrap();
+    let size = content.len();
+    let partial = fixture.path(&format!(".out.{path_id:x}-{size:x}-0-{size:x}.part"));
+    let out = fixture.path("out");
+
+    fs::write(&partial, &content[..1_234_567]).unwrap();
+    let got = fixture.json(&["get", "broken", "-o", &out, "--json"]);
+    assert_eq!(got["resumed"], true);
+    assert_eq!(fs::read(&out).unwrap(), content);
+    assert!(!Path::new(&partial).exists());
+
+    // A crash of this machine can leave zeros where bytes were.
+    fs::remove_file(&out).unwrap();
+    let mut torn = content[..1_500_000].to_vec();
+    torn[1_400_000..].fill(0);
+    fs::write(&partial, &torn).unwrap();
+    let got = fixture.json(&["get", "broken", "-o", &out, "--json"]);
+    assert_eq!(got["resumed"], false, "{got}");
+    assert_eq!(fs::read(&out).unwrap(), content);
+
+    // All there, only the last rename was missing.
+    fs::remove_file(&out).unwrap();
+    fs::write(&partial, &content).unwrap();
+    fixture.store.reel(&["get", "broken", "-o", &out]).unwrap();
+    assert_eq!(fs::read(&out).unwrap(), content);
+    fixture.store.drain().unwrap();
+}
+
+#[test]
+fn deletion_is_soft_until_the_purge() {
+    let fixture = Fixture::new();
+    let path = fixture.file("a.txt", b"hello");
+    for id in ["one", "two", "three"] {
+        fixture.store.reel(&["put", &path, "--id", id]).unwrap();
+    }
+    assert_eq!(fixture.store.reel(&["rm", "one", "two"]).unwrap(), "one deleted\ntwo deleted\n");
+    assert_eq!(fixture.output(&["get", "one", "-o", "-"]).status.code(), Some(1));
+    let ids = |status: &str| -> Vec<String> {
+        let listed = fixture.lines(&["ls", "--status", status, "--json"]);
+        listed.iter().map(|file| file["id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids("normal"), ["three"]);
+    assert_eq!(ids("deleted"), ["one", "two"]);
+    assert_eq!(ids("all"), ["one", "three", "two"]);
+    assert_eq!(fixture.json(&["stat", "one", "--json"])["status"], "deleted");
+
+    fixture.store.reel(&["restore", "one"]).unwrap();
+    assert_eq!(fixture.output(&["get", "one", "-o", "-"]).stdout, b"hello");
+    fixture.store.reel(&["purge", "two"]).unwrap();
+    assert_eq!(fixture.output(&["restore", "two"]).status.code(), Some(1));
+    assert_eq!(ids("all"), ["one", "three"]);
+    // Only deleted files can be purged.
+    assert_eq!(fixture.output(&["purge", "three"]).status.code(), Some(1));
+    fixture.store.reel(&["rm", "one"]).unwrap();
+    assert_eq!(fixture.json(&["purge", "--all-deleted", "--json"])["purged"], 1);
+    assert_eq!(ids("all"), ["three"]);
+    let table = fixture.store.reel(&["ls"]).unwrap();
+    assert!(table.contains("ID") && table.contains("three") && table.contains("a.txt"), "{table}");
+    fixture.store.drain().unwrap();
+}
+
+#[test]
+fn users_see_only_their_own_files() {
+    let fixture = Fixture::new();
+    let path = fixture.file("a", b"mine");
+    fixture.store.reel(&["put", &path, "--id", "mine", "--user", "用户"]).unwrap();
+    for arguments in
+        [&["get", "mine", "-o", "-"][..], &["stat", "mine"], &["rm", "mine"], &["restore", "mine"]]
+    {
+        assert_eq!(fixture.output(arguments).status.code(), Some(1), "{arguments:?}");
+    }
+    assert!(fixture.lines(&["ls", "--json"]).is_empty());
+    let own = fixture.output(&["get", "mine", "-o", "-", "--user", "用户"]);
+    assert_eq!(own.stdout, b"mine");
+    let stat = fixture.json(&["stat", "mine", "--user", "用户", "--json"]);
+    let url = stat["url"].as_str().unwrap();
+    let target = url.split_once("/files/").unwrap().1;
+    let gateway = fixture.store.addresses.gateway;
+    let read = http::request(gateway, "GET", &format!("/files/{target}"), &[], None).unwrap();
+    assert_eq!(read.body, b"mine", "{url}");
+    fixture.store.drain().unwrap();
+}
+
+#[test]
+fn the_same_again_and_a_conflict() {
+    let fixture = Fixture::new();
+    let (one, two) = (fixture.file("one", b"one"), fixture.file("two", b"two"));
+    assert_eq!(fixture.json(&["put", &one, "--id", "x", "--json"])["outcome"], "new");
+    assert_eq!(fixture.json(&["put", &one, "--id", "x", "--json"])["outcome"], "same");
+    let conflict = fixture.output(&["put", &two, "--id", "x"]);
+    assert_eq!(conflict.status.code(), Some(1));
+    assert_eq!(fixture.output(&["get", "x", "-o", "-"]).stdout, b"one");
+    fixture.store.drain().unwrap();
+}
+
+#[test]
+fn several_files_one_of_which_is_not_there() {
+    let fixture = Fixture::new();
+    let (one, two) = (fixture.file("one", b"one"), fixture.file("two", b"two"));
+    let output = fixture.output(&["put", &one, &fixture.path("absent"), &two, "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout).lines().count(), 2);
+    assert!(text(&output.stderr).contains("absent"), "{}", text(&output.stderr));
+    fixture.store.drain().unwrap();
+}
+
+#[test]
+fn groups_in_three_forms() {
+    let fixture = Fixture::new();
+    let plain = fixture.store.reel(&["groups", "--plain"]).unwrap();
+    assert!(plain.starts_with("COUNT OF GROUPS: 1\nGROUPNAME: group001\n"), "{plain}");
+    assert!(plain.ends_with("STATUS: ACTIVE\n"), "{plain}");
+    let json = fixture.json(&["groups", "--json"]);
+    let engine = fixture.store.addresses.engine.to_string();
+    assert_eq!(json["nodes"][0]["address"], engine);
+    assert_eq!(json["nodes"][0]["status"], "ACTIVE");
+    let table = fixture.store.reel(&["groups"]).unwrap();
+    assert!(table.contains("ADDRESS") && table.contains(&engine), "{table}");
+    fixture.store.drain().unwrap();
+}
+
+#[test]
+fn wrong_usage_is_two_and_a_store_that_is_away_is_one() {
+    let run = |arguments: &[&str]| {
+        let mut command = process::command().unwrap();
+        command.args(arguments).env("REEL_TRACKERS", "127.0.0.1:1");
+        command.output().unwrap()
+    };
+    for wrong in [
+        &["put"][..],
+        &["get"],
+        &["get", "a/b"],
+        &["get", "x", "--size", "0"],
+        &["put", "a", "b", "--id", "x"],
+        &["purge"],
+        &["purge", "x", "--all-deleted"],
+        &["groups", "--json", "--plain"],
+        &["ls", "--app", "not legal"],
+        &["completions", "nosuchshell"],
+        &["verify", "--data", "/nonexistent"],
+    ] {
+        let output = run(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", text(&output.stderr));
+        assert!(!output.stderr.is_empty(), "{wrong:?}");
+    }
+    let shells = run(&["completions", "bash"]);
+    assert!(text(&shells.stdout).contains("rebuild-index"));
+}
+
+#[test]
+fn a_store_that_is_away_is_said_in_time() {
+    let mut command = process::command().unwrap();
+    command.args(["stat", "x", "--tracker", "127.0.0.1:1,127.0.0.1:2"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert!(told.contains("127.0.0.1:1") && told.contains("127.0.0.1:2"), "{told}");
+}
