@@ -24,7 +24,7 @@ mod residency;
 
 pub(crate) use cold::PieceReader;
 pub(crate) use open_file::OpenFile;
-use residency::Method;
+pub(crate) use residency::Method;
 
 /// How much is asked of the page cache at once, and then sent without asking again. Larger costs nothing in calls
 /// but lets more pages be dropped by the kernel while a slow peer reads; each such page blocks the thread once.
@@ -110,14 +110,13 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// A reader. `cachestat`: the kernel has that call and may be asked; `budget` bounds its buffers.
+    /// A reader that asks the page cache by `method`; `budget` bounds its buffers.
     pub(crate) fn new(
-        cachestat: bool,
+        method: Method,
         pieces: PieceReader,
         budget: Budget,
         cell: Cell<Serve>,
     ) -> Self {
-        let method = if cachestat { Method::CacheStat } else { Method::NoWait };
         Self { method, pieces, budget, spare: Rc::default(), cell }
     }
 

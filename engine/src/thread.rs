@@ -15,7 +15,7 @@ use crate::{
     admission::{Budget, Permit},
     cache::{FileCache, Found, Record},
     metrics::{Cache, Lookup as Looked, Serve},
-    read::{OpenFile, PieceReader, ReadError, Reader},
+    read::{Method, OpenFile, PieceReader, ReadError, Reader},
     service::Shared,
     store::{Lookup, LookupError, OpenFileError, PIECE, Place, Stores},
 };
@@ -54,10 +54,10 @@ impl Thread {
         let budget = Budget::new(settings.buffers.0 / threads as u64);
         let records = usize::try_from(settings.record_cache.0).unwrap_or(usize::MAX) / threads;
         let pieces = PieceReader::new(settings.read_piece.0);
-        let cachestat = cx.capabilities.cachestat;
+        let method = Method::of(cx.capabilities.cachestat, cx.capabilities.nowait_read);
         Self {
             shared: shared.clone(),
-            reader: Reader::new(cachestat, pieces, budget.clone(), cell.clone()),
+            reader: Reader::new(method, pieces, budget.clone(), cell.clone()),
             frames: Rc::new(shared.frames.clone()),
             http: shared.http.clone(),
             cell,

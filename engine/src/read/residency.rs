@@ -25,6 +25,19 @@ pub(crate) enum Method {
     CacheStat,
     /// preadv2(RWF_NOWAIT) of a byte in each 64 KiB: a sample.
     NoWait,
+    /// Neither call is there: every range is read as if it were not in the page cache.
+    Blind,
+}
+
+impl Method {
+    /// The best one of a kernel that has these calls.
+    pub(crate) fn of(cachestat: bool, nowait_read: bool) -> Self {
+        match (cachestat, nowait_read) {
+            (true, _) => Self::CacheStat,
+            (false, true) => Self::NoWait,
+            (false, false) => Self::Blind,
+        }
+    }
 }
 
 /// `struct cachestat_range` of linux/mman.h.
@@ -61,6 +74,7 @@ pub(crate) fn is_resident(method: Method, file: BorrowedFd<'_>, offset: u64, len
             Err(_) => false,
         },
         Method::NoWait => sampled(file, offset, length),
+        Method::Blind => false,
     }
 }
 
