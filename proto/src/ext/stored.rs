@@ -232,7 +232,7 @@ impl ListReply {
         if count > LIST_ENTRIES_MAX {
             return Err(BodyError::Value { field: "count" });
         }
-        let mut files = Vec::with_capacity(count);
+        let mut files = Vec::new();
         for _ in 0..count {
             let file = FileId::from_bytes(fields.short("file id")?)?;
             files.push(Listed { file, stat: FileStat::read(&mut fields)? });

@@ -7,7 +7,7 @@ use crate::limits;
 pub const UNKNOWN: &str = "application/octet-stream";
 
 /// Bytes of a file's begin that [`of_bytes`] looks at.
-pub const SNIFF_BYTES: usize = 64;
+pub const SNIFF_BYTES: usize = 192;
 
 /// Types by the end of a name: media and what comes with it, lower case.
 const BY_ENDING: &[(&str, &str)] = &[
