@@ -4,17 +4,16 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod addresses;
 mod commands;
 mod config_cmd;
-#[allow(dead_code)]
 mod data_folder;
 mod exit;
 mod roles;
-#[allow(dead_code)]
 mod server;
 mod settings;
-#[allow(dead_code)]
 mod signals;
+mod up;
 
 use exit::Usage;
 
@@ -28,6 +27,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs the whole store in one process: ID node, tracker, storage node, gateway.
+    Up(Box<up::Up>),
     #[command(flatten)]
     Role(roles::RoleCommand),
     #[command(subcommand)]
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
+        Command::Up(arguments) => up::run(&arguments),
         Command::Role(command) => roles::run(&command),
         Command::Config(command) => config_cmd::run(&command),
         Command::Client(command) => {

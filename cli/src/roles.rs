@@ -20,6 +20,8 @@ use crate::settings::{self, Settings, parse_listen};
 /// The roles of a store, each a process of its own.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RoleCommand {
+    /// Runs a tracker: knows the groups, the nodes and where each user's files are.
+    Tracker(Role),
     /// Runs an ID node: hands out the numbers that name the places of files.
     Idgen(Role),
     /// Runs a storage node: keeps files and serves them.
@@ -154,6 +156,9 @@ type Starter = fn(&Settings, &Process) -> anyhow::Result<Running>;
 /// Runs one role until a signal.
 pub(crate) fn run(command: &RoleCommand) -> anyhow::Result<ExitCode> {
     let (name, config, flags, start): (_, _, _, Starter) = match command {
+        RoleCommand::Tracker(role) => {
+            ("tracker", &role.config, role.flags("tracker"), start_tracker)
+        }
         RoleCommand::Idgen(role) => ("idgen", &role.config, role.flags("idgen"), start_idgen),
         RoleCommand::Engine(role) => ("engine", &role.role.config, role.flags(), start_engine),
         RoleCommand::Gateway(role) => ("gateway", &role.config, role.flags(), start_gateway),
@@ -197,6 +202,16 @@ pub(crate) fn start_idgen(settings: &Settings, process: &Process) -> anyhow::Res
     use reel_idgen::Error;
     let Settings { idgen, node, meta, .. } = settings;
     reel_idgen::start(idgen, node, &meta.dir, process).map_err(|error| match error {
+        Error::Config(_) | Error::Access(_) | Error::Secret(_) => usage(error),
+        error => error.into(),
+    })
+}
+
+/// Starts the tracker on its database.
+pub(crate) fn start_tracker(settings: &Settings, process: &Process) -> anyhow::Result<Running> {
+    use reel_tracker::Error;
+    let Settings { tracker, node, meta, .. } = settings;
+    reel_tracker::start(tracker, node, &meta.dir, process).map_err(|error| match error {
         Error::Config(_) | Error::Access(_) | Error::Secret(_) => usage(error),
         error => error.into(),
     })

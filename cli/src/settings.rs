@@ -17,6 +17,7 @@ pub(crate) struct Settings {
     pub(crate) node: NodeConfig,
     pub(crate) meta: MetaConfig,
     pub(crate) idgen: reel_idgen::Config,
+    pub(crate) tracker: reel_tracker::Config,
     pub(crate) engine: reel_engine::Config,
     pub(crate) store_path: Vec<reel_engine::StorePath>,
     pub(crate) gateway: reel_gateway::Config,
@@ -59,7 +60,6 @@ fn usage(error: ConfigError) -> Usage {
 
 impl Settings {
     /// The defaults of `reel up`: everything in its data folder.
-    #[allow(dead_code)]
     pub(crate) fn for_folder(folder: &Path, secret_file: PathBuf) -> Self {
         let mut settings = Self::default();
         settings.meta.dir = folder.join("meta");
@@ -94,7 +94,6 @@ impl Settings {
 }
 
 /// Reads `PORT` (on loopback) or `ADDRESS:PORT`; port 0 leaves the choice to the kernel.
-#[allow(dead_code)]
 pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     if let Ok(port) = text.parse::<u16>() {
         return Ok(SocketAddr::from(([127, 0, 0, 1], port)));

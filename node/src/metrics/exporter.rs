@@ -39,6 +39,9 @@ struct Published {
 
 enum Series {
     Counter(usize, metrics::Counter),
+    /// A counter of microseconds. The recorder's counters are whole numbers, and whole seconds
+    /// would be too coarse for a rate: it is exported as a gauge that only grows.
+    Seconds(usize, Scale, metrics::Gauge),
     Gauge(usize, metrics::Gauge),
     Histogram(usize, Scale, metrics::Histogram),
 }
@@ -93,7 +96,9 @@ impl Exporter {
             Kind::Counter => {
                 recorder.describe_counter(def.name.into(), Some(unit), def.help.into())
             }
-            Kind::Gauge => recorder.describe_gauge(def.name.into(), Some(unit), def.help.into()),
+            Kind::Counter | Kind::Gauge => {
+                recorder.describe_gauge(def.name.into(), Some(unit), def.help.into())
+            }
             Kind::Histogram => {
                 recorder.describe_histogram(def.name.into(), Some(unit), def.help.into());
             }
@@ -119,6 +124,10 @@ impl Exporter {
         let metadata = Metadata::new(module_path!(), Level::INFO, None);
         let recorder = &self.shared.recorder;
         match def.kind {
+            Kind::Counter if def.unit == Unit::Micros => {
+                let scale = Scale::of(def.unit);
+                Series::Seconds(word, scale, recorder.register_gauge(&key, &metadata))
+            }
             Kind::Counter => Series::Counter(word, recorder.register_counter(&key, &metadata)),
             Kind::Gauge => Series::Gauge(word, recorder.register_gauge(&key, &metadata)),
             Kind::Histogram => {
@@ -138,6 +147,9 @@ impl Exporter {
             for series in &registry.series {
                 match series {
                     Series::Counter(word, counter) => counter.absolute(sums[*word]),
+                    Series::Seconds(word, scale, gauge) => {
+                        gauge.set(scale.export(sums[*word] as f64));
+                    }
                     Series::Gauge(word, gauge) => gauge.set(sums[*word].cast_signed() as f64),
                     Series::Histogram(word, scale, histogram) => {
                         let last = &registry.last;

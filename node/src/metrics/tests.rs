@@ -10,6 +10,7 @@ crate::metric_table! {
         [kind: "get", "put"], [result: "ok", "refused", "error"];
     gauge OPEN = "reel_sample_connections", Count, "Open connections.";
     counter BYTES = "reel_sample_sent_bytes_total", Bytes, "Bytes sent.";
+    counter TIME = "reel_sample_busy_seconds_total", Micros, "Time at work.";
     histogram LATENCY = "reel_sample_request_seconds", Micros, "Time of a request.",
         [kind: "get", "put"];
     histogram COMMIT = "reel_sample_commit_files", Count, "Files in a commit.";
@@ -66,6 +67,15 @@ fn cells_of_threads_are_summed() {
     let series = "reel_sample_requests_total{role=\"sample\",kind=\"put\",result=\"error\"}";
     assert_eq!(value(&text, series), Some(4000.0), "{text}");
     assert_eq!(value(&text, "reel_sample_connections{role=\"sample\"}"), Some(14.0));
+}
+
+#[test]
+fn a_counter_of_microseconds_is_exported_in_seconds() {
+    let exporter = Exporter::new();
+    let registry = exporter.registry::<Sample>("sample", &[]);
+    registry.cell().add(Sample::TIME, 1_250_000);
+    let text = exporter.render();
+    assert_eq!(value(&text, "reel_sample_busy_seconds_total{role=\"sample\"}"), Some(1.25));
 }
 
 #[test]

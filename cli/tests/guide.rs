@@ -1,0 +1,72 @@
+//! The operator's guide names every setting and every metric there is.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod kit;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use kit::{Up, http};
+
+fn guide() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operators-guide.md"))
+        .unwrap()
+}
+
+/// The text from a heading to the next one of its level or above.
+fn section<'a>(guide: &'a str, heading: &str) -> &'a str {
+    let start = guide.find(heading).unwrap_or_else(|| panic!("no heading {heading}"));
+    let body = &guide[start + heading.len()..];
+    let end = ["\n## ", "\n### "].iter().filter_map(|next| body.find(next)).min();
+    &body[..end.unwrap_or(body.len())]
+}
+
+#[test]
+fn every_setting_is_in_the_guide() {
+    let shown = Command::new(env!("CARGO_BIN_EXE_reel"))
+        .args(["config", "show", "--json"])
+        .env_clear()
+        .output()
+        .unwrap();
+    let settings: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let guide = guide();
+    let mut missing = Vec::new();
+    for setting in settings.as_array().unwrap() {
+        let key = setting["key"].as_str().unwrap();
+        // Arrays of tables have headings of their own: [[token]], [[store_path]].
+        let Some((heading, name)) = key.split_once('.') else {
+            assert!(guide.contains(&format!("### `[[{key}]]`")), "no section [[{key}]]");
+            continue;
+        };
+        let section = section(&guide, &format!("### `[{heading}]`"));
+        if !section.contains(&format!("| `{name}` |")) {
+            missing.push(key.to_owned());
+        }
+    }
+    assert!(missing.is_empty(), "not in docs/operators-guide.md: {missing:?}");
+}
+
+#[test]
+fn every_metric_is_in_the_guide() {
+    let folder = tempfile::tempdir().unwrap();
+    let up = Up::start(folder.path());
+    // One process, one recorder: any role shows the metrics of all.
+    let page = http(up.address("engine", "admin"), "GET /metrics HTTP/1.1", b"").text();
+    up.stop();
+    let names: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert!(names.len() > 10, "{page}");
+    let described: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP "))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(names, described, "a metric without help");
+    let guide = guide();
+    let missing: Vec<_> =
+        names.iter().filter(|name| !guide.contains(&format!("| `{name}` |"))).collect();
+    assert!(missing.is_empty(), "not in docs/operators-guide.md: {missing:?}");
+}
