@@ -19,7 +19,10 @@ use super::{
     arguments::{DiskStore, RebuildIndex, Verify},
     shown,
 };
-use crate::exit::Usage;
+use crate::{
+    exit::Usage,
+    settings::{self, Settings},
+};
 
 /// Files without a row that are younger are uploads under way.
 const YOUNG: Duration = Duration::from_secs(24 * 3600);
@@ -35,11 +38,7 @@ pub(crate) fn run_verify(arguments: &Verify) -> Result<ExitCode> {
             None
         }
     };
-    let options = VerifyOptions {
-        stores: place.stores.into_iter().map(|store| (store, Vec::new())).collect(),
-        content: !arguments.quick,
-        age_min: YOUNG,
-    };
+    let options = VerifyOptions { stores: place.stores, content: !arguments.quick, age_min: YOUNG };
     let spinner = Spinner::new();
     let mut failed = Ok(());
     let progress = verify(&options, metadata.as_ref(), &mut |event| match event {
@@ -70,7 +69,8 @@ pub(crate) fn run_rebuild_index(arguments: &RebuildIndex) -> Result<ExitCode> {
     let place = Place::of(&arguments.store)?;
     let metadata = place.metadata()?;
     let spinner = Spinner::new();
-    let done = rebuild_index(&place.stores, !arguments.quick, &metadata, &mut |seen| {
+    let stores: Vec<PathBuf> = place.stores.iter().map(|(path, _)| path.clone()).collect();
+    let done = rebuild_index(&stores, !arguments.quick, &metadata, &mut |seen| {
         spinner.show(seen.files, seen.bytes);
     })?;
     spinner.end();
@@ -92,17 +92,35 @@ pub(crate) fn run_rebuild_index(arguments: &RebuildIndex) -> Result<ExitCode> {
 /// Where a store lies.
 struct Place {
     database: PathBuf,
-    stores: Vec<PathBuf>,
+    /// Each with its other prefixes in `file_path`.
+    stores: Vec<(PathBuf, Vec<String>)>,
 }
 
 impl Place {
+    /// As the configuration has it: the given one of a storage node, else that of a data folder.
     fn of(arguments: &DiskStore) -> Result<Self> {
-        let data = &arguments.data;
-        if !data.is_dir() {
-            return Err(Usage::new(format!("there is no data folder {}", data.display())).into());
+        let flags = serde_json::json!({});
+        let settings = match &arguments.config {
+            Some(file) => settings::load(Settings::default(), Some(file), &flags)?.value,
+            None => {
+                let data = &arguments.data;
+                if !data.is_dir() {
+                    let text = format!("there is no data folder {}", data.display());
+                    return Err(Usage::new(text).into());
+                }
+                let data = data.canonicalize().with_context(|| data.display().to_string())?;
+                let secret_file = data.join("cluster.secret");
+                let file = data.join("reel.toml");
+                let file = file.exists().then_some(file);
+                let defaults = Settings::for_folder(&data, secret_file);
+                settings::load(defaults, file.as_deref(), &flags)?.value
+            }
+        };
+        if settings.store_path.is_empty() {
+            return Err(Usage::new("the configuration has no [[store_path]]").into());
         }
-        let data = data.canonicalize().with_context(|| data.display().to_string())?;
-        Ok(Self { database: data.join("meta/storage.db"), stores: vec![data.join("store")] })
+        let stores = settings.store_path.into_iter().map(|store| (store.path, store.aliases));
+        Ok(Self { database: settings.meta.dir.join("storage.db"), stores: stores.collect() })
     }
 
     fn metadata(&self) -> Result<Metadata> {
