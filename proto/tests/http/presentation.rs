@@ -169,7 +169,7 @@ proptest! {
     fn a_disposition_is_one_line_of_ascii(name in "\\PC{0,80}|[\\x00-\\xff]{0,80}") {
         let shown = value(Kind::Attachment, Some(&name));
         prop_assert!(shown.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{}", shown);
-        prop_assert!(shown.matches('"').count() % 2 == 0);
+        prop_assert!(shown.matches('"').count().is_multiple_of(2));
     }
 
     #[test]

@@ -185,37 +185,3 @@ fn ports_of_zero_are_refused() {
     assert!(join(1, None) && join(1, Some(1)));
     assert!(!join(0, None) && !join(1, Some(0)));
 }
-
-/// The layouts of messages between nodes, as docs/wire-protocol.md draws them.
-#[test]
-fn golden_bytes_between_nodes() {
-    let mut bytes = Vec::new();
-    IdBlock { key: IdKey::parse("../data").unwrap(), count: 1024, at_least: 512 }
-        .encode(&mut bytes);
-    assert_eq!(bytes, hex("01 07 2e2e2f64617461 0000000000000400 0000000000000200"));
-    bytes.clear();
-    IdBlockReply { start: 512, end: 1536 }.encode(&mut bytes);
-    assert_eq!(bytes, hex("01 0000000000000200 0000000000000600"));
-    bytes.clear();
-    let join = JoinExt {
-        version: Version::parse("0.1.0").unwrap(),
-        group: GroupName::parse("group001").unwrap(),
-        host: HostName::parse("vm").unwrap(),
-        started_at: 1,
-        joined_at: 2,
-        advertised: "10.0.0.5:23000".parse().unwrap(),
-        media_port: Some(23080),
-        flags: 8,
-        stores: vec![StoreIdentity { uuid: [0xAB; 16], key: IdKey::parse("/d").unwrap() }],
-    };
-    join.encode(&mut bytes);
-    assert_eq!(
-        bytes,
-        hex("01 05 302e312e30 08 67726f7570303031 02 766d 0000000000000001 0000000000000002 \
-             04 0a000005 59d8 01 5a28 08 01 16*ab 02 2f64")
-    );
-    bytes.clear();
-    let store = StoreReport { capacity: 256, free: 16, state: StoreState::Full };
-    Report { flags: 1, load: 3, stores: vec![store] }.encode(&mut bytes);
-    assert_eq!(bytes, hex("01 01 00000003 01 0000000000000100 0000000000000010 01"));
-}

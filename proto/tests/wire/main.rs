@@ -6,5 +6,6 @@ mod captures;
 mod envelope;
 mod errors;
 mod groups;
+mod layouts;
 mod limits;
 mod samples;
