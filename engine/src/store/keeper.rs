@@ -14,7 +14,7 @@ use std::{
 };
 
 use flume::{Receiver, RecvTimeoutError, Sender};
-use reel_meta::{Change as RowChange, FileRow, FileStatus, Removal, RowRef, StatusChange};
+use reel_meta::{Change as RowChange, FileStatus, Removal, RowRef, StatusChange};
 
 use super::{
     api::{ChangeError, Changed, FileKey, Located},
@@ -111,6 +111,7 @@ impl Keeper {
                 self.settle(place, None, &mut doubtful);
             }
             if look.elapsed() >= SPACE_EVERY {
+                self.store.look_at_workers();
                 self.store.look_at_space();
                 look = Instant::now();
             }
@@ -132,7 +133,7 @@ impl Keeper {
             }
         };
         if !place.is_sent() {
-            place.remove();
+            self.remove(place);
             return answer(Settled::NoRow);
         }
         let ours = layout::file_path(&self.store.identity.id_key, place.relative());
@@ -142,7 +143,7 @@ impl Keeper {
                 answer(Settled::Kept);
             }
             Ok(row) => {
-                place.remove();
+                self.remove(place);
                 answer(if row.is_some() { Settled::Other } else { Settled::NoRow });
             }
             Err(error) => {
@@ -154,6 +155,11 @@ impl Keeper {
                 answer(Settled::Unknown);
             }
         }
+    }
+
+    fn remove(&self, place: NewPlace) {
+        let _watch = self.store.keeper_watch.begin(self.store.elapsed_ms());
+        place.remove();
     }
 
     // --- delete, restore, purge
@@ -170,7 +176,11 @@ impl Keeper {
                 Err(error) => answer(change, Err(error)),
             }
         }
-        if let Err(error) = self.sync(&begun) {
+        let synced = {
+            let _watch = self.store.keeper_watch.begin(self.store.elapsed_ms());
+            self.sync(&begun)
+        };
+        if let Err(error) = synced {
             self.store.sync_failed("the sync of a changed record", &error);
             let error = Arc::new(error);
             for (change, _) in begun {

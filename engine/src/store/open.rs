@@ -38,8 +38,9 @@ use crate::{
 /// Commits that may wait; past it, workers wait, and with them the uploads to that disk.
 const COMMIT_QUEUE_MAX: usize = 4096;
 
-/// Size of the record that the probe writes: what a usual one has.
-const PROBE_LEN: usize = 400;
+/// Size of the attribute that the probe writes: a record whose ids, name and type are long but not unusual. Not more
+/// than 248 bytes: xfs keeps no longer attribute inside an inode, however large that is.
+const PROBE_LEN: usize = 200;
 
 /// Why the stores do not open.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +152,7 @@ pub(crate) fn open(
         space,
         fault: read_only_marker(&folder),
         small_inodes,
+        workers: path.workers.max(1),
         hang_limit: shared.config.hang_limit,
         clock: Arc::clone(shared.clock),
     };

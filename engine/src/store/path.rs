@@ -91,6 +91,10 @@ pub(crate) struct StorePath {
     pub(crate) open_files: AtomicU64,
     pub(crate) keeper_watch: Watch,
     pub(crate) commit_watch: Watch,
+    worker_watch: Watch,
+    /// Jobs that the workers had finished when the keeper last looked.
+    finished: AtomicU64,
+    workers: usize,
     hang_limit: Duration,
     small_inodes: bool,
     pub(crate) clock: Arc<dyn Clock>,
@@ -113,6 +117,7 @@ pub(crate) struct Parts {
     pub(crate) space: sys::Space,
     pub(crate) fault: Option<String>,
     pub(crate) small_inodes: bool,
+    pub(crate) workers: usize,
     pub(crate) hang_limit: Duration,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -139,6 +144,9 @@ impl StorePath {
             open_files: AtomicU64::new(0),
             keeper_watch: Watch::default(),
             commit_watch: Watch::default(),
+            worker_watch: Watch::default(),
+            finished: AtomicU64::new(0),
+            workers: parts.workers,
             hang_limit: parts.hang_limit,
             small_inodes: parts.small_inodes,
             clock: parts.clock,
@@ -262,6 +270,7 @@ impl StorePath {
             Health::ReadOnly
         } else if self.keeper_watch.longer_than(now, limit)
             || self.commit_watch.longer_than(now, limit)
+            || self.worker_watch.longer_than(now, limit)
         {
             Health::Hung
         } else if condition.fullness.is_full() {
@@ -333,6 +342,20 @@ impl StorePath {
         self.condition().fault = None;
         tracing::info!(store = self.index, path = %self.folder.display(), "store path re-admitted");
         Ok(())
+    }
+
+    /// Notices workers that all wait for the disk and finish nothing; called by the keeper about once a second. One
+    /// busy worker alone says nothing: it may be reading a large file.
+    pub(crate) fn look_at_workers(&self) {
+        let status = self.pool.status();
+        let before = self.finished.swap(status.finished, Ordering::Relaxed);
+        if u64::try_from(status.running).unwrap_or(0) < self.workers as u64
+            || status.finished != before
+        {
+            self.worker_watch.clear();
+        } else {
+            self.worker_watch.note(self.elapsed_ms());
+        }
     }
 
     /// Looks at the free space; called by the keeper about once a second, since it can wait for a hung disk.
@@ -429,6 +452,15 @@ impl Watch {
     pub(crate) fn begin(&self, now_ms: u64) -> Watched<'_> {
         self.0.store(now_ms + 1, Ordering::Relaxed);
         Watched(&self.0)
+    }
+
+    /// As [`Self::begin`], unless it is under way already.
+    fn note(&self, now_ms: u64) {
+        let _ = self.0.compare_exchange(0, now_ms + 1, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
     }
 
     fn longer_than(&self, now_ms: u64, limit_ms: u64) -> bool {

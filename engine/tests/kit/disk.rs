@@ -1,0 +1,110 @@
+//! Small disks that tests may break: file system images on loop devices, with power cuts and with full backing stores.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A mounted image. Unmounted and removed when dropped.
+pub struct Disk {
+    _folder: tempfile::TempDir,
+    image: PathBuf,
+    pub mount: PathBuf,
+    mounted: bool,
+}
+
+/// Why there is no loop disk here, for the printed reason of a skipped test.
+pub fn missing() -> Option<&'static str> {
+    // SAFETY: takes nothing and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    if user != 0 {
+        return Some("loop disks need root");
+    }
+    let there = |program: &str| {
+        ["/usr/sbin", "/sbin", "/usr/bin", "/bin"]
+            .iter()
+            .any(|folder| Path::new(folder).join(program).exists())
+    };
+    ["mkfs.ext4", "mkfs.xfs", "xfs_io", "mount", "umount"]
+        .iter()
+        .any(|program| !there(program))
+        .then_some("mkfs.ext4, mkfs.xfs, xfs_io, mount and umount are needed")
+}
+
+/// Prints why a test is skipped; `true` if it is.
+pub fn skipped(test: &str) -> bool {
+    if let Some(reason) = missing() {
+        println!("skipped {test}: {reason}");
+        return true;
+    }
+    false
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+impl Disk {
+    /// An ext4 (`"ext4"`) or xfs (`"xfs"`) disk of so many MiB, with inodes that hold the record.
+    pub fn new(kind: &str, mebibytes: u64) -> Self {
+        Self::with(kind, mebibytes, &tempfile::tempdir().unwrap().keep(), "512")
+    }
+
+    /// A disk whose image lies in `backing`; `inode` is the size of its inodes.
+    pub fn with(kind: &str, mebibytes: u64, backing: &Path, inode: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let image = backing.join(format!("{kind}.image"));
+        fs::File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
+        let name = image.to_str().unwrap();
+        match kind {
+            "ext4" => run("mkfs.ext4", &["-q", "-F", "-I", inode, name]),
+            "xfs" => run("mkfs.xfs", &["-q", "-f", "-i", &format!("size={inode}"), name]),
+            other => panic!("no such kind of disk: {other}"),
+        }
+        let mount = folder.path().join("mount");
+        fs::create_dir(&mount).unwrap();
+        let mut disk = Self { _folder: folder, image, mount, mounted: false };
+        disk.mount();
+        disk
+    }
+
+    pub fn mount(&mut self) {
+        run("mount", &["-o", "loop", self.image.to_str().unwrap(), self.mount.to_str().unwrap()]);
+        self.mounted = true;
+    }
+
+    /// What the disk's cache and the kernel's hold is lost, as when the power goes.
+    pub fn cut_power(&self) {
+        run("xfs_io", &["-F", "-x", "-c", "shutdown", self.mount.to_str().unwrap()]);
+    }
+
+    pub fn unmount(&mut self) {
+        run("umount", &[self.mount.to_str().unwrap()]);
+        self.mounted = false;
+    }
+
+    /// Power cut, then on again.
+    pub fn cycle(&mut self) {
+        self.cut_power();
+        self.unmount();
+        self.mount();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = Command::new("umount").arg("-l").arg(&self.mount).output();
+        }
+        let _ = fs::remove_file(&self.image);
+        if let Some(folder) = self.image.parent() {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! A metadata store that goes wrong on purpose, around a real one.
+
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use reel_engine::metadata::Metadata;
+use reel_meta::{
+    Change, DeletedCursor, FileRow, FileStore, InsertOutcome, MetaError, NewFile, Page, Removal,
+    ScanCursor, StatusChange, StatusFilter, TableCount, sqlite::SqliteFileStore,
+};
+
+/// What goes wrong with the next call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// Nothing.
+    Nothing,
+    /// It is refused; nothing is changed.
+    Refused,
+    /// The answer is lost; it was committed.
+    LostDone,
+    /// The answer is lost; it was not committed.
+    LostUndone,
+}
+
+/// What goes wrong with the next writes, and with the next reads of the writer.
+#[derive(Debug, Default)]
+pub struct Script {
+    pub writes: VecDeque<Wrong>,
+    pub reads_refused: usize,
+}
+
+/// The script, to be written while the store runs.
+pub type Shared = Arc<Mutex<Script>>;
+
+struct Faulty {
+    real: SqliteFileStore,
+    script: Shared,
+}
+
+/// Metadata whose writer follows a script; the reader is sound.
+pub fn metadata(database: &Path) -> (Metadata, Shared) {
+    let script = Shared::default();
+    let (write, read) = (database.to_owned(), database.to_owned());
+    let faults = Arc::clone(&script);
+    let metadata = Metadata::start(
+        move || Ok(Faulty { real: SqliteFileStore::open(&write)?, script: faults }),
+        move || SqliteFileStore::open_reader(&read),
+    );
+    (metadata.unwrap(), script)
+}
+
+impl Faulty {
+    fn next(&self) -> Wrong {
+        self.script.lock().unwrap().writes.pop_front().unwrap_or(Wrong::Nothing)
+    }
+
+    fn refused() -> MetaError {
+        MetaError::Database { operation: "test", cause: "refused on purpose".into() }
+    }
+
+    fn lost() -> MetaError {
+        MetaError::CommitUnknown { operation: "test", cause: "lost on purpose".into() }
+    }
+}
+
+macro_rules! scripted {
+    ($self:ident, $call:expr) => {
+        match $self.next() {
+            Wrong::Nothing => $call.await,
+            Wrong::Refused => Err(Faulty::refused()),
+            Wrong::LostUndone => Err(Faulty::lost()),
+            Wrong::LostDone => {
+                $call.await?;
+                Err(Faulty::lost())
+            }
+        }
+    };
+}
+
+impl FileStore for Faulty {
+    async fn insert(&mut self, rows: &[NewFile]) -> Result<Vec<InsertOutcome>, MetaError> {
+        scripted!(self, self.real.insert(rows))
+    }
+
+    async fn get(&mut self, table: Option<u8>, file: &str) -> Result<Option<FileRow>, MetaError> {
+        self.real.get(table, file).await
+    }
+
+    async fn get_owned(
+        &mut self,
+        app: &str,
+        user: &str,
+        file: &str,
+    ) -> Result<Option<FileRow>, MetaError> {
+        {
+            let mut script = self.script.lock().unwrap();
+            if script.reads_refused > 0 {
+                script.reads_refused -= 1;
+                return Err(Self::refused());
+            }
+        }
+        self.real.get_owned(app, user, file).await
+    }
+
+    async fn set_status(&mut self, changes: &[StatusChange]) -> Result<Vec<Change>, MetaError> {
+        scripted!(self, self.real.set_status(changes))
+    }
+
+    async fn remove(&mut self, removals: &[Removal]) -> Result<Vec<Change>, MetaError> {
+        scripted!(self, self.real.remove(removals))
+    }
+
+    async fn list(
+        &mut self,
+        app: &str,
+        user: &str,
+        filter: StatusFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, MetaError> {
+        self.real.list(app, user, filter, after, limit).await
+    }
+
+    async fn deleted_before(
+        &mut self,
+        time: u64,
+        after: Option<&DeletedCursor>,
+        limit: usize,
+    ) -> Result<Page, MetaError> {
+        self.real.deleted_before(time, after, limit).await
+    }
+
+    async fn scan(&mut self, after: Option<&ScanCursor>, limit: usize) -> Result<Page, MetaError> {
+        self.real.scan(after, limit).await
+    }
+
+    async fn upsert(&mut self, rows: &[FileRow]) -> Result<(), MetaError> {
+        self.real.upsert(rows).await
+    }
+
+    async fn count(&mut self) -> Result<[TableCount; 3], MetaError> {
+        self.real.count().await
+    }
+}
