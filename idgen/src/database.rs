@@ -6,6 +6,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -71,6 +72,7 @@ enum Request {
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
     requests: flume::Sender<Request>,
+    failing: Arc<AtomicBool>,
 }
 
 impl Database {
@@ -82,11 +84,19 @@ impl Database {
     ) -> io::Result<(Self, JoinHandle<()>)> {
         let (requests, queue) = flume::bounded(QUEUE_MAX);
         let metrics = registry.shared();
-        let owner = Owner { store, steps, metrics, paces: HashMap::new(), started: Instant::now() };
+        let failing = Arc::new(AtomicBool::new(false));
+        let owner = Owner {
+            store,
+            steps,
+            metrics,
+            paces: HashMap::new(),
+            started: Instant::now(),
+            failing: Arc::clone(&failing),
+        };
         let thread = std::thread::Builder::new()
             .name("idgen-database".to_owned())
             .spawn(move || owner.run(&queue))?;
-        Ok((Self { requests }, thread))
+        Ok((Self { requests, failing }, thread))
     }
 
     /// Asks for the next block without waiting.
@@ -125,6 +135,11 @@ impl Database {
         wait.recv_async().await.map_err(|_| TakeError::Stopping)?
     }
 
+    /// Whether the last block was not given because the database failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
     /// Ends the thread once it has answered what is queued. Waits for a place in the queue.
     pub(crate) async fn stop(&self) {
         let _ = self.requests.send_async(Request::Stop).await;
@@ -138,6 +153,7 @@ struct Owner {
     metrics: SharedCell<IdGenMetrics>,
     paces: HashMap<IdKey, Pace>,
     started: Instant,
+    failing: Arc<AtomicBool>,
 }
 
 impl Owner {
@@ -209,6 +225,8 @@ impl Owner {
         let taken = inline(self.store.take(key.as_str(), count, at_least));
         let micros = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.metrics.observe(IdGenMetrics::TAKE_SECONDS, micros);
+        let taken = taken.map_err(TakeError::from);
+        self.failing.store(matches!(taken, Err(TakeError::Failed(_))), Ordering::Relaxed);
         match taken {
             Ok(block) => {
                 self.metrics.add(IdGenMetrics::BLOCKS.at([by as usize]), 1);
@@ -216,7 +234,6 @@ impl Owner {
                 Ok(block)
             }
             Err(error) => {
-                let error = TakeError::from(error);
                 if let TakeError::Failed(reason) = &error {
                     self.metrics.add(IdGenMetrics::DATABASE_ERRORS, 1);
                     tracing::error!(%key, reason, "no block of ids could be taken");

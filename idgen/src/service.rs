@@ -153,6 +153,9 @@ impl reel_node::Service for Service {
         if self.stopped.load(Ordering::Relaxed) {
             return Err("the ID node is stopping".to_owned());
         }
+        if self.database.is_failing() {
+            return Err("the database of ids fails".to_owned());
+        }
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -40,6 +41,7 @@ struct Question {
 pub(crate) struct Database {
     /// None: end.
     questions: flume::Sender<Option<Question>>,
+    failing: Arc<AtomicBool>,
 }
 
 impl Database {
@@ -49,11 +51,12 @@ impl Database {
         registry: &Registry<TrackerMetrics>,
     ) -> io::Result<(Self, JoinHandle<()>)> {
         let (questions, queue) = flume::bounded(QUEUE_MAX);
-        let owner = Owner { store, metrics: registry.shared() };
+        let failing = Arc::new(AtomicBool::new(false));
+        let owner = Owner { store, metrics: registry.shared(), failing: Arc::clone(&failing) };
         let thread = std::thread::Builder::new()
             .name("tracker-database".to_owned())
             .spawn(move || owner.run(&queue))?;
-        Ok((Self { questions }, thread))
+        Ok((Self { questions, failing }, thread))
     }
 
     /// The group of a user. A user without one gets `pick`, unless another tracker was first: then
@@ -68,6 +71,11 @@ impl Database {
         let question = Question { app, user, pick, answer };
         self.questions.send_async(Some(question)).await.map_err(|_| RouteError::Stopping)?;
         wait.recv_async().await.map_err(|_| RouteError::Stopping)?
+    }
+
+    /// Whether the last question failed: new users cannot be served then, remembered ones are.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// Ends the thread once it has answered what is queued. Waits for a place in the queue.
@@ -100,6 +108,7 @@ pub(crate) fn prepare(
 struct Owner {
     store: SqliteGroupStore,
     metrics: SharedCell<TrackerMetrics>,
+    failing: Arc<AtomicBool>,
 }
 
 impl Owner {
@@ -109,6 +118,7 @@ impl Owner {
             let found = self.route(&app, &user, pick);
             let micros = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.metrics.observe(TrackerMetrics::ROUTE_SECONDS, micros);
+            self.failing.store(found.is_err(), Ordering::Relaxed);
             let (lookup, found) = match found {
                 Ok((lookup, found)) => (lookup, Ok(found)),
                 Err(error) => {

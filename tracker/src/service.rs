@@ -226,6 +226,9 @@ impl reel_node::Service for Service {
         if self.stopped.load(Ordering::Relaxed) {
             return Err("the tracker is stopping".to_owned());
         }
+        if self.database.is_failing() {
+            return Err("the tracker's database fails".to_owned());
+        }
         Ok(())
     }
 }
