@@ -106,22 +106,26 @@ fn a_file_cut_short_on_the_disk_is_an_error_before_a_byte() {
     assert!(get(&engine, "/files/f", "").unwrap().body == bytes);
 }
 
-/// After the head has gone out: the connection ends before a wrong byte.
+/// After the head has gone out: the connection ends before a wrong byte, by sendfile and by reads.
 #[test]
 fn a_file_cut_short_under_a_response_ends_the_connection() {
-    let engine = Engine::start();
-    let bytes = content(48 << 20);
-    engine.client().upload("f", &bytes).ok();
-    let mut connection = Connection::open(engine.http).unwrap();
-    connection.send(b"GET /files/f HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    // The socket's buffers are full long before the end of the file; then it is cut.
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    the_file(&engine).set_len(40 << 20).unwrap();
-    let received = connection.everything();
-    let head = received.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
-    let body = &received[head..];
-    assert!(body.len() <= 40 << 20, "{}", body.len());
-    assert!(body == &bytes[..body.len()], "a wrong byte");
+    for off in [&[][..], &["cachestat", "nowait_read"][..], &["io_uring"][..]] {
+        let engine = Engine::start_with(|_| {}, off);
+        let bytes = content(32 << 20);
+        engine.client().upload("f", &bytes).ok();
+        let mut connection = Connection::open(engine.http).unwrap();
+        connection.send(b"GET /files/f HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        // The socket's buffers are full long before the end of the file; then it is cut.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        the_file(&engine).set_len((24 << 20) + 5).unwrap();
+        let received = connection.everything();
+        let head = received.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+        let body = &received[head..];
+        assert!(body.len() <= (24 << 20) + 5, "{off:?}: {}", body.len());
+        assert!(body == &bytes[..body.len()], "{off:?}: a wrong byte");
+        let counted = engine.metric(r#"reel_engine_files_cut_short_total{role="engine"}"#);
+        assert!(counted >= 1.0, "{off:?}");
+    }
 }
 
 /// A delete on one thread is seen by every thread at once, and so is the way back.
