@@ -168,7 +168,7 @@ fn start(
     let tracker = add(SERVES_OTHERS, roles::start_tracker(&settings, process)?)?;
     settings.engine.idgens = idgen.binary.iter().map(ToString::to_string).collect();
     settings.engine.trackers = tracker.binary.iter().map(ToString::to_string).collect();
-    settings.gateway.trackers = tracker.binary.into_iter().collect();
+    settings.gateway.trackers = tracker.binary.iter().map(ToString::to_string).collect();
     // One data thread per core for the engine, where the disk is; one for each of the others.
     let threads = settings.node.data_threads.replace(1);
     let others = settings.clone();

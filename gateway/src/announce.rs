@@ -30,12 +30,9 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// no other. `address`: what clients are to be told; an unspecified one stands for the address
 /// that the tracker sees.
 pub(crate) async fn run(gateway: &Arc<Gateway>, address: SocketAddr, cx: &ControlContext) {
-    let trackers = gateway.config().trackers.iter().enumerate();
+    let trackers = 0..gateway.config().trackers.len();
     let tasks: Vec<_> = trackers
-        .map(|(index, tracker)| {
-            let gateway = Arc::clone(gateway);
-            tokio::task::spawn_local(beat(gateway, index, *tracker, address))
-        })
+        .map(|index| tokio::task::spawn_local(beat(Arc::clone(gateway), index, address)))
         .collect();
     cx.drain.wait().await;
     for task in tasks {
@@ -43,14 +40,17 @@ pub(crate) async fn run(gateway: &Arc<Gateway>, address: SocketAddr, cx: &Contro
     }
 }
 
-async fn beat(gateway: Arc<Gateway>, index: usize, tracker: SocketAddr, address: SocketAddr) {
+async fn beat(gateway: Arc<Gateway>, index: usize, address: SocketAddr) {
     let caller = TokioCaller::default();
     let mut retry = RETRY;
     loop {
-        let state = tell(&gateway, &caller, tracker, address).await;
+        let state = match gateway.trackers().resolve(index).await {
+            Some(tracker) => tell(&gateway, &caller, tracker, address).await,
+            None => TrackerState::Silent,
+        };
         let before = gateway.trackers().set(index, state);
         if before != state {
-            log_change(tracker, before, state);
+            log_change(gateway.trackers().name(index), before, state);
         }
         let counters = gateway.registry().shared();
         let result = match state {
@@ -105,18 +105,18 @@ fn announcement(gateway: &Gateway, advertised: SocketAddr) -> Option<Vec<u8>> {
     Some(sign::seal(secret, command::GATEWAY, now, nonce, &payload))
 }
 
-fn log_change(tracker: SocketAddr, before: TrackerState, state: TrackerState) {
+fn log_change(tracker: &str, before: TrackerState, state: TrackerState) {
     match state {
-        TrackerState::Active => tracing::info!(%tracker, "a tracker knows this gateway"),
+        TrackerState::Active => tracing::info!(tracker, "a tracker knows this gateway"),
         TrackerState::Refuses => {
-            tracing::warn!(%tracker, "a tracker refuses this gateway: clients are not told of it");
+            tracing::warn!(tracker, "a tracker refuses this gateway: clients are not told of it");
         }
         // Both may just be starting.
         TrackerState::Silent if before == TrackerState::Unknown => {
-            tracing::info!(%tracker, "a tracker does not answer yet");
+            tracing::info!(tracker, "a tracker does not answer yet");
         }
         TrackerState::Unknown | TrackerState::Silent => {
-            tracing::warn!(%tracker, "a tracker does not answer");
+            tracing::warn!(tracker, "a tracker does not answer");
         }
     }
 }

@@ -25,8 +25,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Admin HTTP.
     pub admin_listen: SocketAddr,
-    /// Trackers; each is told about this gateway, any of them may answer.
-    pub trackers: Vec<SocketAddr>,
+    /// Trackers, `host:port`; each is told about this gateway, any of them may answer.
+    pub trackers: Vec<String>,
     /// `proxy` or `redirect`.
     pub mode: Mode,
     /// The address that trackers name to clients; unset: the one it listens on. An unspecified IP
@@ -35,9 +35,9 @@ pub struct Config {
     /// How often it beats to each tracker.
     pub beat_interval: HumanTime,
     /// App of a request that names none.
-    pub app: String,
+    pub default_app: String,
     /// User of a write that names none.
-    pub user: String,
+    pub default_user: String,
     /// Places of files that each thread remembers.
     pub location_cache: usize,
     /// How long a place is believed; a node that dies is noticed earlier, by its silence.
@@ -64,12 +64,12 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
-            trackers: vec![SocketAddr::from(([127, 0, 0, 1], 21000))],
+            trackers: vec!["127.0.0.1:21000".to_owned()],
             mode: Mode::Proxy,
             advertise: None,
             beat_interval: HumanTime(Duration::from_secs(10)),
-            app: "tnvideo".to_owned(),
-            user: "tnv001".to_owned(),
+            default_app: "tnvideo".to_owned(),
+            default_user: "tnv001".to_owned(),
             location_cache: 65_536,
             location_lifetime: HumanTime(Duration::from_secs(5)),
             locate_timeout: HumanTime(Duration::from_secs(3)),

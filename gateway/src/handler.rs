@@ -76,6 +76,7 @@ async fn answer(thread: &EdgeThread, conn: &mut ServerConn, head: &RequestHead) 
         Route::File(_) => ALLOW_FILE,
         Route::Files => ALLOW_FILES,
         Route::Server => ALLOW_ANY,
+        Route::Nothing if matches!(head.method, Method::Refused | Method::Unknown) => ALLOW_ANY,
         Route::Nothing => return say(conn, 404, "not found").await,
     };
     if head.method == Method::Options {

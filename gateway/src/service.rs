@@ -76,8 +76,8 @@ pub fn start(
         registry: process.registry(Role::Gateway),
         trackers: TrackerStates::new(&config.trackers),
         advertised: OnceLock::new(),
-        app: AppId::parse(&config.app).map_err(|_| bad("app"))?,
-        user: UserId::parse(&config.user).map_err(|_| bad("user"))?,
+        app: AppId::parse(&config.default_app).map_err(|_| bad("default_app"))?,
+        user: UserId::parse(&config.default_user).map_err(|_| bad("default_user"))?,
         config: config.clone(),
     };
     Ok(reel_node::start(spec, Arc::new(gateway), process)?)

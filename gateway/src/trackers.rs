@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use reel_node::caller::{CallError, MonoioCaller};
 use reel_proto::command;
 use reel_proto::ext::{Locate, Located, node_flag};
@@ -23,7 +24,7 @@ const SHARE_MIN: Duration = Duration::from_millis(200);
 /// The trackers as one data thread calls them.
 pub(crate) struct TrackerClient {
     caller: MonoioCaller,
-    trackers: Box<[SocketAddr]>,
+    trackers: TrackerStates,
     timeout: Duration,
 }
 
@@ -32,7 +33,7 @@ impl TrackerClient {
     pub(crate) fn new(gateway: &Gateway) -> Self {
         Self {
             caller: MonoioCaller::default(),
-            trackers: gateway.config().trackers.clone().into(),
+            trackers: gateway.trackers().clone(),
             timeout: gateway.config().locate_timeout.0,
         }
     }
@@ -45,12 +46,13 @@ impl TrackerClient {
     ) -> Result<Rc<[Node]>, Failure> {
         let mut body = Vec::with_capacity(64);
         Locate { app: question.app, user: question.user, file: question.file }.encode(&mut body);
-        let count = self.trackers.len();
+        let known: Vec<_> = self.trackers.addresses().collect();
+        let count = known.len();
         let until = Instant::now() + self.timeout;
         let mut last = Failure::NoTracker;
         for index in 0..count {
             let start = (random % count as u64) as usize;
-            let tracker = self.trackers[(start + index) % count];
+            let tracker = known[(start + index) % count];
             let left = until.saturating_duration_since(Instant::now());
             let others = u32::try_from(count - index).unwrap_or(u32::MAX);
             let share = (left / others).max(SHARE_MIN);
@@ -85,9 +87,18 @@ fn nodes_of(answer: &[u8]) -> Option<Rc<[Node]>> {
     Some(media.collect())
 }
 
-/// How the last announcement to each tracker went; written by the control thread.
+/// The trackers as the control thread knows them: where they are, and how the last announcement
+/// to each went.
 #[derive(Clone)]
-pub(crate) struct TrackerStates(Arc<[(SocketAddr, AtomicU8)]>);
+pub(crate) struct TrackerStates(Arc<[Tracker]>);
+
+struct Tracker {
+    /// As configured, `host:port`.
+    name: String,
+    /// What the name stands for, once it is known.
+    address: ArcSwapOption<SocketAddr>,
+    state: AtomicU8,
+}
 
 /// The last word of a tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,12 +115,42 @@ pub(crate) enum TrackerState {
 }
 
 impl TrackerStates {
-    pub(crate) fn new(trackers: &[SocketAddr]) -> Self {
-        Self(trackers.iter().map(|address| (*address, AtomicU8::new(0))).collect())
+    /// Nothing is known yet but the addresses that are configured as such.
+    pub(crate) fn new(names: &[String]) -> Self {
+        let tracker = |name: &String| Tracker {
+            name: name.clone(),
+            address: ArcSwapOption::from(name.parse().ok().map(Arc::new)),
+            state: AtomicU8::new(TrackerState::Unknown as u8),
+        };
+        Self(names.iter().map(tracker).collect())
     }
 
+    /// What is configured as the tracker of this index.
+    pub(crate) fn name(&self, index: usize) -> &str {
+        &self.0[index].name
+    }
+
+    /// The trackers whose addresses are known.
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.0.iter().filter_map(|tracker| tracker.address.load().as_deref().copied())
+    }
+
+    /// Looks the name of a tracker up, if it is one; what was known stays when that fails.
+    pub(crate) async fn resolve(&self, index: usize) -> Option<SocketAddr> {
+        let tracker = &self.0[index];
+        if let Ok(address) = tracker.name.parse() {
+            return Some(address);
+        }
+        let found = tokio::net::lookup_host(&tracker.name).await.ok().and_then(|mut it| it.next());
+        if let Some(address) = found {
+            tracker.address.store(Some(Arc::new(address)));
+        }
+        tracker.address.load().as_deref().copied()
+    }
+
+    /// Keeps the last word of a tracker; gives the one before.
     pub(crate) fn set(&self, index: usize, state: TrackerState) -> TrackerState {
-        let before = self.0[index].1.swap(state as u8, Ordering::Relaxed);
+        let before = self.0[index].state.swap(state as u8, Ordering::Relaxed);
         Self::state(before)
     }
 
@@ -122,10 +163,12 @@ impl TrackerStates {
         }
     }
 
-    fn states(&self) -> impl Iterator<Item = (SocketAddr, TrackerState)> {
-        self.0.iter().map(|(tracker, state)| (*tracker, Self::state(state.load(Ordering::Relaxed))))
+    fn states(&self) -> impl Iterator<Item = (&str, TrackerState)> {
+        let state = |tracker: &Tracker| Self::state(tracker.state.load(Ordering::Relaxed));
+        self.0.iter().map(move |tracker| (tracker.name.as_str(), state(tracker)))
     }
 
+    /// Trackers that took the last announcement.
     pub(crate) fn active(&self) -> usize {
         self.states().filter(|(_, state)| *state == TrackerState::Active).count()
     }
@@ -136,6 +179,7 @@ impl TrackerStates {
         self.states().any(|(_, state)| answers(state))
     }
 
+    /// For `/status`.
     pub(crate) fn status(&self) -> serde_json::Value {
         let name = |state| match state {
             TrackerState::Unknown => "unknown",
@@ -143,8 +187,7 @@ impl TrackerStates {
             TrackerState::Refuses => "refuses",
             TrackerState::Silent => "silent",
         };
-        self.states()
-            .map(|(tracker, state)| json!({ "tracker": tracker, "state": name(state) }))
-            .collect()
+        let each = |(tracker, state)| json!({ "tracker": tracker, "state": name(state) });
+        self.states().map(each).collect()
     }
 }

@@ -263,7 +263,7 @@ pub fn config(trackers: &[SocketAddr]) -> Config {
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
         admin_listen: ([127, 0, 0, 1], 0).into(),
-        trackers: trackers.to_vec(),
+        trackers: trackers.iter().map(ToString::to_string).collect(),
         connect_timeout: HumanTime(Duration::from_secs(2)),
         locate_timeout: HumanTime(Duration::from_secs(2)),
         ..Config::default()
