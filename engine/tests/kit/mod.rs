@@ -185,7 +185,7 @@ impl Node {
     /// What a reader gets.
     pub fn read(&self, file: &str) -> Option<Vec<u8>> {
         let located = self.find(file)?;
-        let opened = wait(self.stores.open_file(&located)).unwrap();
+        let opened = wait(self.stores.open_file(&located.place())).unwrap();
         let mut content = Vec::new();
         std::io::Read::read_to_end(&mut fs::File::from(opened), &mut content).unwrap();
         Some(content)
