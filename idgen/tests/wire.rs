@@ -274,18 +274,43 @@ fn many_clients_get_every_id_once() {
     assert_eq!(unique.len(), ids.len(), "no id twice");
 }
 
+fn page(node: &Node, path: &str) -> String {
+    let mut stream = TcpStream::connect(node.admin).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn ids_in_hand_are_given_while_the_database_is_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path());
+    assert_eq!(node.connect().id("k").unwrap(), 0);
+    // Another writer holds the file for longer than the busy timeout.
+    let other = rusqlite::Connection::open(folder.path().join("idgen.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut waiting = node.connect();
+    waiting.send(&id_get("new"));
+    let mut client = node.connect();
+    for id in 1..100 {
+        assert_eq!(client.id("k").unwrap(), id, "nobody waits for the one who waits");
+    }
+    let error = waiting.receive().unwrap().unwrap_err();
+    assert!(error.text.contains("busy"), "{error:?}");
+    assert!(page(&node, "/readyz").starts_with("HTTP/1.1 503"));
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(waiting.id("new").unwrap(), 0, "the connection and the key go on");
+    assert!(client.id("k").unwrap() >= 100);
+    assert!(page(&node, "/readyz").starts_with("HTTP/1.1 200"));
+}
+
 #[test]
 fn the_operator_sees_what_happens() {
     let folder = tempfile::tempdir().unwrap();
     let node = Node::start(folder.path());
     assert_eq!(node.connect().id("../data").unwrap(), 0);
-    let page = |path: &str| {
-        let mut stream = TcpStream::connect(node.admin).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    };
+    let page = |path| page(&node, path);
     assert!(page("/readyz").starts_with("HTTP/1.1 200"));
     let status = page("/status");
     assert!(status.contains("../data") && status.contains("99"), "{status}");

@@ -211,9 +211,10 @@ impl Registry {
         let before = self.nodes.insert(id, Node::new(announcement, load, peer, now));
         if let Some(before) = before {
             self.by_identity.remove(&before.identity());
+            // It is online again; clients saw it if it was active. A new node they do not see yet.
+            self.changed |= before.status() == NodeStatus::Active;
         }
         self.by_identity.insert(identity, id);
-        self.changed = true;
         Ok(id)
     }
 

@@ -25,6 +25,14 @@ fn ports(client: &mut Client) -> Vec<u16> {
     reply.nodes.iter().map(SocketAddr::port).collect()
 }
 
+fn page(tracker: &Tracker, path: &str) -> String {
+    let mut stream = TcpStream::connect(tracker.admin).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
 fn rich(host: &str, port: u16, store: u8) -> JoinExt {
     JoinExt {
         version: "2.0".parse().unwrap(),
@@ -288,13 +296,7 @@ fn reports_drains_and_gateways() {
         .collect();
     assert_eq!(read_only, [1]);
 
-    let page = |path: &str| {
-        let mut stream = TcpStream::connect(tracker.admin).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    };
+    let page = |path| page(&tracker, path);
     assert!(page("/readyz").starts_with("HTTP/1.1 200"));
     let status = page("/status");
     assert!(status.contains("free_bytes") && status.contains("400"), "{status}");
@@ -337,4 +339,27 @@ fn node_commands_are_signed_where_there_is_a_secret() {
     assert!(node.ask(&signed).is_ok());
     assert!(tracker.connect().ask(&signed).is_err(), "the very same again");
     assert!(node.beat("group001", "vm").is_ok(), "deployed commands need no signature");
+}
+
+#[test]
+fn known_users_are_served_while_the_database_is_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracker = Tracker::start(folder.path());
+    tracker.connect().appear("group001", "vm", 1);
+    let mut client = tracker.connect();
+    client.saddrs("tnvideo", "known").unwrap();
+    // Another writer holds the file for longer than the busy timeout.
+    let other = rusqlite::Connection::open(folder.path().join("tracker.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut waiting = tracker.connect();
+    waiting.send(&support::saddrs("tnvideo", "new"));
+    for _ in 0..50 {
+        client.saddrs("tnvideo", "known").unwrap();
+    }
+    let error = waiting.receive().unwrap().unwrap_err();
+    assert!(error.text.contains("busy"), "{error:?}");
+    assert!(page(&tracker, "/readyz").starts_with("HTTP/1.1 503"));
+    other.execute_batch("ROLLBACK").unwrap();
+    assert!(waiting.saddrs("tnvideo", "new").is_ok());
+    assert!(page(&tracker, "/readyz").starts_with("HTTP/1.1 200"));
 }
