@@ -453,10 +453,10 @@ fn a_file_that_is_not_as_its_row_says_is_not_opened() {
     let located = node.find("f").unwrap();
     let path = folder.path().join("store").join(located.relative.as_str());
     fs::write(&path, b"cut short").unwrap();
-    let refused = wait(node.stores.open_file(&located)).unwrap_err();
+    let refused = wait(node.stores.open_file(&located.place())).unwrap_err();
     assert!(matches!(refused, OpenFileError::Size { on_disk: 9, expected: 1000 }));
     fs::remove_file(&path).unwrap();
-    assert!(matches!(wait(node.stores.open_file(&located)), Err(OpenFileError::Missing)));
+    assert!(matches!(wait(node.stores.open_file(&located.place())), Err(OpenFileError::Missing)));
     node.close();
 }
 
