@@ -46,6 +46,20 @@ fn the_captured_request_and_what_a_restart_throws_away() {
 }
 
 #[test]
+fn without_each_of_the_kernels_capabilities() {
+    for off in ["io_uring", "coop_taskrun", "single_issuer", "defer_taskrun"] {
+        let folder = tempfile::tempdir().unwrap();
+        let node_config = NodeConfig { capabilities_off: vec![off.to_owned()], ..node_config() };
+        let node = Node::start_with(folder.path(), &config(), &node_config);
+        let mut client = node.connect();
+        client.send(&CAPTURED.repeat(250));
+        for id in 0..250 {
+            assert_eq!(read(&mut client, 18), reply(id), "{off}");
+        }
+    }
+}
+
+#[test]
 fn pipelined_requests_are_answered_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let node = Node::start(folder.path());

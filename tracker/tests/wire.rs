@@ -7,7 +7,8 @@ mod support;
 use std::io::Read;
 use std::time::Duration;
 
-use support::{Client, Tracker, beat, join, saddrs};
+use reel_node::config::NodeConfig;
+use support::{Client, Tracker, beat, config, join, node_config, saddrs};
 
 /// Builds a captured frame: the bytes that are shown, fields padded to their width with `fill`.
 fn captured(command: u8, fields: &[(&[u8], usize)], fill: u8) -> Vec<u8> {
@@ -72,6 +73,19 @@ fn the_captured_conversation_to_the_byte() {
         let mut client = tracker.connect();
         client.send(&captured_saddrs(fill));
         assert_eq!(read(&mut client, SADDRS_REPLY.len()), SADDRS_REPLY);
+    }
+}
+
+#[test]
+fn without_each_of_the_kernels_capabilities() {
+    for off in ["io_uring", "coop_taskrun", "single_issuer", "defer_taskrun"] {
+        let folder = tempfile::tempdir().unwrap();
+        let node_config = NodeConfig { capabilities_off: vec![off.to_owned()], ..node_config() };
+        let tracker = Tracker::start_with(folder.path(), &config(), &node_config);
+        let mut client = tracker.connect();
+        client.send(&[captured_join(0), captured_beat(0), captured_saddrs(0)].concat());
+        assert_eq!(read(&mut client, 20), [EMPTY_REPLY, EMPTY_REPLY].concat(), "{off}");
+        assert_eq!(read(&mut client, SADDRS_REPLY.len()), SADDRS_REPLY, "{off}");
     }
 }
 

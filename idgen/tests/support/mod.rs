@@ -48,7 +48,7 @@ impl Node {
     }
 
     pub fn start_with(folder: &Path, config: &Config, node: &NodeConfig) -> Self {
-        let process = Process::new(&[]).unwrap();
+        let process = Process::new(&node.capabilities_off).unwrap();
         let running = reel_idgen::start(config, node, folder, &process).unwrap();
         let address = running.addresses()[0].addr;
         let admin = running.admin_address().unwrap().addr;

@@ -50,7 +50,7 @@ impl Tracker {
     }
 
     pub fn start_with(folder: &Path, config: &Config, node: &NodeConfig) -> Self {
-        let process = Process::new(&[]).unwrap();
+        let process = Process::new(&node.capabilities_off).unwrap();
         let running = reel_tracker::start(config, node, folder, &process).unwrap();
         let address = running.addresses()[0].addr;
         let admin = running.admin_address().unwrap().addr;
