@@ -191,14 +191,6 @@ pub(crate) fn exactly(body: &[u8], want: usize) -> Result<(), BodyError> {
     Err(BodyError::Length { want: want as u64, got: body.len() as u64 })
 }
 
-/// The reply to a command that answers nothing but success.
-///
-/// # Errors
-/// [`BodyError::Length`] where bytes came.
-pub fn decode_empty(body: &[u8]) -> Result<(), BodyError> {
-    exactly(body, 0)
-}
-
 pub(crate) fn put_flag(out: &mut Vec<u8>, flag: bool) {
     out.push(u8::from(flag));
 }

@@ -62,11 +62,6 @@ pub const DRAIN: u8 = 223;
 /// Gateway → tracker: it is there, and alive.
 pub const GATEWAY: u8 = 224;
 
-/// Whether a command travels in a signed envelope (see [`crate::sign`]).
-pub const fn is_signed(command: u8) -> bool {
-    command >= 220
-}
-
 /// How long the body of a request may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyRule {

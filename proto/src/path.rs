@@ -60,11 +60,6 @@ impl PathId {
         ]
     }
 
-    /// The number of its directory: ids with the same one share it.
-    pub const fn directory_number(self) -> u64 {
-        self.0 >> DIGIT_BITS
-    }
-
     /// Where its file lies below the store path, if it was uploaded at `time` (seconds since 1970).
     pub fn relative(self, time: u64) -> RelativePath {
         let mut path = RelativePath { length: 0, bytes: [0; RELATIVE_BYTES_MAX] };
@@ -262,7 +257,6 @@ mod tests {
         assert_eq!(path.as_str(), "000/000/001/0_001");
         assert_eq!((path.directory(), path.name()), ("000/000/001", "0_001"));
         assert_eq!(PathId::MAX.relative(u64::MAX).as_str(), "1FF/1FF/1FF/FFFFFFFFFFFFFFFF_1FF");
-        assert_eq!(PathId::new(1023).unwrap().directory_number(), 1);
     }
 
     #[test]

@@ -15,10 +15,6 @@ pub mod node_flag {
     pub const READ_ONLY: u8 = 1;
     /// It joined as a deployed node does, and knows none of our commands.
     pub const DEPLOYED: u8 = 2;
-    /// It is about to stop. Never handed to clients; a node says it in its join and its reports.
-    pub const DRAINING: u8 = 4;
-    /// Its metadata is embedded: it can only be the only storage node of its system.
-    pub const EMBEDDED: u8 = 8;
 }
 
 /// The question. Without a file it routes the user; without a user, the file decides (the only group, with embedded

@@ -155,13 +155,13 @@ fn join_ext() {
         joined_at: 2,
         advertised: "10.0.0.5:23000".parse().unwrap(),
         media_port: Some(23080),
-        flags: node_flag::EMBEDDED,
+        flags: node_flag::READ_ONLY,
         stores: vec![StoreIdentity { uuid: [0xAB; 16], key: IdKey::parse("/d").unwrap() }],
     };
     same(
         |out| join.encode(out),
         "01 05 302e312e30 08 67726f7570303031 02 766d 0000000000000001 0000000000000002 \
-         04 0a000005 59d8 01 5a28 08 01 16*ab 02 2f64",
+         04 0a000005 59d8 01 5a28 01 01 16*ab 02 2f64",
     );
 }
 
