@@ -3,10 +3,11 @@
 
 mod kit;
 
-use std::io::Read;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use kit::{Up, command, connect, content, file_reference, frame, http};
 
@@ -160,6 +161,74 @@ fn both_signals_drain_and_leave_a_clean_folder() {
         // An idle connection does not hold up the drain: it is closed.
         assert_eq!(idle.read(&mut [0]).unwrap_or(0), 0);
         assert!(!folder.path().join("addresses.json").exists());
+    }
+}
+
+#[test]
+fn a_response_in_flight_ends_whole_during_the_drain() {
+    let folder = tempfile::tempdir().unwrap();
+    let up = Up::start(folder.path());
+    // More than the sockets' buffers take, so that the response is in flight until it is read.
+    let bytes = content(24_000_000);
+    let media = up.address("engine", "media");
+    assert_eq!(http(media, "PUT /files/long HTTP/1.1", &bytes).status, 201);
+    let mut readers: Vec<_> = ["engine", "gateway"]
+        .into_iter()
+        .map(|role| {
+            let mut reader = connect(up.address(role, "media"));
+            reader.write_all(b"GET /files/long HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            let mut first = [0; 12];
+            reader.read_exact(&mut first).unwrap();
+            assert_eq!(&first, b"HTTP/1.1 200");
+            reader
+        })
+        .collect();
+    up.signal(libc::SIGTERM);
+    let admin = up.address("engine", "admin");
+    let end = Instant::now() + kit::PATIENCE;
+    loop {
+        let ready = http(admin, "GET /readyz HTTP/1.1", b"");
+        if ready.status == 503 {
+            assert_eq!(ready.text(), "draining\n");
+            break;
+        }
+        assert!(Instant::now() < end);
+    }
+    for reader in &mut readers {
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).unwrap();
+        let body = rest.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+        assert!(rest[body..] == bytes, "{} of {} bytes", rest.len() - body, bytes.len());
+    }
+    assert!(TcpStream::connect(media).is_err(), "it accepts during the drain");
+    let (status, errors) = up.wait();
+    assert_eq!(status.code(), Some(0), "{errors}");
+    assert!(!errors.contains("ERROR"), "{errors}");
+}
+
+#[test]
+fn a_drain_cuts_what_does_not_end_and_a_second_signal_ends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = content(24_000_000);
+    for (deadline, second, code) in [("300ms", false, 0), ("5m", true, 1)] {
+        let mut command = command(folder.path());
+        command.env("REEL_NODE__DRAIN_DEADLINE", deadline);
+        let up = Up::spawn(command);
+        let media = up.address("engine", "media");
+        let put = http(media, "PUT /files/long HTTP/1.1", &bytes);
+        assert!(matches!(put.status, 200 | 201), "{}", put.head);
+        let mut reader = connect(media);
+        reader.write_all(b"GET /files/long HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut first = [0; 12];
+        reader.read_exact(&mut first).unwrap();
+        up.signal(libc::SIGTERM);
+        if second {
+            // Two signals that arrive together may be one.
+            std::thread::sleep(Duration::from_millis(200));
+            up.signal(libc::SIGTERM);
+        }
+        let (status, errors) = up.wait();
+        assert_eq!(status.code(), Some(code), "{deadline}: {errors}");
     }
 }
 

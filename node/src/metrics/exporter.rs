@@ -93,11 +93,11 @@ impl Exporter {
         };
         let recorder = &self.shared.recorder;
         match def.kind {
-            Kind::Counter => {
-                recorder.describe_counter(def.name.into(), Some(unit), def.help.into())
+            Kind::Counter if def.unit != Unit::Micros => {
+                recorder.describe_counter(def.name.into(), Some(unit), def.help.into());
             }
             Kind::Counter | Kind::Gauge => {
-                recorder.describe_gauge(def.name.into(), Some(unit), def.help.into())
+                recorder.describe_gauge(def.name.into(), Some(unit), def.help.into());
             }
             Kind::Histogram => {
                 recorder.describe_histogram(def.name.into(), Some(unit), def.help.into());
