@@ -20,11 +20,11 @@ use kit::{
     files, key, put_as, request, until,
 };
 use reel_engine::{
-    metadata::{Metadata, wait},
+    metadata::{Metadata, Owned, wait},
     store::{Health, Lookup, OpenError, Status, StoreConfig, Stores, UploadError},
     verify::{Event, Fault, VerifyOptions, verify},
 };
-use reel_meta::FileRow;
+use reel_meta::{FileRow, Removal};
 
 /// A number from the environment, so that `cargo xtask torture` can ask for more rounds.
 fn rounds(default: u64) -> u64 {
@@ -189,6 +189,40 @@ fn without_the_sync_a_power_cut_is_seen_to_lose_uploads() {
     disk.unmount();
     disk.mount();
     assert!(!torn_rows(&store, &database).is_empty(), "nothing was synced and nothing is missing");
+    disk.unmount();
+}
+
+/// A killed process leaves files that only the page cache has. The sweep adopts them, and then a power cut comes.
+#[test]
+fn what_the_sweep_adopts_is_durable_before_its_row() {
+    if skipped("adoption and a power cut") {
+        return;
+    }
+    let mut disk = Disk::new("ext4", 128);
+    let database = tempfile::tempdir().unwrap();
+    let database = database.path().join("storage.db");
+    let store = disk.mount.join("store");
+    let mut config = config(&[&store]);
+    config.durability = reel_engine::store::Durability::Async;
+    let node = Node::open_with(&config, &database, 0);
+    for index in 0..10 {
+        node.put(&format!("f{index}"), &content(index, 3000)).unwrap();
+        let owned =
+            Owned { app: "tnvideo".into(), user: "tnv001".into(), file: format!("f{index}") };
+        let row = wait(node.metadata.read_back(owned)).unwrap().unwrap();
+        wait(node.metadata.remove(vec![Removal { row: row.reference(), only: None }])).unwrap();
+    }
+    node.close();
+    let mut node = Node::open_with(&config, &database, 0);
+    assert!(node.find("f9").is_some(), "adopted");
+    node.ids.stop();
+    disk.cut_power();
+    node.stores.close(Duration::from_secs(5));
+    drop(node);
+    disk.unmount();
+    disk.mount();
+    let torn = torn_rows(&store, &database);
+    assert!(torn.is_empty(), "adopted, and not durable: {torn:?}");
     disk.unmount();
 }
 

@@ -236,3 +236,105 @@ pub(crate) fn insert_of(place: NewPlace, row: NewFile, reply: Reply) -> Insert {
     };
     Insert { row, done: Box::new(done) }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bytes::Bytes;
+    use reel_proto::name::{AppId, FileId, GroupName, UserId};
+
+    use super::*;
+    use crate::{
+        metadata::wait,
+        store::{
+            FileKey, Reserve, StoreConfig, StorePathConfig, Stores, UploadRequest, write::Writing,
+        },
+    };
+
+    /// Says no so many times, then yes; counts how often it was asked.
+    struct Scripted {
+        failures: Vec<i32>,
+        asked: usize,
+    }
+
+    impl Strategy for Scripted {
+        fn make_durable(&mut self, _: &StorePath, _: &[&Sealed]) -> io::Result<()> {
+            self.asked += 1;
+            self.failures.pop().map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
+        }
+    }
+
+    fn stores(folder: &std::path::Path) -> (Arc<Stores>, Metadata) {
+        let mut path = StorePathConfig::new(folder.join("store"));
+        path.reserve = Reserve { permille: 0, bytes_min: 0 };
+        let config = StoreConfig::new(GroupName::parse("g").unwrap(), vec![path]);
+        let metadata = Metadata::sqlite(&folder.join("storage.db")).unwrap();
+        let stores = Stores::open(&config, metadata.clone()).unwrap();
+        wait(stores.block_arrived(0, 0..64)).unwrap();
+        (stores, metadata)
+    }
+
+    fn sealed(
+        store: &Arc<StorePath>,
+        name: &str,
+    ) -> (Sealed, Receiver<Result<Committed, WriteError>>) {
+        let key = FileKey {
+            app: AppId::parse("app").unwrap(),
+            user: UserId::parse("user").unwrap(),
+            file: FileId::parse(name).unwrap(),
+        };
+        let request =
+            UploadRequest { key, size: None, name: None, content_type: None, expires_at: None };
+        let mut writing = Writing::create(store, &request).unwrap();
+        writing.append(&[Bytes::from_static(b"content")], false).unwrap();
+        let (reply, answer) = flume::bounded(1);
+        (writing.seal(&request, reply).unwrap(), answer)
+    }
+
+    fn commit_one(
+        stores: &Stores,
+        metadata: &Metadata,
+        strategy: &mut Scripted,
+        sealed: Sealed,
+        answer: &Receiver<Result<Committed, WriteError>>,
+    ) -> Result<InsertOutcome, CommitError> {
+        commit(&stores.paths()[0], strategy, metadata, vec![Box::new(sealed)]);
+        answer.recv().unwrap().unwrap().result
+    }
+
+    #[test]
+    fn a_failed_sync_is_asked_once_and_no_later_file_is_synced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stores, metadata) = stores(folder.path());
+        let store = &stores.paths()[0];
+        let (first, first_answer) = sealed(store, "first");
+        let (second, second_answer) = sealed(store, "second");
+        let mut strategy = Scripted { failures: vec![libc::EIO], asked: 0 };
+        let one = commit_one(&stores, &metadata, &mut strategy, first, &first_answer);
+        assert!(matches!(one, Err(CommitError::Sync(_))));
+        let two = commit_one(&stores, &metadata, &mut strategy, second, &second_answer);
+        assert!(matches!(two, Err(CommitError::Sync(_))));
+        assert_eq!(strategy.asked, 1);
+        assert!(store.is_read_only());
+    }
+
+    #[test]
+    fn a_file_begun_before_a_failed_sync_is_not_committed_by_a_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stores, metadata) = stores(folder.path());
+        let store = &stores.paths()[0];
+        let (before, before_answer) = sealed(store, "before");
+        let (other, other_answer) = sealed(store, "other");
+        // Want of space: the path stays in service, but the pages of "before" may be among those that were lost.
+        let mut strategy = Scripted { failures: vec![libc::ENOSPC], asked: 0 };
+        let lost = commit_one(&stores, &metadata, &mut strategy, other, &other_answer);
+        assert!(matches!(lost, Err(CommitError::Sync(_))));
+        assert!(!store.is_read_only());
+        let late = commit_one(&stores, &metadata, &mut strategy, before, &before_answer);
+        assert!(matches!(late, Err(CommitError::Sync(_))));
+        assert_eq!(strategy.asked, 1);
+        let (after, after_answer) = sealed(store, "after");
+        let well = commit_one(&stores, &metadata, &mut strategy, after, &after_answer);
+        assert_eq!(well.unwrap(), InsertOutcome::Inserted);
+    }
+}
