@@ -96,7 +96,7 @@ impl Exporter {
             Kind::Counter if def.unit != Unit::Micros => {
                 recorder.describe_counter(def.name.into(), Some(unit), def.help.into());
             }
-            Kind::Gauge => {
+            Kind::Counter | Kind::Gauge => {
                 recorder.describe_gauge(def.name.into(), Some(unit), def.help.into());
             }
             Kind::Histogram => {
