@@ -84,7 +84,8 @@ impl Up {
             arguments: Vec::new(),
             environment: BTreeMap::new(),
             refuse_io_uring: false,
-            expected: Vec::new(),
+            // Of the machine that the test runs on, and not of the store.
+            expected: vec!["inodes are too small".to_owned()],
         }
     }
 

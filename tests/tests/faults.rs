@@ -136,12 +136,13 @@ fn a_client_that_stops_in_the_middle_leaves_nothing() {
     let store = Up::new(folder.path()).start().unwrap();
     assert_eq!(put(&store, "whole", b"whole"), 201);
     let before = stored_files(folder.path()).len();
-    let half = Content { seed: 5, size: 500_000 }.bytes();
+    // Past what the store keeps in memory before it makes a file.
+    let half = Content { seed: 5, size: 8_000_000 }.bytes();
     let over_http = {
         let mut stream = TcpStream::connect(store.addresses.media).unwrap();
         let host = store.addresses.media;
         let head =
-            format!("PUT /files/half HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n");
+            format!("PUT /files/half HTTP/1.1\r\nHost: {host}\r\nContent-Length: 16000000\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(&half).unwrap();
         stream
@@ -150,7 +151,7 @@ fn a_client_that_stops_in_the_middle_leaves_nothing() {
         let mut stream = TcpStream::connect(store.addresses.engine).unwrap();
         let file =
             reel_tests::uploaders::owner().file(reel_client::FileId::parse("half2").unwrap());
-        let head = reel_proto::storage::UploadHead { file, size: 1_000_000 };
+        let head = reel_proto::storage::UploadHead { file, size: 16_000_000 };
         let length = head.body_length().unwrap();
         let header = reel_proto::frame::Header::request(reel_proto::command::UPLOAD, length);
         let mut bytes = header.encode().to_vec();
@@ -178,8 +179,11 @@ fn a_full_disk_refuses_uploads_and_serves_reads() {
         Err(error) => return println!("skipped: {error:#}"),
     };
     let data = disk.path().join("data");
-    let up = Up::new(&data).set("engine.reserve", "16MiB").expect_log("full");
-    let store = up.expect_log("No space left").start().unwrap();
+    fs::create_dir(&data).unwrap();
+    let store_path = data.join("store");
+    let config = format!("[[store_path]]\npath = {store_path:?}\nreserve = \"64MiB\"\n");
+    fs::write(data.join("reel.toml"), config).unwrap();
+    let store = Up::new(&data).expect_log("full").start().unwrap();
     let content = Content { seed: 6, size: 1_000_000 }.bytes();
     assert_eq!(put(&store, "before", &content), 201);
     let ballast = disk.fill(4 << 20).unwrap();

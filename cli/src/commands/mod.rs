@@ -11,7 +11,7 @@ mod partial;
 mod put;
 mod shown;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Subcommand};
@@ -86,7 +86,12 @@ async fn talk(command: ClientCommand) -> Result<ExitCode> {
     }
 }
 
+/// A person waits: a store that restarts is back within this, and one that is away should be said soon.
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
+
 fn client(trackers: &arguments::Trackers) -> Result<Client> {
     let named = trackers.trackers.iter().map(|tracker| tracker.trim()).filter(|t| !t.is_empty());
-    Ok(Client::new(ClientConfig::new(named)).map_err(|error| Usage::new(error.to_string()))?)
+    let mut config = ClientConfig::new(named);
+    config.retry.window = RETRY_WINDOW;
+    Ok(Client::new(config).map_err(|error| Usage::new(error.to_string()))?)
 }
