@@ -9,7 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -145,10 +145,14 @@ struct Entry {
 }
 
 impl Entry {
-    fn shut(&self, how: Shutdown) {
+    fn socket(&self) -> BorrowedFd<'_> {
         // SAFETY: an entry is in the table for as long as its slot lives, and `Accepted` drops
         // the slot before the stream that owns the descriptor.
-        unsafe { nonblocking::shutdown_raw(self.descriptor, how) };
+        unsafe { BorrowedFd::borrow_raw(self.descriptor) }
+    }
+
+    fn shut(&self, how: Shutdown) {
+        nonblocking::shutdown(self.socket(), how);
     }
 }
 
@@ -341,11 +345,14 @@ impl Table {
         self.published.idle.store(idle, Ordering::Relaxed);
     }
 
-    /// Begins the drain: ends the waits for a next request, lets requests in progress finish.
+    /// Begins the drain: ends the waits for a next request, lets requests in progress finish. One
+    /// that has arrived is in progress, though its task has not run: shut for reading it would
+    /// lose what is still to come of its body.
     pub(crate) fn drain(&self) {
         self.draining.set(true);
         for entry in self.entries.borrow().iter().flatten() {
-            if entry.waiting.get() == Waiting::Request {
+            let waits = entry.waiting.get() == Waiting::Request;
+            if waits && !nonblocking::has_input(entry.socket()) {
                 entry.shut(Shutdown::Read);
             }
         }
@@ -374,7 +381,7 @@ impl Table {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
     use std::sync::Arc;
@@ -424,13 +431,21 @@ mod tests {
         let load = Arc::new(Load::default());
         let table = Table::new(Arc::clone(&load));
         let ((idle, _a), (busy, _b)) = (pair(), pair());
+        let (arrived, peer) = pair();
         let idle_slot = table.enter(idle.as_raw_fd());
+        let arrived_slot = table.enter(arrived.as_raw_fd());
         let busy_slot = table.enter(busy.as_raw_fd());
         idle_slot.await_request(Duration::from_secs(9));
+        arrived_slot.await_request(Duration::from_secs(9));
         busy_slot.await_input(Duration::from_secs(9));
         table.advance_to(1);
-        assert_eq!(load.idle(), 1);
+        assert_eq!(load.idle(), 2);
+        arrived.set_nonblocking(true).unwrap();
+        (&peer).write_all(b"request").unwrap();
+        while arrived.peek(&mut [0]).is_err() {}
         table.drain();
+        assert_eq!((&arrived).read(&mut [0; 99]).unwrap(), 7);
+        assert!(!is_shut(&arrived) && arrived_slot.draining());
         assert!(is_shut(&idle) && !idle_slot.expired());
         assert!(!is_shut(&busy) && busy_slot.draining());
         busy_slot.await_request(Duration::from_secs(9));

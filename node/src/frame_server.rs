@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use monoio::io::AsyncWriteRentExt;
 use reel_proto::frame::{HEADER_LEN, Header};
 use reel_proto::limits;
 use reel_proto::refusal::{self, Refusal};
@@ -26,6 +27,9 @@ pub use input::SMALL_BODY_BYTES_MAX;
 
 /// Replies gather up to this many bytes before they are sent.
 const OUTPUT_BYTES: usize = 16 * 1024;
+
+/// Output buffer that an idle connection keeps for its next reply; a larger one is freed.
+const KEPT_OUTPUT_BYTES: usize = 512;
 
 /// What a request takes of a connection's turn, in bytes: 128 small requests or half a MiB of
 /// content are served from a peer that never makes us wait before others have their turn.
@@ -395,10 +399,23 @@ impl FrameConn {
             return Ok(());
         }
         let limit = self.config.output_timeout;
-        let sent = self.conn.send_all(&self.output, more, limit).await;
+        let sent = if more {
+            self.conn.send_all(&self.output, true, limit).await
+        } else {
+            // On the ring: the replies of all connections that are ready leave with one system
+            // call. For 64 peers that is a sixth less CPU a request, for a lone one 5 % more
+            // (docs/decisions/0001-threads-and-rings.md).
+            self.slot().await_output(limit);
+            let output = std::mem::take(&mut self.output);
+            let (sent, output) = self.conn.stream_mut().write_all(output).await;
+            self.output = output;
+            self.slot().work();
+            sent.map(drop)
+        };
+        if self.output.capacity() > KEPT_OUTPUT_BYTES {
+            self.output = Vec::new();
+        }
         self.output.clear();
-        // An idle connection holds no buffer; a big reply must not stay with it either.
-        self.output.shrink_to(0);
         sent.map_err(|_| Ended)
     }
 

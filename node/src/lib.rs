@@ -14,7 +14,6 @@ pub mod listen;
 pub mod lock;
 pub mod log;
 pub mod metrics;
-pub mod nonblocking;
 pub mod notify;
 pub mod signed;
 pub mod system;
@@ -22,6 +21,7 @@ pub mod worker;
 
 mod accept;
 mod control;
+mod nonblocking;
 mod ring;
 mod role;
 mod spec;

@@ -6,8 +6,9 @@
 //! fine. It costs one system call more than a RECV on the ring when nothing has arrived yet.
 
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use monoio::net::{TcpListener, TcpStream};
 use socket2::{SockRef, Socket};
@@ -22,7 +23,7 @@ fn descriptor<S: AsRawFd>(socket: &S) -> BorrowedFd<'_> {
 ///
 /// # Errors
 /// `WouldBlock` when nothing is there; else the socket's error.
-pub fn recv(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn recv(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
     let descriptor = descriptor(stream);
     loop {
         match (&*SockRef::from(&descriptor)).read(into) {
@@ -37,7 +38,7 @@ pub fn recv(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
 ///
 /// # Errors
 /// `WouldBlock` when the buffer is full; else the socket's error.
-pub fn send(stream: &TcpStream, bytes: &[u8], more: bool) -> io::Result<usize> {
+pub(crate) fn send(stream: &TcpStream, bytes: &[u8], more: bool) -> io::Result<usize> {
     let descriptor = descriptor(stream);
     let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
     loop {
@@ -50,9 +51,18 @@ pub fn send(stream: &TcpStream, bytes: &[u8], more: bool) -> io::Result<usize> {
 
 /// Shuts down one or both directions, which also wakes whatever waits on the socket. A socket
 /// that the peer has already reset is as good as shut.
-pub fn shutdown(stream: &TcpStream, how: Shutdown) {
-    let descriptor = descriptor(stream);
-    let _ = SockRef::from(&descriptor).shutdown(how);
+pub(crate) fn shutdown(socket: BorrowedFd<'_>, how: Shutdown) {
+    let _ = SockRef::from(&socket).shutdown(how);
+}
+
+/// Whether a receive would give something now: bytes, the end, or an error.
+pub(crate) fn has_input(socket: BorrowedFd<'_>) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    match SockRef::from(&socket).recv_with_flags(&mut byte, flags) {
+        Ok(_) => true,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    }
 }
 
 /// Accepts one connection, non-blocking and close-on-exec from the first moment.
@@ -69,16 +79,5 @@ pub(crate) fn accept(listener: &TcpListener) -> io::Result<(Socket, Option<Socke
 /// Ends listening at once. Closing alone does not: a poll that is being cancelled on the ring
 /// holds the socket for a while, and with it the port.
 pub(crate) fn stop_listening(listener: &TcpListener) {
-    let descriptor = descriptor(listener);
-    let _ = SockRef::from(&descriptor).shutdown(Shutdown::Both);
-}
-
-/// As [`shutdown`], for who keeps the number only.
-///
-/// # Safety
-/// `descriptor` is open and belongs to the caller.
-pub(crate) unsafe fn shutdown_raw(descriptor: RawFd, how: Shutdown) {
-    // SAFETY: the caller's promise.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
-    let _ = SockRef::from(&descriptor).shutdown(how);
+    shutdown(descriptor(listener), Shutdown::Both);
 }

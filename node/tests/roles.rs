@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kit::{Answer, Client, Control, ECHO, HOLD, Setup, request};
+use kit::{Answer, Client, Control, ECHO, HOLD, SUM, Setup, request};
 use reel_node::access::AllowList;
 use reel_node::worker::Pool;
 use reel_node::{Process, RunError, StartError};
+use reel_proto::frame::Header;
 
 #[test]
 fn a_port_in_use_is_an_error_that_names_it() {
@@ -111,6 +112,23 @@ fn a_drain_lets_requests_in_flight_end_and_idle_peers_go() {
         assert!(held.is_closed());
         assert_eq!(toy.metric("reel_connections_cut_total"), 0);
         toy.running.join().unwrap();
+    }
+}
+
+#[test]
+fn a_drain_waits_for_a_body_that_is_coming() {
+    for off in kit::drivers() {
+        let toy = Setup::on(&off).start();
+        let (mut client, mut idle) = (toy.client(), toy.client());
+        client.send(&Header::request(SUM, 2000).encode());
+        client.send(&[1; 1000]);
+        assert_eq!(idle.call(ECHO, b"x").ok(), b"x");
+        toy.running.drain();
+        assert!(idle.is_closed());
+        client.send(&[1; 1000]);
+        assert_eq!(client.answer().ok(), [2000_u64.to_be_bytes(); 2].concat());
+        assert!(client.is_closed());
+        toy.stop();
     }
 }
 
