@@ -5,9 +5,11 @@
 //! tried, and a refusal (conflict, full, no rights) costs no content. From the first byte of the
 //! body on there is one node and one try.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use reel_node::http::splice::TransferError;
 use reel_node::http::{BodyError, ServerConn, UpstreamConn, UpstreamError, media};
 use reel_proto::http::head::{Framing, Method, RequestHead};
 
@@ -16,6 +18,10 @@ use crate::forward::{self, Forward};
 use crate::metrics::Edge;
 use crate::proxy::{Answer, Cut, Outcome, give, try_index};
 use crate::status::Failure;
+
+/// Bytes of a body that go through the kernel before the node is listened to again: a refusal in
+/// the middle stops the rest, and is read before the node gives up on reading ours.
+const SEGMENT_BYTES: u64 = 512 * 1024;
 
 /// How a body went.
 enum Sent {
@@ -159,7 +165,8 @@ async fn ask(
     }
 }
 
-/// Moves the client's body to the node, piece by piece.
+/// Moves the client's body to the node: one with a length through the kernel, a chunked one piece
+/// by piece, since its framing is checked and written anew.
 async fn stream(
     thread: &EdgeThread,
     conn: &mut ServerConn,
@@ -169,6 +176,24 @@ async fn stream(
     let mut total = 0_u64;
     let mut line = Vec::with_capacity(20);
     loop {
+        // An answer in the middle of a body is a refusal: the rest is not wanted.
+        if upstream.has_input() {
+            return Sent::Answered;
+        }
+        // A length was held against the limit before.
+        if !chunked {
+            match upstream.take_body(conn, SEGMENT_BYTES, thread.pace()).await {
+                Ok(0) => {}
+                Ok(moved) => {
+                    thread.metrics.add(Edge::BYTES_IN, moved);
+                    continue;
+                }
+                Err(TransferError::Destination(error)) => {
+                    return node_stopped(upstream, error.into()).await;
+                }
+                Err(error) => return Sent::Client(client_stopped(&error)),
+            }
+        }
         let piece = match conn.body().await {
             Ok(Some(piece)) => piece,
             Ok(None) => break,
@@ -177,10 +202,6 @@ async fn stream(
         total += piece.len() as u64;
         if total > thread.upload_max() {
             return Sent::TooLarge;
-        }
-        // An answer in the middle of a body is a refusal: the rest is not wanted.
-        if upstream.has_input() {
-            return Sent::Answered;
         }
         let sent = if chunked {
             line.clear();
@@ -198,6 +219,14 @@ async fn stream(
         return node_stopped(upstream, error).await;
     }
     Sent::Answered
+}
+
+/// What a transfer says of the client's part, as a read of its body would.
+fn client_stopped(error: &TransferError) -> BodyError {
+    match error {
+        TransferError::Source(error) if error.kind() == ErrorKind::TimedOut => BodyError::TooSlow,
+        _ => BodyError::Gone,
+    }
 }
 
 async fn send_all(

@@ -3,6 +3,7 @@
 
 mod kit;
 
+use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -141,6 +142,45 @@ fn a_node_that_dies_in_the_middle_is_a_502_and_no_second_node_is_asked() {
         let answer = client.put("/files/f", &pattern(400_000), "");
         assert_eq!(answer.status, 502, "{}", answer.text());
         assert_eq!(dying.requests.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[test]
+fn a_refusal_in_the_middle_reaches_the_client() {
+    for off in drivers() {
+        let full = Node::start(|request| {
+            request.stream_continue();
+            let _ = request.take(100_000);
+            request.answer(507, "Connection: close\r\n", b"full\n");
+            // What is still under way is read, as a node does, so that its answer is not lost.
+            let _ = request.take(10_000_000);
+            Then::Close
+        });
+        let tracker = Tracker::start(&[full.address]);
+        let edge = Edge::start(&off, &config(&[tracker.address]));
+        for framing in ["Content-Length: 3000000", "Transfer-Encoding: chunked"] {
+            let mut client = edge.client();
+            let host = client.host.clone();
+            client.send(format!("PUT /files/f HTTP/1.1\r\nHost: {host}\r\n{framing}\r\n\r\n"));
+            let mut writer = client.stream.try_clone().unwrap();
+            let sender = std::thread::spawn(move || {
+                if framing.starts_with("Transfer") {
+                    let _ = writer.write_all(b"2dc6c0\r\n");
+                }
+                // Slower than the refusal comes back; the gateway stops reading then.
+                for piece in pattern(3_000_000).chunks(100_000) {
+                    if writer.write_all(piece).is_err() {
+                        return;
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+            let answer = client.answer(false);
+            assert_eq!((answer.status, answer.text().as_str()), (507, "full\n"), "{framing}");
+            assert_eq!(answer.field("connection"), Some("close"));
+            drop(client);
+            sender.join().unwrap();
+        }
     }
 }
 

@@ -256,17 +256,16 @@ fn a_small_unread_body_is_passed_over_and_a_large_one_ends_the_connection() {
         let mut client = server.client();
         client.send(put("/refuse", &pattern(60_000)));
         assert_eq!(client.answer(false).unwrap().status, 409);
-        client.send(put_chunked("/refuse", &pattern(60_000), 999));
-        assert_eq!(client.answer(false).unwrap().status, 409);
         assert_eq!(client.get("/x").status, 200);
         client.send(put("/refuse", &pattern(900_000)));
         let answer = client.answer(false).unwrap();
         assert_eq!((answer.status, answer.field("connection")), (409, Some("close")));
         assert!(client.is_closed());
-        // Far more than is read on: the client still gets the answer if it looks for it.
+        // So does one that does not say how large it is.
         let mut client = server.client();
         client.send(put_chunked("/refuse", &pattern(500_000), 50_000));
-        assert_eq!(client.answer(false).unwrap().status, 409);
+        let answer = client.answer(false).unwrap();
+        assert_eq!((answer.status, answer.field("connection")), (409, Some("close")));
         assert!(client.is_closed());
     });
 }

@@ -3,13 +3,15 @@
 use std::io::ErrorKind;
 
 use bytes::Bytes;
+use monoio::net::TcpStream;
 use reel_proto::http::chunked::{ChunkError, Decoder, Step};
 use reel_proto::http::head::{Framing, RequestHead};
 
 use super::limits::HttpLimits;
-use super::pace::Meter;
+use super::pace::{Meter, Pace};
 use super::server::ServerConn;
 use super::socket;
+use super::splice::{self, Paces, TransferError};
 
 /// Why a body could not be read. Nothing of it may be kept: what came is not the whole.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +59,7 @@ pub(super) struct BodyReader {
 
 impl BodyReader {
     pub(super) fn none() -> Self {
-        let pace = super::Pace::any_within(std::time::Duration::ZERO);
+        let pace = Pace::any_within(std::time::Duration::ZERO);
         Self { coding: Coding::Done, continue_owed: false, meter: Meter::new(pace) }
     }
 
@@ -80,9 +82,9 @@ impl BodyReader {
     pub(super) const fn may_keep_alive(&self, limits: &HttpLimits) -> bool {
         match self.coding {
             Coding::Done => true,
-            Coding::Failed => false,
+            // How much of a chunked body is left nobody knows.
+            Coding::Failed | Coding::Chunked(_) => false,
             Coding::Length(left) => !self.continue_owed && left <= limits.unread_bytes_max,
-            Coding::Chunked(_) => !self.continue_owed,
         }
     }
 }
@@ -94,18 +96,50 @@ impl ServerConn {
     /// # Errors
     /// See [`BodyError`]; answer with its status if it has one, then `finish` closes.
     pub async fn body(&mut self) -> Result<Option<Bytes>, BodyError> {
-        if std::mem::take(&mut self.body.continue_owed) && self.input.is_empty() {
-            let line = b"HTTP/1.1 100 Continue\r\n\r\n";
-            let stream = self.accepted.stream();
-            socket::send_all(stream, line, false, self.limits.answer)
-                .await
-                .map_err(|_| BodyError::Gone)?;
-        }
+        self.send_continue().await?;
         let answer = self.next_piece().await;
         if answer.is_err() {
             self.body.coding = Coding::Failed;
         }
         answer
+    }
+
+    async fn send_continue(&mut self) -> Result<(), BodyError> {
+        if !std::mem::take(&mut self.body.continue_owed) || !self.input.is_empty() {
+            return Ok(());
+        }
+        let line = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let stream = self.accepted.stream();
+        socket::send_all(stream, line, false, self.limits.answer).await.map_err(|_| BodyError::Gone)
+    }
+
+    /// Moves up to `length_max` bytes of the body to `to` without user space, where the body has
+    /// a length and nothing of it has been read ahead; returns how many, 0 when the next piece is
+    /// to be had from [`Self::body`] (which also tells the end). Not cancel safe.
+    ///
+    /// # Errors
+    /// See [`TransferError`]; the body is broken then.
+    pub async fn pass_body(
+        &mut self,
+        to: &TcpStream,
+        length_max: u64,
+        destination: Pace,
+    ) -> Result<u64, TransferError> {
+        let Coding::Length(left) = self.body.coding else { return Ok(0) };
+        if !self.input.is_empty() {
+            return Ok(0);
+        }
+        let gone = |_| TransferError::Source(ErrorKind::ConnectionAborted.into());
+        self.send_continue().await.map_err(gone)?;
+        let length = left.min(length_max);
+        let paces = Paces { source: self.limits.body, destination };
+        let moved = splice::transfer(self.accepted.stream(), to, length, paces).await;
+        self.body.coding = match (&moved, left - length) {
+            (Err(_), _) => Coding::Failed,
+            (Ok(()), 0) => Coding::Done,
+            (Ok(()), left) => Coding::Length(left),
+        };
+        moved.map(|()| length)
     }
 
     async fn next_piece(&mut self) -> Result<Option<Bytes>, BodyError> {

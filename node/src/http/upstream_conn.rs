@@ -92,6 +92,21 @@ impl UpstreamConn {
         Ok(socket::send_all(self.stream()?, bytes, more, pace).await?)
     }
 
+    /// Moves up to `length_max` bytes of the client's body to the node without user space; see
+    /// [`ServerConn::pass_body`].
+    ///
+    /// # Errors
+    /// See [`TransferError`]; both connections are broken then.
+    pub async fn take_body(
+        &self,
+        client: &mut ServerConn,
+        length_max: u64,
+        pace: Pace,
+    ) -> Result<u64, TransferError> {
+        let Some(stream) = self.stream.as_ref() else { return Ok(0) };
+        client.pass_body(stream, length_max, pace).await
+    }
+
     /// Whether the node has said something (or hung up) while the request's body was still
     /// going out: it will not take the rest.
     pub fn has_input(&mut self) -> bool {
