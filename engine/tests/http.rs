@@ -208,3 +208,30 @@ fn past_the_buffer_budget_requests_are_refused_and_it_comes_back() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
+
+/// However a request is cut into segments, it is the same request.
+#[test]
+fn split_at_every_byte() {
+    let engine = Engine::start();
+    let mut requests =
+        b"PUT /files/split HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+        5;x=y\r\nhello\r\n7\r\n, world\r\n0\r\nTrailer: 1\r\n\r\n"
+            .to_vec();
+    requests.extend_from_slice(
+        b"GET /files/split HTTP/1.1\r\nHost: localhost\r\nRange: bytes=7-\r\n\r\n\
+          HEAD /files/split HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    );
+    let mut connection = Connection::open(engine.http).unwrap();
+    for at in 0..requests.len() {
+        connection.send(&requests[..at]).unwrap();
+        if at % 16 == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        connection.send(&requests[at..]).unwrap();
+        let put = connection.response(false).unwrap().status;
+        assert_eq!(put, if at == 0 { 201 } else { 200 }, "{at}");
+        let part = connection.response(false).unwrap();
+        assert_eq!((part.status, part.body.as_slice()), (206, &b"world"[..]), "{at}");
+        assert_eq!(connection.response(true).unwrap().status, 200, "{at}");
+    }
+}
