@@ -7,6 +7,9 @@ use std::time::Duration;
 use reel_node::{Role, Running};
 use serde_json::{Value, json};
 
+/// Where the client's commands look for a tracker by themselves.
+const DEFAULT_TRACKER_PORT: u16 = 21_000;
+
 /// What one role listens on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RoleAddresses {
@@ -89,6 +92,14 @@ impl Addresses {
         for role in &self.roles {
             text.push_str(&role.line());
             text.push('\n');
+        }
+        let tracker = self.roles.iter().find(|role| matches!(role.role, Role::Tracker));
+        if let Some(address) = tracker.and_then(|role| role.binary)
+            && address.port() != DEFAULT_TRACKER_PORT
+        {
+            text.push_str(&format!(
+                "For `reel put` and the others: export REEL_TRACKERS={address}\n"
+            ));
         }
         text.push_str("Ctrl-C drains and ends it.\n");
         text

@@ -1,6 +1,6 @@
 //! `reel config check` and `reel config show`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -38,11 +38,10 @@ pub(crate) struct Show {
 
 /// Runs a `config` command.
 pub(crate) fn run(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
-    let no_flags = serde_json::json!({});
     match command {
         ConfigCommand::Check(check) => {
-            match settings::load(Settings::default(), Some(&check.file), &no_flags) {
-                Ok(_) => {
+            match check_file(&check.file) {
+                Ok(()) => {
                     println!("{}: no problem found", check.file.display());
                     Ok(ExitCode::from(exit::DONE))
                 }
@@ -54,7 +53,11 @@ pub(crate) fn run(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
             }
         }
         ConfigCommand::Show(show) => {
-            let loaded = settings::load(Settings::default(), show.config.as_deref(), &no_flags)?;
+            let loaded = settings::load(
+                Settings::default(),
+                show.config.as_deref(),
+                &serde_json::json!({}),
+            )?;
             if show.json {
                 println!("{}", serde_json::to_string_pretty(&loaded.settings)?);
             } else {
@@ -63,6 +66,11 @@ pub(crate) fn run(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(exit::DONE))
         }
     }
+}
+
+fn check_file(file: &Path) -> anyhow::Result<()> {
+    let loaded = settings::load(Settings::default(), Some(file), &serde_json::json!({}))?;
+    Ok(loaded.value.check_roles()?)
 }
 
 /// `key = value  # source`, aligned; the keys are those of `reel.toml`.

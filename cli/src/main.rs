@@ -30,11 +30,11 @@ enum Command {
     /// Runs the whole store in one process: ID node, tracker, storage node, gateway.
     Up(Box<up::Up>),
     #[command(flatten)]
-    Role(roles::RoleCommand),
+    Role(Box<roles::RoleCommand>),
     #[command(subcommand)]
     Config(config_cmd::ConfigCommand),
     #[command(flatten)]
-    Client(commands::ClientCommand),
+    Client(Box<commands::ClientCommand>),
 }
 
 fn main() -> ExitCode {
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
             // A pipe whose reader has gone ends `reel ls | head` quietly, as it ends every other
             // tool. Not so the roles: sendfile and splice to a gone peer would raise it too.
             exit::default_sigpipe();
-            commands::run(command)
+            commands::run(*command)
         }
     };
     match done {

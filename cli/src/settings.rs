@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use reel_node::access::HttpWriteRule;
+use reel_node::access::{AllowList, HttpWriteRule};
 use reel_node::config::{ConfigError, Loaded, LogConfig, NodeConfig, TokenConfig, load_from};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,33 @@ fn usage(error: ConfigError) -> Usage {
 }
 
 impl Settings {
+    /// What every role would refuse at its start: for `reel config check`.
+    pub(crate) fn check_roles(&self) -> Result<(), Usage> {
+        let usage = |error: &dyn std::fmt::Display| Usage::new(error.to_string());
+        self.idgen.check().map_err(|error| usage(&error))?;
+        self.tracker.check().map_err(|error| usage(&error))?;
+        self.engine.validate().map_err(|error| usage(&error))?;
+        reel_gateway::check(&self.gateway).map_err(|error| usage(&error))?;
+        self.node.cluster_secret().map_err(|error| usage(&error))?;
+        let (node, allow) = (&self.node, self.node.allow.as_deref());
+        let listeners = [
+            ("idgen.listen", self.idgen.listen),
+            ("idgen.admin_listen", self.idgen.admin_listen),
+            ("tracker.listen", self.tracker.listen),
+            ("tracker.admin_listen", self.tracker.admin_listen),
+            ("engine.listen", self.engine.listen),
+            ("engine.http_listen", self.engine.http_listen),
+            ("engine.admin_listen", self.engine.admin_listen),
+            ("gateway.listen", self.gateway.listen),
+            ("gateway.admin_listen", self.gateway.admin_listen),
+        ];
+        for (name, address) in listeners {
+            AllowList::for_listener(name, address, allow, node.insecure)
+                .map_err(|error| usage(&error))?;
+        }
+        Ok(())
+    }
+
     /// The defaults of `reel up`: everything in its data folder.
     pub(crate) fn for_folder(folder: &Path, secret_file: PathBuf) -> Self {
         let mut settings = Self::default();

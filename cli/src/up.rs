@@ -115,6 +115,8 @@ impl Ports {
 pub(crate) fn run(arguments: &Up) -> anyhow::Result<ExitCode> {
     let begin = Instant::now();
     let folder = DataFolder::open(&arguments.data)?;
+    // Left over from a process that was killed: its addresses are nobody's now.
+    folder.forget(ADDRESSES);
     let secret_file = folder.secret_file()?;
     let own_file = folder.path().join("reel.toml");
     let file = match &arguments.config {

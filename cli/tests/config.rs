@@ -36,6 +36,13 @@ fn check_says_what_is_wrong_and_where() {
         ("[node]\ndrain_deadline = 30\n", "node.drain_deadline"),
         ("[node]\nallow = [\"everyone\"]\n", "node.allow"),
         ("[[token]]\napp = \"tnvideo\"\n", "token_file"),
+        ("[engine]\nhttp_listen = \"0.0.0.0:80\"\n", "engine.http_listen"),
+        ("[engine]\nread_piece = \"1KiB\"\n", "engine.read_piece"),
+        ("[idgen]\nstep = 0\n", "idgen.step"),
+        ("[tracker]\napps = []\n", "tracker.apps"),
+        ("[gateway]\ntrackers = []\n", "gateway.trackers"),
+        ("[gateway]\nmode = \"cache\"\n", "gateway.mode"),
+        ("[[store_path]]\npth = \"/srv\"\n", "store_path.0.pth"),
     ];
     for (content, expected) in cases {
         let bad = file(folder.path(), content);

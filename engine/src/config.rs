@@ -20,15 +20,12 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// The address at which clients reach `listen`, if it is another: behind a translated address, or where `listen`
     /// is all addresses. Port 0: the port of `listen`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<SocketAddr>,
     /// The port at which clients reach `http_listen` on the advertised address, if it is another.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub http_advertise_port: Option<u16>,
     /// The group whose files this node holds.
     pub group: String,
     /// The name under which trackers list the node; unset: the machine's.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// `host:port` of every tracker. A node joins each tracker's own address, never a floating one.
     pub trackers: Vec<String>,
@@ -182,6 +179,14 @@ pub enum ConfigFault {
 }
 
 impl Config {
+    /// Refuses what cannot work, as the start would.
+    ///
+    /// # Errors
+    /// The first key that cannot be.
+    pub fn validate(&self) -> Result<(), ConfigFault> {
+        self.check().map(drop)
+    }
+
     /// The parsed names, after every check that types alone cannot make.
     ///
     /// # Errors

@@ -20,4 +20,4 @@ mod trackers;
 mod upload;
 
 pub use config::{Config, Mode};
-pub use service::{GatewayError, start};
+pub use service::{GatewayError, check, start};

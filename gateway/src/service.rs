@@ -83,7 +83,11 @@ pub fn start(
     Ok(reel_node::start(spec, Arc::new(gateway), process)?)
 }
 
-fn check(config: &Config) -> Result<(), GatewayError> {
+/// Refuses what cannot work, as the start would.
+///
+/// # Errors
+/// The first key that cannot be.
+pub fn check(config: &Config) -> Result<(), GatewayError> {
     let wrong = |key, reason| Err(GatewayError::Value { key, reason });
     if config.trackers.is_empty() {
         return wrong("trackers", "at least one is needed");

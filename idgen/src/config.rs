@@ -15,7 +15,6 @@ pub struct Config {
     /// Where `/metrics`, `/healthz`, `/readyz` and `/status` are.
     pub admin_listen: SocketAddr,
     /// The name in error replies; unset: the machine's.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// Ids of the smallest block that ID_GET draws from. A crash throws away at most what is left
     /// of a block, and of the next one if the first was nearly used up.

@@ -16,7 +16,6 @@ pub struct Config {
     /// Where `/metrics`, `/healthz`, `/readyz` and `/status` are.
     pub admin_listen: SocketAddr,
     /// The name in error replies; unset: the machine's.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// Groups that nodes may join, added to those that the database knows.
     pub groups: Vec<String>,
