@@ -68,10 +68,13 @@ enum Request {
     Stop,
 }
 
+/// A request and when it was queued.
+type Queued = (Instant, Request);
+
 /// The way to the thread. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
-    requests: flume::Sender<Request>,
+    requests: flume::Sender<Queued>,
     failing: Arc<AtomicBool>,
 }
 
@@ -92,6 +95,7 @@ impl Database {
             paces: HashMap::new(),
             started: Instant::now(),
             failing: Arc::clone(&failing),
+            failure: None,
         };
         let thread = std::thread::Builder::new()
             .name("idgen-database".to_owned())
@@ -102,7 +106,7 @@ impl Database {
     /// Asks for the next block without waiting.
     pub(crate) fn ask(&self, sequence: &Arc<Sequence>) {
         let request = Request::Refill(Arc::clone(sequence), None);
-        if self.requests.try_send(request).is_err() {
+        if self.requests.try_send((Instant::now(), request)).is_err() {
             // The queue is full: a later draw asks again, at the latest the one that finds none.
             sequence.not_coming();
         }
@@ -131,7 +135,10 @@ impl Database {
         request: Request,
         wait: flume::Receiver<Result<T, TakeError>>,
     ) -> Result<T, TakeError> {
-        self.requests.send_async(request).await.map_err(|_| TakeError::Stopping)?;
+        self.requests
+            .send_async((Instant::now(), request))
+            .await
+            .map_err(|_| TakeError::Stopping)?;
         wait.recv_async().await.map_err(|_| TakeError::Stopping)?
     }
 
@@ -142,7 +149,7 @@ impl Database {
 
     /// Ends the thread once it has answered what is queued. Waits for a place in the queue.
     pub(crate) async fn stop(&self) {
-        let _ = self.requests.send_async(Request::Stop).await;
+        let _ = self.requests.send_async((Instant::now(), Request::Stop)).await;
     }
 }
 
@@ -154,11 +161,15 @@ struct Owner {
     paces: HashMap<IdKey, Pace>,
     started: Instant,
     failing: Arc<AtomicBool>,
+    /// The last failure, until a block is taken again. A failure may take as long as the database's
+    /// busy timeout: who was waiting then is given the same answer, not one more wait in a row.
+    failure: Option<(Instant, TakeError)>,
 }
 
 impl Owner {
-    fn run(mut self, queue: &flume::Receiver<Request>) {
-        while let Ok(request) = queue.recv() {
+    fn run(mut self, queue: &flume::Receiver<Queued>) {
+        while let Ok((queued_at, request)) = queue.recv() {
+            self.forget_failure_before(queued_at);
             match request {
                 Request::Refill(sequence, answer) => {
                     let outcome = self.refill(&sequence);
@@ -172,6 +183,10 @@ impl Owner {
                 Request::Stop => return,
             }
         }
+    }
+
+    fn forget_failure_before(&mut self, queued_at: Instant) {
+        self.failure = self.failure.take().filter(|(failed_at, _)| *failed_at >= queued_at);
     }
 
     fn refill(&mut self, sequence: &Sequence) -> Result<(), TakeError> {
@@ -221,6 +236,9 @@ impl Owner {
         at_least: u64,
         by: By,
     ) -> Result<Range<u64>, TakeError> {
+        if let Some((_, error)) = &self.failure {
+            return Err(error.clone());
+        }
         let before = Instant::now();
         let taken = inline(self.store.take(key.as_str(), count, at_least));
         let micros = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -237,6 +255,7 @@ impl Owner {
                 if let TakeError::Failed(reason) = &error {
                     self.metrics.add(IdGenMetrics::DATABASE_ERRORS, 1);
                     tracing::error!(%key, reason, "no block of ids could be taken");
+                    self.failure = Some((Instant::now(), error.clone()));
                 }
                 Err(error)
             }

@@ -304,17 +304,25 @@ fn ids_in_hand_are_given_while_the_database_is_out() {
     // Another writer holds the file for longer than the busy timeout.
     let other = rusqlite::Connection::open(folder.path().join("idgen.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let mut waiting = node.connect();
-    waiting.send(&id_get("new"));
+    // Many wait at once: each for one busy timeout, not for those of all before it.
+    let mut waiting: Vec<Client> = (0..20).map(|_| node.connect()).collect();
+    for (number, client) in waiting.iter_mut().enumerate() {
+        client.send(&id_get(&format!("new{number}")));
+    }
     let mut client = node.connect();
     for id in 1..100 {
         assert_eq!(client.id("k").unwrap(), id, "nobody waits for the one who waits");
     }
-    let error = waiting.receive().unwrap().unwrap_err();
-    assert!(error.text.contains("busy"), "{error:?}");
+    for client in &mut waiting {
+        let error = client.receive().unwrap().unwrap_err();
+        assert!(error.text.contains("busy"), "{error:?}");
+    }
     assert!(page(&node, "/readyz").starts_with("HTTP/1.1 503"));
     other.execute_batch("ROLLBACK").unwrap();
-    assert_eq!(waiting.id("new").unwrap(), 0, "the connection and the key go on");
+    for (number, client) in waiting.iter_mut().enumerate() {
+        let id = client.id(&format!("new{number}")).unwrap();
+        assert_eq!(id, 0, "the connection and the key go on");
+    }
     assert!(client.id("k").unwrap() >= 100);
     assert!(page(&node, "/readyz").starts_with("HTTP/1.1 200"));
 }

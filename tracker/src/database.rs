@@ -33,6 +33,7 @@ struct Question {
     user: UserId,
     /// The group that a new user gets; none: new users are not recorded.
     pick: Option<GroupName>,
+    queued_at: Instant,
     answer: flume::Sender<Result<Option<GroupName>, RouteError>>,
 }
 
@@ -52,7 +53,12 @@ impl Database {
     ) -> io::Result<(Self, JoinHandle<()>)> {
         let (questions, queue) = flume::bounded(QUEUE_MAX);
         let failing = Arc::new(AtomicBool::new(false));
-        let owner = Owner { store, metrics: registry.shared(), failing: Arc::clone(&failing) };
+        let owner = Owner {
+            store,
+            metrics: registry.shared(),
+            failing: Arc::clone(&failing),
+            failure: None,
+        };
         let thread = std::thread::Builder::new()
             .name("tracker-database".to_owned())
             .spawn(move || owner.run(&queue))?;
@@ -68,7 +74,7 @@ impl Database {
         pick: Option<GroupName>,
     ) -> Result<Option<GroupName>, RouteError> {
         let (answer, wait) = flume::bounded(1);
-        let question = Question { app, user, pick, answer };
+        let question = Question { app, user, pick, queued_at: Instant::now(), answer };
         self.questions.send_async(Some(question)).await.map_err(|_| RouteError::Stopping)?;
         wait.recv_async().await.map_err(|_| RouteError::Stopping)?
     }
@@ -109,42 +115,56 @@ struct Owner {
     store: SqliteGroupStore,
     metrics: SharedCell<TrackerMetrics>,
     failing: Arc<AtomicBool>,
+    /// The last user that could not be recorded, until one is again. A failure may take as long as
+    /// the database's busy timeout: who was waiting then is given the same answer, not one more
+    /// wait in a row.
+    failure: Option<(Instant, RouteError)>,
 }
 
 impl Owner {
     fn run(mut self, queue: &flume::Receiver<Option<Question>>) {
-        while let Ok(Some(Question { app, user, pick, answer })) = queue.recv() {
+        while let Ok(Some(question)) = queue.recv() {
             let before = Instant::now();
-            let found = self.route(&app, &user, pick);
+            let found = self.route(&question);
             let micros = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.metrics.observe(TrackerMetrics::ROUTE_SECONDS, micros);
             self.failing.store(found.is_err(), Ordering::Relaxed);
             let (lookup, found) = match found {
                 Ok((lookup, found)) => (lookup, Ok(found)),
-                Err(error) => {
-                    tracing::error!(%error, "the group of a user could not be told");
-                    (Lookup::Failed, Err(RouteError::Failed(error.to_string().into())))
-                }
+                Err(error) => (Lookup::Failed, Err(error)),
             };
             self.metrics.add(TrackerMetrics::ROUTE_LOOKUPS.at([lookup as usize]), 1);
-            let _ = answer.send(found);
+            let _ = question.answer.send(found);
         }
     }
 
-    fn route(
-        &mut self,
-        app: &AppId,
-        user: &UserId,
-        pick: Option<GroupName>,
-    ) -> Result<(Lookup, Option<GroupName>), MetaError> {
-        let (app, user) = (app.as_str(), user.as_str());
-        if let Some(name) = inline(self.store.route(app, user))? {
-            return Ok((Lookup::Known, Some(group(&name)?)));
+    fn route(&mut self, question: &Question) -> Result<(Lookup, Option<GroupName>), RouteError> {
+        let (app, user) = (question.app.as_str(), question.user.as_str());
+        let known = inline(self.store.route(app, user))
+            .and_then(|name| name.map(|name| group(&name)).transpose());
+        if let Some(group) = known.map_err(failed)? {
+            return Ok((Lookup::Known, Some(group)));
         }
-        let Some(pick) = pick else { return Ok((Lookup::None, None)) };
-        let name = inline(self.store.route_or_insert(app, user, pick.as_str()))?;
-        Ok((Lookup::New, Some(group(&name)?)))
+        let Some(pick) = question.pick else { return Ok((Lookup::None, None)) };
+        self.failure = self.failure.take().filter(|(at, _)| *at >= question.queued_at);
+        if let Some((_, error)) = &self.failure {
+            return Err(error.clone());
+        }
+        let new = inline(self.store.route_or_insert(app, user, pick.as_str()));
+        match new.and_then(|name| group(&name)) {
+            Ok(group) => Ok((Lookup::New, Some(group))),
+            Err(error) => {
+                let error = failed(error);
+                self.failure = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
     }
+}
+
+fn failed(error: MetaError) -> RouteError {
+    tracing::error!(%error, "the group of a user could not be told");
+    RouteError::Failed(error.to_string().into())
 }
 
 fn group(name: &str) -> Result<GroupName, MetaError> {

@@ -351,15 +351,22 @@ fn known_users_are_served_while_the_database_is_out() {
     // Another writer holds the file for longer than the busy timeout.
     let other = rusqlite::Connection::open(folder.path().join("tracker.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let mut waiting = tracker.connect();
-    waiting.send(&support::saddrs("tnvideo", "new"));
+    // Many wait at once: each for one busy timeout, not for those of all before it.
+    let mut waiting: Vec<Client> = (0..20).map(|_| tracker.connect()).collect();
+    for (number, client) in waiting.iter_mut().enumerate() {
+        client.send(&support::saddrs("tnvideo", &format!("new{number}")));
+    }
     for _ in 0..50 {
         client.saddrs("tnvideo", "known").unwrap();
     }
-    let error = waiting.receive().unwrap().unwrap_err();
-    assert!(error.text.contains("busy"), "{error:?}");
+    for client in &mut waiting {
+        let error = client.receive().unwrap().unwrap_err();
+        assert!(error.text.contains("busy"), "{error:?}");
+    }
     assert!(page(&tracker, "/readyz").starts_with("HTTP/1.1 503"));
     other.execute_batch("ROLLBACK").unwrap();
-    assert!(waiting.saddrs("tnvideo", "new").is_ok());
+    for (number, client) in waiting.iter_mut().enumerate() {
+        assert!(client.saddrs("tnvideo", &format!("new{number}")).is_ok());
+    }
     assert!(page(&tracker, "/readyz").starts_with("HTTP/1.1 200"));
 }
