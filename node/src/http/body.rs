@@ -55,12 +55,14 @@ pub(super) struct BodyReader {
     /// The peer waits for a 100 before it sends.
     continue_owed: bool,
     meter: Meter,
+    /// Bytes since the last wait.
+    unwaited: u64,
 }
 
 impl BodyReader {
     pub(super) fn none() -> Self {
         let pace = Pace::any_within(std::time::Duration::ZERO);
-        Self { coding: Coding::Done, continue_owed: false, meter: Meter::new(pace) }
+        Self { coding: Coding::Done, continue_owed: false, meter: Meter::new(pace), unwaited: 0 }
     }
 
     pub(super) fn new(head: &RequestHead, limits: &HttpLimits) -> Self {
@@ -70,7 +72,7 @@ impl BodyReader {
             Framing::Chunked => Coding::Chunked(Box::default()),
         };
         let continue_owed = head.expect_continue && !matches!(coding, Coding::Done);
-        Self { coding, continue_owed, meter: Meter::new(limits.body) }
+        Self { coding, continue_owed, meter: Meter::new(limits.body), unwaited: 0 }
     }
 
     pub(super) const fn is_done(&self) -> bool {
@@ -139,6 +141,8 @@ impl ServerConn {
             (Ok(()), 0) => Coding::Done,
             (Ok(()), left) => Coding::Length(left),
         };
+        // Segments that never had to wait are still turns.
+        self.take_turn(length).await;
         moved.map(|()| length)
     }
 
@@ -188,6 +192,7 @@ impl ServerConn {
     /// Receives at least one byte, and beyond what is there already, up to a piece.
     async fn receive(&mut self, room: usize) -> Result<(), BodyError> {
         let room = room.min(self.limits.piece_bytes_max);
+        self.take_turn(0).await;
         self.input.reserve(room);
         let mut taken = 0;
         while taken < room {
@@ -196,6 +201,7 @@ impl ServerConn {
                 Ok(Some(0)) | Err(_) => return Err(BodyError::Gone),
                 Ok(Some(count)) => {
                     taken += count;
+                    self.body.unwaited += count as u64;
                     self.body.meter.moved(count as u64);
                 }
                 Ok(None) if taken > 0 => return Ok(()),
@@ -205,9 +211,19 @@ impl ServerConn {
         Ok(())
     }
 
+    /// Lets other connections run after a turn's worth of bytes for which nobody had to wait.
+    async fn take_turn(&mut self, moved: u64) {
+        self.body.unwaited += moved;
+        if self.body.unwaited >= socket::TURN_BYTES as u64 {
+            self.body.unwaited = 0;
+            crate::yield_turn().await;
+        }
+    }
+
     /// By a timer of its own and not by the connection's coarse deadline: that one shuts the
     /// socket down, but a peer that made its progress may go on.
     async fn wait_for_body(&mut self) -> Result<(), BodyError> {
+        self.body.unwaited = 0;
         let ready = self.accepted.stream().readable(false);
         self.body.meter.wait(ready).await.map_err(|error| match error.kind() {
             ErrorKind::TimedOut => BodyError::TooSlow,

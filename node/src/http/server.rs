@@ -28,6 +28,9 @@ use crate::Accepted;
 /// First read of a head; most heads are smaller, and a longer one grows the buffer.
 const HEAD_READ_BYTES: usize = 2 * 1024;
 
+/// Pipelined requests that are answered before other connections get their turn.
+const REQUESTS_PER_TURN: u32 = 32;
+
 /// Memory for the head of an answer that an idle connection keeps; a larger one held a content.
 const OUTPUT_KEPT_BYTES_MAX: usize = 1024;
 
@@ -44,6 +47,8 @@ pub struct ServerConn {
     scan: HeadScan,
     output: Vec<u8>,
     served: u32,
+    /// Requests since the connection last waited for one.
+    unwaited: u32,
     /// Whether another request may follow the current one.
     keep_alive: bool,
     /// Whether the current request wants no content in its answer.
@@ -67,6 +72,7 @@ impl ServerConn {
             scan: HeadScan::default(),
             output: Vec::new(),
             served: 0,
+            unwaited: 0,
             keep_alive: true,
             head_only: false,
             modern: true,
@@ -102,6 +108,12 @@ impl ServerConn {
     pub async fn next_request(&mut self) -> Option<RequestHead> {
         if !self.keep_alive || self.broken {
             return None;
+        }
+        self.unwaited += 1;
+        if self.unwaited >= REQUESTS_PER_TURN {
+            // A peer that pipelines faster than we answer must not have the thread for itself.
+            self.unwaited = 0;
+            crate::yield_turn().await;
         }
         if self.input.is_empty() && !self.wait_for_request().await {
             return None;
@@ -140,6 +152,7 @@ impl ServerConn {
         if self.output.capacity() > OUTPUT_KEPT_BYTES_MAX {
             self.output = Vec::new();
         }
+        self.unwaited = 0;
         self.accepted.slot().await_request(self.limits.idle);
         if self.accepted.stream().readable(false).await.is_err() {
             return false;
