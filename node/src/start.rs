@@ -317,9 +317,10 @@ impl Running {
         };
         let name = thread_name(spec.role, "control");
         let (report, started) = flume::bounded(1);
-        let spawned = std::thread::Builder::new()
-            .name(name.clone())
-            .spawn(move || control::run(service, start, &report));
+        let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
+            let _drains = DrainOnPanic(start.drain.clone());
+            control::run(service, start, &report)
+        });
         match spawned {
             Ok(handle) => self.control = Some(handle),
             Err(source) => return Err(self.abandon(name, source)),
