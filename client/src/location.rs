@@ -7,17 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reel_proto::{
+    http::query::{escape, path_of},
     name::{AppId, FileId, GroupName, UserId},
     storage::FileRef,
 };
 
 /// Answers kept at once. A program that serves more users than this asks more often, and works.
 const KEPT_MAX: usize = 1024;
-
-/// Everything but the unreserved characters of RFC 3986, section 2.3.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// App and user of a URL that names neither: the media HTTP defaults.
 const DEFAULT_OWNER: (&str, &str) = ("tnvideo", "tnv001");
@@ -49,17 +46,13 @@ impl Location {
     pub fn url(&self, file: &FileRef) -> Option<String> {
         let media = self.nodes.iter().find_map(|node| node.media);
         let host = self.gateways.first().copied().or(media)?;
-        let mut url = format!("http://{host}/files/{}", escaped(file.file.as_str()));
+        let mut url = format!("http://{host}{}", path_of(&file.file));
         if (file.app.as_str(), file.user.as_str()) != DEFAULT_OWNER {
-            let (app, user) = (escaped(file.app.as_str()), escaped(file.user.as_str()));
+            let (app, user) = (escape(file.app.as_str()), escape(file.user.as_str()));
             url.push_str(&format!("?app={app}&user={user}"));
         }
         Some(url)
     }
-}
-
-fn escaped(text: &str) -> String {
-    utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 /// Whose files a request is about, as far as a tracker needs it.

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use reel_node::config::{ByteSize, HumanTime};
-use reel_proto::name::{AppId, GroupName, HostName, NameError, UserId};
+use reel_proto::{
+    limits,
+    name::{AppId, GroupName, HostName, NameError, UserId},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::store::{Durability, Reserve, StoreConfig, StorePathConfig};
@@ -164,9 +167,14 @@ pub enum ConfigFault {
         /// The most.
         max: u64,
     },
-    /// No store path.
-    #[error("no [[store_path]] is configured")]
-    NoStorePath,
+    /// No store path, or more than a join can tell of.
+    #[error("{count} [[store_path]] sections, at least 1 and at most {max} are needed")]
+    StorePaths {
+        /// How many there are.
+        count: usize,
+        /// The most.
+        max: usize,
+    },
     /// A text that cannot stand in a header field.
     #[error("engine.{key} cannot stand in an HTTP header field")]
     Field {
@@ -191,7 +199,11 @@ impl Config {
     ///
     /// # Errors
     /// The first key that cannot be.
-    pub(crate) fn check(&self) -> Result<Names, ConfigFault> {
+    pub(crate) fn check(&self, store_paths: usize) -> Result<Names, ConfigFault> {
+        if !(1..=limits::STORES_MAX).contains(&store_paths) {
+            let (count, max) = (store_paths, limits::STORES_MAX);
+            return Err(ConfigFault::StorePaths { count, max });
+        }
         let name = |key| move |error| ConfigFault::Name { key, error };
         let within = |key, value: u64, min: u64, max: u64| {
             let good = (min..=max).contains(&value);
@@ -199,8 +211,8 @@ impl Config {
         };
         within("read_piece", self.read_piece.0, 4096, 4 << 20)?;
         within("buffers", self.buffers.0, 4 << 20, 1 << 50)?;
-        within("id_block", self.id_block, 1, 1 << 20)?;
-        within("upload_max", self.upload_max.0, 1, reel_proto::limits::UPLOAD_BYTES_MAX)?;
+        within("id_block", self.id_block, 1, limits::ID_BLOCK_COUNT_MAX)?;
+        within("upload_max", self.upload_max.0, 1, limits::UPLOAD_BYTES_MAX)?;
         let beat_millis = u64::try_from(self.beat_interval.0.as_millis()).unwrap_or(u64::MAX);
         within("beat_interval", beat_millis, 10, 3_600_000)?;
         let value = &self.cache_control;
@@ -252,16 +264,23 @@ mod tests {
 
     #[test]
     fn the_defaults_are_good() {
-        let names = Config::default().check().unwrap();
+        let names = Config::default().check(1).unwrap();
         assert_eq!(names.group.as_str(), "group001");
     }
 
     #[test]
+    fn as_many_store_paths_as_a_join_can_tell_of() {
+        let with = |count| Config::default().check(count).is_ok();
+        assert!(with(1) && with(limits::STORES_MAX));
+        assert!(!with(0) && !with(limits::STORES_MAX + 1));
+    }
+
+    #[test]
     fn numbers_are_held_to_their_limits() {
-        let at = |bytes| Config { read_piece: ByteSize(bytes), ..Config::default() }.check();
+        let at = |bytes| Config { read_piece: ByteSize(bytes), ..Config::default() }.check(1);
         assert!(at(4096).is_ok() && at(4 << 20).is_ok());
         assert!(at(4095).is_err() && at((4 << 20) + 1).is_err());
-        let beat = |time| Config { beat_interval: HumanTime(time), ..Config::default() }.check();
+        let beat = |time| Config { beat_interval: HumanTime(time), ..Config::default() }.check(1);
         assert!(beat(Duration::ZERO).is_err());
         assert!(beat(Duration::from_millis(10)).is_ok());
     }
@@ -270,7 +289,7 @@ mod tests {
     fn a_field_value_cannot_break_out() {
         for bad in ["a\r\nX: 1", "a\0", " a", "é"] {
             let config = Config { cache_control: bad.to_owned(), ..Config::default() };
-            assert!(config.check().is_err(), "{bad:?}");
+            assert!(config.check(1).is_err(), "{bad:?}");
         }
     }
 
@@ -278,7 +297,7 @@ mod tests {
     fn names_are_parsed() {
         for bad in ["", "with space", "seventeen-letters-long"] {
             let config = Config { group: bad.to_owned(), ..Config::default() };
-            assert!(config.check().is_err(), "{bad:?}");
+            assert!(config.check(1).is_err(), "{bad:?}");
         }
     }
 }
