@@ -199,11 +199,7 @@ impl Config {
     ///
     /// # Errors
     /// The first key that cannot be.
-    pub(crate) fn check(&self, store_paths: usize) -> Result<Names, ConfigFault> {
-        if !(1..=limits::STORES_MAX).contains(&store_paths) {
-            let (count, max) = (store_paths, limits::STORES_MAX);
-            return Err(ConfigFault::StorePaths { count, max });
-        }
+    pub(crate) fn check(&self) -> Result<Names, ConfigFault> {
         let name = |key| move |error| ConfigFault::Name { key, error };
         let within = |key, value: u64, min: u64, max: u64| {
             let good = (min..=max).contains(&value);
@@ -225,6 +221,16 @@ impl Config {
             app: AppId::parse(&self.default_app).map_err(name("default_app"))?,
             user: UserId::parse(&self.default_user).map_err(name("default_user"))?,
         })
+    }
+
+    /// Whether a node may have so many store paths: a join must be able to tell of each.
+    ///
+    /// # Errors
+    /// [`ConfigFault::StorePaths`]
+    pub(crate) fn check_store_paths(count: usize) -> Result<(), ConfigFault> {
+        let max = limits::STORES_MAX;
+        let good = (1..=max).contains(&count);
+        good.then_some(()).ok_or(ConfigFault::StorePaths { count, max })
     }
 
     fn host_name(&self) -> Result<HostName, ConfigFault> {
@@ -264,23 +270,23 @@ mod tests {
 
     #[test]
     fn the_defaults_are_good() {
-        let names = Config::default().check(1).unwrap();
+        let names = Config::default().check().unwrap();
         assert_eq!(names.group.as_str(), "group001");
     }
 
     #[test]
     fn as_many_store_paths_as_a_join_can_tell_of() {
-        let with = |count| Config::default().check(count).is_ok();
+        let with = |count| Config::check_store_paths(count).is_ok();
         assert!(with(1) && with(limits::STORES_MAX));
         assert!(!with(0) && !with(limits::STORES_MAX + 1));
     }
 
     #[test]
     fn numbers_are_held_to_their_limits() {
-        let at = |bytes| Config { read_piece: ByteSize(bytes), ..Config::default() }.check(1);
+        let at = |bytes| Config { read_piece: ByteSize(bytes), ..Config::default() }.check();
         assert!(at(4096).is_ok() && at(4 << 20).is_ok());
         assert!(at(4095).is_err() && at((4 << 20) + 1).is_err());
-        let beat = |time| Config { beat_interval: HumanTime(time), ..Config::default() }.check(1);
+        let beat = |time| Config { beat_interval: HumanTime(time), ..Config::default() }.check();
         assert!(beat(Duration::ZERO).is_err());
         assert!(beat(Duration::from_millis(10)).is_ok());
     }
@@ -289,7 +295,7 @@ mod tests {
     fn a_field_value_cannot_break_out() {
         for bad in ["a\r\nX: 1", "a\0", " a", "é"] {
             let config = Config { cache_control: bad.to_owned(), ..Config::default() };
-            assert!(config.check(1).is_err(), "{bad:?}");
+            assert!(config.check().is_err(), "{bad:?}");
         }
     }
 
@@ -297,7 +303,7 @@ mod tests {
     fn names_are_parsed() {
         for bad in ["", "with space", "seventeen-letters-long"] {
             let config = Config { group: bad.to_owned(), ..Config::default() };
-            assert!(config.check(1).is_err(), "{bad:?}");
+            assert!(config.check().is_err(), "{bad:?}");
         }
     }
 }

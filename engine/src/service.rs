@@ -109,7 +109,8 @@ pub(crate) struct Engine(Arc<Shared>);
 /// [`StartError`]; what had started has ended.
 pub fn start(setup: &Setup<'_>, process: &Process) -> Result<Running, StartError> {
     let config = setup.config;
-    let names = config.check(setup.store_paths.len())?;
+    let names = config.check()?;
+    Config::check_store_paths(setup.store_paths.len())?;
     let http = Arc::new(http_limits(config));
     let frames = frame_config(config, &names);
     let spec = spec(setup, &frames)?;
