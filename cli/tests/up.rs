@@ -6,6 +6,7 @@ mod kit;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -229,6 +230,40 @@ fn a_drain_cuts_what_does_not_end_and_a_second_signal_ends_at_once() {
         }
         let (status, errors) = up.wait();
         assert_eq!(status.code(), Some(code), "{deadline}: {errors}");
+    }
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify.socket");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(kit::PATIENCE)).unwrap();
+    let next = || {
+        let mut message = [0; 256];
+        let length = socket.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).trim().to_owned()
+    };
+    let mut command = command(&folder.path().join("data"));
+    command.env("NOTIFY_SOCKET", &path);
+    let up = Up::spawn(command);
+    assert_eq!(next(), "READY=1");
+    up.stop();
+    assert_eq!(next(), "STOPPING=1");
+}
+
+#[test]
+fn json_logs_are_one_object_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(folder.path());
+    command.args(["--log-format", "json", "--log-level", "debug"]);
+    let errors = Up::spawn(command).stop();
+    assert!(errors.lines().count() > 3, "{errors}");
+    for line in errors.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).unwrap();
+        for key in ["timestamp", "level", "target", "message"] {
+            assert!(object[key].is_string(), "{key}: {line}");
+        }
     }
 }
 
