@@ -235,3 +235,29 @@ fn split_at_every_byte() {
         assert_eq!(connection.response(true).unwrap().status, 200, "{at}");
     }
 }
+
+#[test]
+fn uploads_at_and_one_past_the_limit() {
+    let engine = Engine::start_with(|config| config.upload_max.0 = 1000, &[]);
+    let put = |id: &str, fields: &str, body: &[u8]| {
+        let mut connection = Connection::open(engine.http).unwrap();
+        let head = format!("PUT /files/{id} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
+        connection.send(head.as_bytes()).unwrap();
+        connection.send(body).unwrap();
+        connection.response(false).unwrap().status
+    };
+    let chunked = |length: usize| {
+        let mut body = format!("{length:x}\r\n").into_bytes();
+        body.extend(content(length));
+        body.extend_from_slice(b"\r\n0\r\n\r\n");
+        body
+    };
+    assert_eq!(put("a", "Content-Length: 1000", &content(1000)), 201);
+    assert_eq!(put("b", "Content-Length: 1001", &content(1001)), 413);
+    assert_eq!(put("c", "Transfer-Encoding: chunked", &chunked(1000)), 201);
+    assert_eq!(put("d", "Transfer-Encoding: chunked", &chunked(1001)), 413);
+    for (id, status) in [("a", 200), ("b", 404), ("c", 200), ("d", 404)] {
+        assert_eq!(get(&engine, &format!("/files/{id}"), "").unwrap().status, status, "{id}");
+    }
+    assert_eq!(engine.files().len(), 2);
+}
