@@ -151,9 +151,9 @@ fn take(step: &Step, node: &Node, model: &mut Model) {
 
 /// Everything that can be seen agrees with the model: lookups, bytes, lists, and the files on the disk.
 fn compare(node: &Node, model: &Model, store: &std::path::Path) {
-    for user in 0..USERS.len() {
+    for (user, name_of_user) in USERS.iter().enumerate() {
         for file in 0..3 {
-            let key = key(USERS[user], &name(file));
+            let key = key(name_of_user, &name(file));
             let found = wait(node.stores.stat(Lookup::Owned(key))).unwrap();
             let kept = model.files.get(&(user, file));
             assert_eq!(found.is_some(), kept.is_some());
@@ -163,7 +163,7 @@ fn compare(node: &Node, model: &Model, store: &std::path::Path) {
             let bytes = std::fs::read(store.join(found.relative.as_str())).unwrap();
             assert!(bytes == kept.bytes);
         }
-        let owner = key(USERS[user], "x");
+        let owner = key(name_of_user, "x");
         let list = node.stores.list(owner.app, owner.user, StatusFilter::Any, None, 100);
         let (listed, more) = wait(list).unwrap();
         assert!(!more);

@@ -419,9 +419,9 @@ fn a_lost_mark_file_is_made_up_for_by_the_files_on_the_disk() {
     let last = (0..5).map(|n| node.put(&format!("f{n}"), b"x").unwrap().path_id).max().unwrap();
     node.close();
     fs::remove_file(folder.path().join("store/.reel/marks/local.mark")).unwrap();
-    let node = Node::open(folder.path());
-    assert!(node.put("g", b"x").unwrap().path_id > last);
-    node.close();
+    let metadata = Metadata::sqlite(&folder.path().join("storage.db")).unwrap();
+    let stores = Stores::open(&config(&[&folder.path().join("store")]), metadata).unwrap();
+    assert_eq!(wait(stores.block_wanted()).at_least, last.get() + 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -70,6 +70,15 @@ struct Condition {
     space: sys::Space,
 }
 
+/// What data threads see of the path without taking a lock.
+#[derive(Debug, Default)]
+struct Seen {
+    ids_left: AtomicU64,
+    free: AtomicU64,
+    full: AtomicBool,
+    read_only: AtomicBool,
+}
+
 /// See the module. Shared by data threads, workers, committer and keeper.
 pub(crate) struct StorePath {
     pub(crate) index: usize,
@@ -88,6 +97,9 @@ pub(crate) struct StorePath {
     /// would have been in: its pages may be the ones that were lost, and a later sync would not say so.
     sync_failures: AtomicU64,
     promised: AtomicU64,
+    /// Bytes of uploads that ended after the free space was last looked at.
+    landed: AtomicU64,
+    seen: Seen,
     pub(crate) open_files: AtomicU64,
     pub(crate) keeper_watch: Watch,
     pub(crate) commit_watch: Watch,
@@ -126,7 +138,7 @@ impl StorePath {
     pub(crate) fn new(parts: Parts) -> Self {
         let mut fullness = Fullness::new(parts.reserve);
         fullness.observe(parts.space.free, parts.space.files_free, parts.clock.now());
-        Self {
+        let store = Self {
             index: parts.index,
             folder: parts.folder,
             identity: parts.identity,
@@ -141,6 +153,8 @@ impl StorePath {
             reserve: parts.reserve,
             sync_failures: AtomicU64::new(0),
             promised: AtomicU64::new(0),
+            landed: AtomicU64::new(0),
+            seen: Seen::default(),
             open_files: AtomicU64::new(0),
             keeper_watch: Watch::default(),
             commit_watch: Watch::default(),
@@ -152,7 +166,9 @@ impl StorePath {
             clock: parts.clock,
             counts: Counts::default(),
             started: Instant::now(),
-        }
+        };
+        store.publish(&store.condition());
+        store
     }
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
@@ -163,8 +179,12 @@ impl StorePath {
 
     /// The next path id; asks for more when few are left.
     pub(crate) fn take_id(&self) -> Option<PathId> {
-        let id = self.ledger().take();
-        self.request_ids();
+        let id = {
+            let mut ledger = self.ledger();
+            let id = ledger.take();
+            self.request(&mut ledger);
+            id
+        };
         if id.is_some() {
             self.open_files.fetch_add(1, Ordering::Relaxed);
         }
@@ -179,7 +199,11 @@ impl StorePath {
 
     /// Puts a request for a block into the queue, if one is due and none is there.
     pub(crate) fn request_ids(&self) {
-        let mut ledger = self.ledger();
+        self.request(&mut self.ledger());
+    }
+
+    fn request(&self, ledger: &mut Ledger) {
+        self.seen.ids_left.store(ledger.left(), Ordering::Relaxed);
         // The queue holds one request per store path and want() gives one at a time, so it is never full.
         if ledger.want() && self.wanted.try_send(self.index).is_err() {
             ledger.unask();
@@ -196,7 +220,7 @@ impl StorePath {
     }
 
     pub(crate) fn ids_left(&self) -> u64 {
-        self.ledger().left()
+        self.seen.ids_left.load(Ordering::Relaxed)
     }
 
     /// Makes a block usable: its end is in the mark file, durably, before the first id of it is taken.
@@ -217,7 +241,9 @@ impl StorePath {
         })();
         match written {
             Ok(occupied) => {
-                self.ledger().offer(block, occupied);
+                let mut ledger = self.ledger();
+                ledger.offer(block, occupied);
+                self.request(&mut ledger);
                 Ok(())
             }
             Err(error) => {
@@ -257,23 +283,23 @@ impl StorePath {
     pub(crate) fn candidate(&self) -> Candidate {
         let health = self.health();
         let ids_left = self.ids_left();
-        let free = self.condition().space.free;
-        let taken = self.promised.load(Ordering::Relaxed).saturating_add(self.reserve);
-        Candidate { health, usable: free.saturating_sub(taken), ids_left }
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let taken = read(&self.promised).saturating_add(read(&self.landed));
+        let usable = read(&self.seen.free).saturating_sub(taken.saturating_add(self.reserve));
+        Candidate { health, usable, ids_left }
     }
 
     pub(crate) fn health(&self) -> Health {
         let now = self.elapsed_ms();
         let limit = u64::try_from(self.hang_limit.as_millis()).unwrap_or(u64::MAX);
-        let condition = self.condition();
-        if condition.fault.is_some() {
+        if self.is_read_only() {
             Health::ReadOnly
         } else if self.keeper_watch.longer_than(now, limit)
             || self.commit_watch.longer_than(now, limit)
             || self.worker_watch.longer_than(now, limit)
         {
             Health::Hung
-        } else if condition.fullness.is_full() {
+        } else if self.seen.full.load(Ordering::Relaxed) {
             Health::Full
         } else {
             Health::Ok
@@ -281,7 +307,7 @@ impl StorePath {
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
-        self.condition().fault.is_some()
+        self.seen.read_only.load(Ordering::Acquire)
     }
 
     /// Something failed on this disk: changes the path's health as the fault says.
@@ -293,6 +319,7 @@ impl StorePath {
                     tracing::warn!(store = self.index, path = %self.folder.display(), %error, doing, "store path is full");
                 }
                 condition.fullness.refused(self.clock.now());
+                self.publish(&condition);
             }
             DiskFault::Broken => {
                 let text = format!("{doing}: {error}");
@@ -300,6 +327,7 @@ impl StorePath {
                     let mut condition = self.condition();
                     let first = condition.fault.is_none();
                     condition.fault.get_or_insert_with(|| text.clone());
+                    self.publish(&condition);
                     first
                 };
                 if first {
@@ -339,7 +367,10 @@ impl StorePath {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        self.condition().fault = None;
+        let mut condition = self.condition();
+        condition.fault = None;
+        self.publish(&condition);
+        drop(condition);
         tracing::info!(store = self.index, path = %self.folder.display(), "store path re-admitted");
         Ok(())
     }
@@ -361,12 +392,16 @@ impl StorePath {
     /// Looks at the free space; called by the keeper about once a second, since it can wait for a hung disk.
     pub(crate) fn look_at_space(&self) {
         let _watch = self.keeper_watch.begin(self.elapsed_ms());
+        // What lands from here on may or may not be in the answer: it is counted until the next look.
+        let landed = self.landed.load(Ordering::Relaxed);
         match sys::space(self.root()) {
             Ok(space) => {
                 let mut condition = self.condition();
                 condition.space = space;
+                self.landed.fetch_sub(landed, Ordering::Relaxed);
                 let changed =
                     condition.fullness.observe(space.free, space.files_free, self.clock.now());
+                self.publish(&condition);
                 if changed {
                     let full = condition.fullness.is_full();
                     tracing::warn!(store = self.index, path = %self.folder.display(), free = space.free, full,
@@ -375,6 +410,13 @@ impl StorePath {
             }
             Err(error) => self.failed(DiskFault::of(&error), "reading the free space", &error),
         }
+    }
+
+    /// Shows what placement needs to data threads, which take no lock.
+    fn publish(&self, condition: &Condition) {
+        self.seen.free.store(condition.space.free, Ordering::Relaxed);
+        self.seen.full.store(condition.fullness.is_full(), Ordering::Relaxed);
+        self.seen.read_only.store(condition.fault.is_some(), Ordering::Release);
     }
 
     fn condition(&self) -> MutexGuard<'_, Condition> {
@@ -437,6 +479,8 @@ pub(crate) struct Promise {
 
 impl Drop for Promise {
     fn drop(&mut self) {
+        // In this order: for a moment counted twice rather than not at all.
+        self.store.landed.fetch_add(self.size, Ordering::Relaxed);
         self.store.promised.fetch_sub(self.size, Ordering::Relaxed);
     }
 }

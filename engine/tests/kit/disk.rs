@@ -84,6 +84,14 @@ impl Disk {
         run("xfs_io", &["-F", "-x", "-c", "shutdown", self.mount.to_str().unwrap()]);
     }
 
+    /// Bytes that are free on it.
+    pub fn free(&self) -> u64 {
+        let mount = self.mount.to_str().unwrap();
+        let output = Command::new("stat").args(["-f", "-c", "%a %S", mount]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_whitespace().map(|number| number.parse::<u64>().unwrap()).product()
+    }
+
     pub fn unmount(&mut self) {
         run("umount", &[self.mount.to_str().unwrap()]);
         self.mounted = false;
