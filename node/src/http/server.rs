@@ -128,7 +128,7 @@ impl ServerConn {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    self.refuse(error.status, &error.reason.to_string()).await;
+                    Box::pin(self.refuse(error.status, error.reason.to_string())).await;
                     return None;
                 }
             }
@@ -137,7 +137,8 @@ impl ServerConn {
                 // Nothing of a request came: an idle connection ends without a word.
                 Ok(_) if self.input.is_empty() => return None,
                 Ok(_) if self.accepted.slot().expired() => {
-                    self.refuse(408, "the request head did not come in time").await;
+                    let reason = "the request head did not come in time".to_owned();
+                    Box::pin(self.refuse(408, reason)).await;
                     return None;
                 }
                 // The peer is gone, perhaps in the middle of a head: nobody to answer.
@@ -359,11 +360,11 @@ impl ServerConn {
             self.broken = true;
             return false;
         }
-        if self.keep_alive && self.discard_body().await {
+        if self.keep_alive && (self.body.is_done() || Box::pin(self.discard_body()).await) {
             return true;
         }
         self.keep_alive = false;
-        self.linger().await;
+        Box::pin(self.linger()).await;
         false
     }
 
@@ -394,8 +395,9 @@ impl ServerConn {
         socket::linger(self.accepted.stream(), limits.linger_bytes_max, limits.linger).await;
     }
 
-    /// Answers what is no request and ends the connection.
-    async fn refuse(&mut self, status: u16, reason: &str) {
+    /// Answers what is no request and ends the connection. Boxed by its callers, as all that is
+    /// rare, so that the task of a connection that waits stays small.
+    async fn refuse(&mut self, status: u16, reason: String) {
         self.accepted.slot().work();
         self.keep_alive = false;
         self.answered = false;
