@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use monoio::net::TcpStream;
-use reel_proto::http::head::{Framing, HeadLimits, ResponseHead};
+use reel_proto::http::head::{AnswerBody, HeadLimits, ResponseHead};
 
 use super::pace::{Meter, Pace};
 use super::server::ServerConn;
@@ -178,11 +178,10 @@ impl UpstreamConn {
         head: &ResponseHead,
         was_head: bool,
     ) -> Result<u64, UpstreamError> {
-        let bodiless = was_head || matches!(head.status, 204 | 304);
-        self.left = match head.framing {
-            _ if bodiless => 0,
-            Framing::Length(length) => length,
-            Framing::None | Framing::Chunked => {
+        self.left = match head.body(was_head) {
+            AnswerBody::Empty => 0,
+            AnswerBody::Length(length) => length,
+            AnswerBody::Chunked | AnswerBody::UntilClose => {
                 return Err(UpstreamError::Malformed("an answer without a length".into()));
             }
         };
