@@ -4,8 +4,11 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use reel_tests::{
@@ -125,13 +128,14 @@ const PLAY: &str = r#"(async () => {
   const video = document.querySelector('video');
   const event = (name, after) => new Promise((good, bad) => {
     video.addEventListener(name, good, { once: true });
-    video.addEventListener('error', () => bad(new Error('video: ' + video.error.message)));
+    video.addEventListener('error', () => bad(new Error('video: ' + video.error.message + ' of ' + video.currentSrc)));
     after && after();
   });
   const beyond = (time) => new Promise((good) => {
     const look = () => video.currentTime > time ? good() : setTimeout(look, 20);
     look();
   });
+  if (video.error) throw new Error('video: ' + video.error.message + ' of ' + video.currentSrc);
   if (video.readyState < 1) await event('loadedmetadata');
   await video.play();
   await beyond(0.5);
@@ -147,14 +151,35 @@ const PLAY: &str = r#"(async () => {
            frames: video.getVideoPlaybackQuality().totalVideoFrames };
 })()"#;
 
+/// A web site of somebody's own that shows the film: another origin, also on loopback, because a browser lets no page
+/// from elsewhere (not even a `data:` one) talk to this machine.
+fn site(page: String) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let length = page.len();
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close";
+    let response = format!("{head}\r\nContent-Length: {length}\r\n\r\n{page}");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            // A request for a page fits one packet on loopback.
+            let _ = stream.read(&mut [0; 8192]);
+            let _ = stream.write_all(response.as_bytes());
+        }
+    });
+    address
+}
+
 fn play(store: &Store, url: &str) {
     if !has("chromium") {
         return;
     }
     let mut browser = Browser::start().unwrap();
-    let page =
-        format!("data:text/html,<body style='margin:0'><video muted width=1000 src='{url}'>");
-    browser.open(&page).unwrap();
+    let site = site(format!("<body style='margin:0'><video muted width=1000 src='{url}'>"));
+    browser.open(&format!("http://{site}/")).unwrap();
+    while browser.evaluate("document.querySelector('video') === null").unwrap() == true {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let seen = browser.evaluate(PLAY).unwrap();
     assert_eq!(seen["width"], 1280, "{seen}");
     assert!(seen["frames"].as_u64().unwrap() > 10, "{seen}");
