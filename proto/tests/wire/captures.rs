@@ -136,6 +136,10 @@ fn upload() {
     for wrong in [0, 407, 408, header.length - 1, header.length + 1, i64::MAX as u64, u64::MAX] {
         assert!(UploadHead::decode(&bytes[HEADER_LEN..], wrong).is_err(), "{wrong}");
     }
+    // 2^64 - 8 and 408 wrap around to 400: still no length that fits.
+    let mut wrapping = bytes[HEADER_LEN..].to_vec();
+    wrapping[400..].copy_from_slice(&(u64::MAX - 7).to_be_bytes());
+    assert!(UploadHead::decode(&wrapping, 400).is_err());
     assert_eq!(frame::encode(command::REPLY_STORAGE, &[]), hex("00000000000000006600"));
 }
 
