@@ -130,7 +130,11 @@ impl EngineRole {
         flags["engine"]["trackers"] = json!(self.trackers);
         flags["engine"]["idgens"] = json!(self.idgens);
         if !self.store_path.is_empty() {
-            let paths = self.store_path.iter().map(|path| json!({ "path": path }));
+            // The path's text is the store's key at the ID node: typed relative to where the
+            // operator stands, it would be another key next time.
+            let absolute =
+                |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            let paths = self.store_path.iter().map(|path| json!({ "path": absolute(path) }));
             flags["store_path"] = paths.collect();
         }
         flags
