@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use kit::{PATIENCE, connect, content, frame, http};
 
+const SECRET: &str = "a secret of the tests";
+
 /// A role's process; killed when the test lets it go.
 struct RoleProcess {
     child: Child,
@@ -20,9 +22,13 @@ struct RoleProcess {
 
 impl RoleProcess {
     fn start(role: &str, config: &Path, flags: &[String]) -> Self {
+        Self::start_with(SECRET, role, config, flags)
+    }
+
+    fn start_with(secret: &str, role: &str, config: &Path, flags: &[String]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_reel"));
         command.arg(role).arg("--config").arg(config).args(["--admin-listen", "0"]).args(flags);
-        command.env_clear().env("REEL_CLUSTER_SECRET", "a secret of the tests");
+        command.env_clear().env("REEL_CLUSTER_SECRET", secret);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
@@ -134,4 +140,39 @@ fn four_processes_make_a_store_and_a_restarted_tracker_is_whole_again() {
     for role in [gateway, engine, tracker, idgen] {
         role.stop();
     }
+}
+
+#[test]
+fn a_node_with_another_secret_does_not_get_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("reel.toml");
+    let (meta, store) = (folder.path().join("meta"), folder.path().join("store"));
+    let text = format!("[meta]\ndir = {meta:?}\n[[store_path]]\npath = {store:?}\n");
+    std::fs::write(&config, text).unwrap();
+    let any = flag("listen", 0);
+    let idgen = RoleProcess::start("idgen", &config, &any);
+    let tracker = RoleProcess::start("tracker", &config, &any);
+    let flags = [
+        &any[..],
+        &flag("http-listen", 0),
+        &flag("trackers", tracker.at("listen")),
+        &flag("idgens", idgen.at("listen")),
+    ]
+    .concat();
+    let engine = RoleProcess::start_with("another one of them", "engine", &config, &flags);
+    let refusals = "reel_engine_tracker_messages_total{role=\"engine\",message=\"join_ext\",\
+                    result=\"refused\"} ";
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let metrics = http(engine.at("admin"), "GET /metrics HTTP/1.1", b"").text();
+        if metrics.lines().any(|line| line.starts_with(refusals) && !line.ends_with(" 0")) {
+            break;
+        }
+        assert!(Instant::now() < end, "{metrics}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(http(engine.at("admin"), "GET /readyz HTTP/1.1", b"").status, 503);
+    let (_, _, groups) = frame(&mut connect(tracker.at("listen")), 13, b"");
+    let groups = String::from_utf8(groups).unwrap();
+    assert!(groups.contains("COUNT OF STORAGES: 0\n"), "{groups}");
 }

@@ -178,12 +178,14 @@ enum Reply {
 /// Why a request gets an error reply.
 struct Refused {
     outcome: Outcome,
+    /// A node command without a good envelope.
+    untrusted: bool,
     text: String,
 }
 
 impl Refused {
     fn new(outcome: Outcome, error: impl std::fmt::Display) -> Self {
-        Self { outcome, text: error.to_string() }
+        Self { outcome, untrusted: false, text: error.to_string() }
     }
 
     /// The number that the reply to one of our own commands carries; the deployed system's know
@@ -191,6 +193,7 @@ impl Refused {
     fn refusal(&self, header: &Header) -> Refusal {
         match self.outcome {
             _ if header.command < command::ID_BLOCK => Refusal::Other,
+            _ if self.untrusted => Refusal::NotTrusted,
             Outcome::Malformed => Refusal::Malformed,
             Outcome::Failed => Refusal::Failed,
             Outcome::Ok | Outcome::Refused | Outcome::Exhausted => Refusal::Other,
@@ -271,7 +274,7 @@ impl Thread {
         let payload = self
             .envelopes
             .open(command, body, peer)
-            .map_err(|error| Refused::new(Outcome::Refused, error))?;
+            .map_err(|error| Refused { untrusted: true, ..Refused::new(Outcome::Refused, error) })?;
         Ok(Request::Block(IdBlock::decode(payload).map_err(malformed)?))
     }
 

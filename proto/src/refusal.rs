@@ -44,10 +44,12 @@ pub enum Refusal {
     UnknownApp,
     /// −14: no node of the group is active.
     NoActiveNode,
+    /// −15: a command between nodes that is not signed with this cluster's secret, or too late, or a second time.
+    NotTrusted,
 }
 
 /// Every refusal, for tables and tests; a refusal's number is −1 − its place here.
-pub const ALL: [Refusal; 14] = [
+pub const ALL: [Refusal; 15] = [
     Refusal::Other,
     Refusal::Malformed,
     Refusal::UnknownCommand,
@@ -62,6 +64,7 @@ pub const ALL: [Refusal; 14] = [
     Refusal::Failed,
     Refusal::UnknownApp,
     Refusal::NoActiveNode,
+    Refusal::NotTrusted,
 ];
 
 impl Refusal {
@@ -119,7 +122,7 @@ mod tests {
 
     #[test]
     fn any_other_number_is_an_unknown_reason() {
-        for number in [0, 1, -15, i16::MIN, i16::MAX] {
+        for number in [0, 1, -16, i16::MIN, i16::MAX] {
             assert_eq!(Refusal::of(number), Refusal::Other, "{number}");
         }
     }

@@ -16,7 +16,7 @@ use arc_swap::cache::Cache;
 use reel_meta::sqlite::SqliteGroupStore;
 use reel_node::frame_server::{BodyError, Ended, FrameConfig, FrameConn};
 use reel_node::metrics::{Cell, Registry as Metrics};
-use reel_node::signed::Envelopes;
+use reel_node::signed::{Envelopes, SignedError};
 use reel_node::{Accepted, ControlContext, ServiceError, ThreadContext};
 use reel_proto::command::{self, REPLY_TRACKER};
 use reel_proto::ext::Locate;
@@ -107,6 +107,13 @@ impl Refused {
             Outcome::Ok | Outcome::Refused => Refusal::Other,
         };
         Self { outcome, refusal, text: error.to_string() }
+    }
+
+    /// A node command without a good envelope: not one that we do not know, so that the sender does
+    /// not fall back to an unsigned one, and its operator hears of it.
+    fn untrusted(error: SignedError, peer: IpAddr) -> Self {
+        tracing::warn!(%peer, %error, "a node command was refused");
+        Self { refusal: Refusal::NotTrusted, ..Self::new(Outcome::Refused, error) }
     }
 }
 

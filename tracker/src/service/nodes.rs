@@ -43,7 +43,7 @@ impl Thread {
         let payload = self
             .envelopes
             .open(command, body, peer)
-            .map_err(|error| Refused::new(Outcome::Refused, error))?;
+            .map_err(|error| Refused::untrusted(error, peer))?;
         Ok(match command {
             command::JOIN_EXT => rich(JoinExt::decode(payload).map_err(malformed)?, peer),
             command::REPORT => Message::Report(load(&Report::decode(payload).map_err(malformed)?)),
