@@ -271,10 +271,10 @@ impl Thread {
         if command == command::ID_GET {
             return Ok(Request::Get(IdGet::decode(body).map_err(malformed)?.key));
         }
-        let payload = self
-            .envelopes
-            .open(command, body, peer)
-            .map_err(|error| Refused { untrusted: true, ..Refused::new(Outcome::Refused, error) })?;
+        let payload = self.envelopes.open(command, body, peer).map_err(|error| Refused {
+            untrusted: true,
+            ..Refused::new(Outcome::Refused, error)
+        })?;
         Ok(Request::Block(IdBlock::decode(payload).map_err(malformed)?))
     }
 
