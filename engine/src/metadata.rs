@@ -2,7 +2,7 @@
 //!
 //! Any thread may ask: data threads await, committers and keepers wait. The writer puts the inserts of many commits
 //! into one transaction. With SQLite both ends are threads of their own; a database over the network would run
-//! [`write_loop`] and [`read_loop`] as tasks of the control thread, and nothing else here changes.
+//! `write_loop` and `read_loop` as tasks of the control thread, and nothing else here changes.
 
 use std::{
     path::Path,

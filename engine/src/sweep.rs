@@ -1,7 +1,7 @@
 //! The sweep at start: files that a crash left unfinished, looked for only in the blocks of ids that this node held.
 //!
 //! Runs before any upload, after the file system was synced once, so that what is adopted is durable. Decisions are
-//! in [`decide`], without IO; `repair` and `rebuild` use them too.
+//! in `decide`, without IO; `repair` and `rebuild` use them too.
 
 use std::{collections::HashSet, io, ops::Range, os::fd::AsFd as _};
 
@@ -10,7 +10,7 @@ use reel_proto::path::PathId;
 
 use crate::{
     metadata::{Insert, Metadata, Owned, RowError, wait},
-    record::{Record, State},
+    record::{self, Record, State},
     store::inspect::{self, Seal},
     store::path::StorePath,
     store::sys,
@@ -43,8 +43,11 @@ pub(crate) enum Action {
     Remove,
     /// Complete, and its row is missing: make it.
     Adopt,
-    /// Its record says another state than its row: the record was written first, the row follows.
-    FollowRecord,
+    /// Its record says deleted and its row does not: a delete that was cut short after its record. The row follows.
+    DeleteRow,
+    /// Its row says deleted and its record does not: a restore that was cut short, and nobody was told that the file
+    /// is back. The record follows: what a reader was told is deleted never comes back by itself.
+    DeleteRecord,
     /// Being purged: remove the row if it is still there, then the file.
     FinishPurge,
     /// Nothing to be sure of: keep it, out of the way.
@@ -66,7 +69,10 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Action {
         return Action::FinishPurge;
     }
     match (named, facts.row) {
-        (true, Some(row)) if state_of(row) != record.state => Action::FollowRecord,
+        (true, Some(row)) if state_of(row) != record.state => match record.state {
+            State::Deleted => Action::DeleteRow,
+            _ => Action::DeleteRecord,
+        },
         (true, _) => Action::Leave,
         // Another file has the id: this one lost a race, or was replaced. It is not adopted over the row.
         (false, Some(_)) => Action::Quarantine,
@@ -94,7 +100,7 @@ pub struct Swept {
     pub removed: u64,
     /// Complete files that got their row.
     pub adopted: u64,
-    /// Rows that followed their record.
+    /// Files of which record and row said different states: deleted, both.
     pub followed: u64,
     /// Purges finished.
     pub purged: u64,
@@ -183,7 +189,8 @@ impl Cleaner<'_> {
             Action::Leave | Action::Read => Ok(()),
             Action::Remove => self.remove_unsealed(vec![entry.clone()]),
             Action::Adopt => self.adopt(entry),
-            Action::FollowRecord => self.follow(entry),
+            Action::DeleteRow => self.follow(entry),
+            Action::DeleteRecord => self.mark_deleted(entry),
             Action::FinishPurge => self.finish_purge(entry),
             Action::Quarantine => {
                 inspect::quarantine(self.store, &entry.relative).map_err(at(&entry.relative))?;
@@ -271,6 +278,25 @@ impl Cleaner<'_> {
             changed_at: now,
         };
         wait(self.metadata.set_status(vec![change]))?;
+        self.swept.followed += 1;
+        Ok(())
+    }
+
+    /// The record takes the state of the row, durably.
+    fn mark_deleted(&mut self, entry: &Entry) -> Result<(), SweepError> {
+        let Some(mut record) = self.record(entry)? else { return Ok(()) };
+        let row = wait(self.metadata.read_back(owner(&record)))?;
+        record.state = State::Deleted;
+        record.deleted_at =
+            row.and_then(|row| row.deleted_at).or_else(|| Some(self.store.clock.now()));
+        let failed = at(&entry.relative);
+        let bytes = record.encode().map_err(io::Error::other).map_err(&failed)?;
+        let Some((file, _)) = self.open(entry)? else { return Ok(()) };
+        sys::set_attribute(&file, record::ATTRIBUTE, &bytes).map_err(&failed)?;
+        if let Err(error) = file.sync_all() {
+            self.store.sync_failed("the sync of a record under repair", &error);
+            return Err(failed(error));
+        }
         self.swept.followed += 1;
         Ok(())
     }

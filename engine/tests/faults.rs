@@ -22,7 +22,7 @@ use kit::{
 use reel_engine::{
     metadata::{Metadata, Owned, wait},
     store::{Health, Lookup, OpenError, Status, StoreConfig, Stores, UploadError},
-    verify::{Event, Fault, VerifyOptions, verify},
+    verify::{Event, Fault, Finding, VerifyOptions, verify},
 };
 use reel_meta::{FileRow, Removal};
 
@@ -97,6 +97,10 @@ fn power_cuts(kind: &str, mebibytes: u64) {
         disk.mount();
         let torn = torn_rows(&store, &database);
         assert!(torn.is_empty(), "rows without their whole file: {torn:?}");
+        for (file, fault) in by_file(&store, &database) {
+            let deleted = said.get(&file).is_some_and(|said| said.deleted);
+            assert!(!deleted, "{file}: the delete was acknowledged, and then {fault:?}");
+        }
     }
     let node = Node::open_with(&config(&[&disk.mount.join("store")]), &database, 0);
     check(&node, &said);
@@ -140,6 +144,16 @@ fn check(node: &Node, said: &BTreeMap<String, Said>) {
 }
 
 fn faults(store: &Path, database: &Path) -> Vec<(String, Fault)> {
+    findings(store, database).into_iter().map(|found| (found.place, found.fault)).collect()
+}
+
+/// Faults of files whose id is known.
+fn by_file(store: &Path, database: &Path) -> Vec<(String, Fault)> {
+    let found = findings(store, database).into_iter();
+    found.filter_map(|found| Some((found.file?, found.fault))).collect()
+}
+
+fn findings(store: &Path, database: &Path) -> Vec<Finding> {
     let metadata = Metadata::sqlite(database).unwrap();
     let options = VerifyOptions {
         stores: vec![(store.to_owned(), Vec::new())],
@@ -149,7 +163,7 @@ fn faults(store: &Path, database: &Path) -> Vec<(String, Fault)> {
     let mut found = Vec::new();
     verify(&options, Some(&metadata), &mut |event| {
         if let Event::Finding(finding) = event {
-            found.push((finding.place.clone(), finding.fault.clone()));
+            found.push(finding.clone());
         }
     })
     .unwrap();

@@ -61,6 +61,7 @@ fn leftovers(folder: &Path) -> BTreeMap<&'static str, PathBuf> {
         "purging-no-row",
         "deleted",
         "follow",
+        "revived",
     ];
     let mut places = BTreeMap::new();
     for (index, name) in names.into_iter().enumerate() {
@@ -70,7 +71,12 @@ fn leftovers(folder: &Path) -> BTreeMap<&'static str, PathBuf> {
     for name in ["adopt", "torn", "purging-no-row", "deleted"] {
         lose_row(&node.metadata, name);
     }
+    // A restore that was cut short after its record: the row says deleted still.
+    wait(node.stores.delete(key("tnv001", "revived"))).unwrap();
     node.close();
+    let mut revived = record(&places["revived"]);
+    revived.state = State::Normal;
+    seal(&places["revived"], &revived);
     fs::write(&places["torn"], vec![0; 3000]).unwrap();
     let mut flipped = attribute(&places["flipped"]).unwrap();
     flipped[20] ^= 4;
@@ -128,6 +134,8 @@ fn the_sweep_removes_adopts_and_keeps_aside() {
     assert_eq!(node.read("adopt").unwrap(), content(1, 3000));
     assert_eq!(status(&node, "deleted"), Some(Status::Deleted), "adopted as what it was");
     assert_eq!(status(&node, "follow"), Some(Status::Deleted), "the row follows the record");
+    assert_eq!(status(&node, "revived"), Some(Status::Deleted), "what is deleted stays deleted");
+    assert_eq!(record(&places["revived"]).state, State::Deleted);
     for name in ["torn", "flipped", "loser", "copy"] {
         assert!(!places[name].exists(), "{name} is doubtful and moved away");
     }

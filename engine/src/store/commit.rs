@@ -19,7 +19,10 @@ use super::{
     sys,
     write::WriteError,
 };
-use crate::metadata::{Insert, Metadata, RowError};
+use crate::{
+    metadata::{Insert, Metadata, RowError},
+    record,
+};
 
 /// Up to so many files are synced one by one; more share one syncfs. See docs/decisions/0003.
 const EACH_MAX: usize = 2;
@@ -97,6 +100,7 @@ impl Strategy for SyncGroup {
             use std::os::fd::AsFd;
             let fresh = store.folders.all();
             sys::syncfs(self.folder.as_fd())?;
+            in_service(group)?;
             store.folders.settled(&fresh);
             return Ok(());
         }
@@ -108,9 +112,15 @@ impl Strategy for SyncGroup {
         for folder in folders {
             mark::sync_folder(store.root(), &folder)?;
         }
+        in_service(group)?;
         store.folders.settled(&fresh);
         Ok(())
     }
+}
+
+/// One file speaks for its whole file system.
+fn in_service(group: &[&Sealed]) -> io::Result<()> {
+    group.first().map_or(Ok(()), |sealed| sys::still_in_service(&sealed.file, record::ATTRIBUTE))
 }
 
 fn to_sync(store: &StorePath, group: &[&Sealed]) -> (BTreeSet<String>, Fresh) {

@@ -217,11 +217,12 @@ impl Keeper {
     fn sync(&self, begun: &[(Change, Option<File>)]) -> io::Result<()> {
         let files: Vec<&File> = begun.iter().filter_map(|(_, file)| file.as_ref()).collect();
         match files.as_slice() {
-            [] => Ok(()),
-            [file] => file.sync_all(),
-            [one, other] => one.sync_all().and_then(|()| other.sync_all()),
-            _ => sys::syncfs(self.folder.as_fd()),
+            [] => return Ok(()),
+            [file] => file.sync_all()?,
+            [one, other] => one.sync_all().and_then(|()| other.sync_all())?,
+            _ => sys::syncfs(self.folder.as_fd())?,
         }
+        sys::still_in_service(files[0], record::ATTRIBUTE)
     }
 
     fn change_rows(&self, changes: Vec<Change>) {

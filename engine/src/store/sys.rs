@@ -92,6 +92,20 @@ pub(crate) fn syncfs(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Asks, after a sync that went well, whether the file system of a file is still in service.
+///
+/// A sync that meets the end of its file system can say yes to what never reached the disk: sync_filesystem in the
+/// kernel does nothing on one that an error has just made read-only, and an fsync on xfs finds nothing left to
+/// write when a shutdown has thrown the log's tail away. Both leave a mark that is looked for here: the read-only
+/// flag, and an attribute that cannot be read.
+pub(crate) fn still_in_service(file: impl AsFd, attribute_name: &str) -> io::Result<()> {
+    let fd = file.as_fd();
+    if status(fd)?.f_flag & libc::ST_RDONLY != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EROFS));
+    }
+    attribute(fd, attribute_name, crate::record::LEN_MAX).map(|_| ())
+}
+
 /// Sets an extended attribute, whole.
 pub(crate) fn set_attribute(file: impl AsFd, name: &str, value: &[u8]) -> io::Result<()> {
     let name = c_name(name)?;
@@ -166,19 +180,23 @@ pub(crate) fn drop_cached(file: &File) {
 
 /// Free space of the file system of `fd`.
 pub(crate) fn space(fd: BorrowedFd<'_>) -> io::Result<Space> {
-    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-    retry(|| {
-        // SAFETY: `stat` is writable and large enough; `fd` is open.
-        unsafe { libc::fstatvfs(fd.as_raw_fd(), stat.as_mut_ptr()) }
-    })?;
-    // SAFETY: fstatvfs answered 0, so it has filled the whole struct.
-    let stat = unsafe { stat.assume_init() };
+    let stat = status(fd)?;
     let fragment = stat.f_frsize;
     Ok(Space {
         total: stat.f_blocks.saturating_mul(fragment),
         free: stat.f_bavail.saturating_mul(fragment),
         files_free: if stat.f_files == 0 { u64::MAX } else { stat.f_favail },
     })
+}
+
+fn status(fd: BorrowedFd<'_>) -> io::Result<libc::statvfs> {
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    retry(|| {
+        // SAFETY: `stat` is writable and large enough; `fd` is open.
+        unsafe { libc::fstatvfs(fd.as_raw_fd(), stat.as_mut_ptr()) }
+    })?;
+    // SAFETY: fstatvfs answered 0, so it has filled the whole struct.
+    Ok(unsafe { stat.assume_init() })
 }
 
 fn c_name(name: &str) -> io::Result<CString> {
