@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
-    thread::{self, Thread},
+    thread::{self, JoinHandle, Thread},
 };
 
 use flume::{Receiver, Sender};
@@ -112,11 +112,27 @@ pub struct ListOf {
     pub limit: usize,
 }
 
-/// The handle. Clones share both ends; when the last is dropped the loops finish what is queued and end.
+/// The handle. Clones share both ends; when the last is dropped the loops finish what is queued and the database is
+/// closed, before the drop returns.
 #[derive(Clone)]
 pub struct Metadata {
     writes: Sender<Write>,
     reads: Sender<Read>,
+    /// After the senders: fields are dropped in this order, and the threads end when the last sender is gone.
+    _threads: Arc<Threads>,
+}
+
+struct Threads(Vec<JoinHandle<()>>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        for thread in self.0.drain(..) {
+            // A thread cannot wait for itself; and one that panicked has said so.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
 }
 
 impl Metadata {
@@ -142,9 +158,12 @@ impl Metadata {
     ) -> Result<Self, RowError> {
         let (writes, write_queue) = flume::bounded(WRITE_QUEUE_MAX);
         let (reads, read_queue) = flume::bounded(READ_QUEUE_MAX);
-        spawn("reel-meta-write", writer, move |store| wait(write_loop(store, write_queue)))?;
-        spawn("reel-meta-read", reader, move |store| wait(read_loop(store, read_queue)))?;
-        Ok(Self { writes, reads })
+        let write_thread =
+            spawn("reel-meta-write", writer, move |store| wait(write_loop(store, write_queue)))?;
+        let read_thread =
+            spawn("reel-meta-read", reader, move |store| wait(read_loop(store, read_queue)))?;
+        let threads = Threads(vec![write_thread, read_thread]);
+        Ok(Self { writes, reads, _threads: Arc::new(threads) })
     }
 
     /// Queues rows to be inserted; waits while the queue is full. Each is answered through its `done`.
@@ -264,7 +283,7 @@ fn spawn<S>(
     name: &str,
     open: impl FnOnce() -> Result<S, MetaError> + Send + 'static,
     run: impl FnOnce(S) + Send + 'static,
-) -> Result<(), RowError> {
+) -> Result<JoinHandle<()>, RowError> {
     let (opened, wait) = flume::bounded(1);
     let body = move || match open() {
         Ok(store) => {
@@ -275,12 +294,14 @@ fn spawn<S>(
             let _ = opened.send(Err(RowError::from(error)));
         }
     };
-    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|error| RowError {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
+    let thread = spawned.map_err(|error| RowError {
         text: format!("starting thread {name}: {error}").into(),
         unknown: false,
         retryable: false,
     })?;
-    wait.recv().unwrap_or_else(|_| Err(RowError::gone()))
+    wait.recv().unwrap_or_else(|_| Err(RowError::gone()))?;
+    Ok(thread)
 }
 
 async fn write_loop(mut store: impl FileStore, queue: Receiver<Write>) {
