@@ -128,18 +128,60 @@ pub fn of_bytes(begin: &[u8]) -> Option<&'static str> {
     BY_BYTES.iter().find(matches).map(|&(_, _, media_type)| media_type)
 }
 
-/// Whether a text is a media type (RFC 9110 section 8.3.1): `type/subtype`, then parameters of printable characters.
+/// Whether a text is a media type (RFC 9110 section 8.3.1): `type/subtype`, then parameters of tokens and quoted strings.
+///
+/// To the letter, since a browser reads a field that breaks it in its own way: in `image/png;,text/html` it finds two
+/// types and takes the last one, an active one that [`is_active`] did not see.
 pub fn is_media_type(text: &str) -> bool {
     if text.len() > limits::CONTENT_TYPE_BYTES_MAX {
         return false;
     }
-    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
+    let (essence, parameters) = text.split_at(text.find(';').unwrap_or(text.len()));
     let Some((kind, subtype)) = essence.trim_end_matches([' ', '\t']).split_once('/') else {
         return false;
     };
     syntax::is_token(kind.as_bytes())
         && syntax::is_token(subtype.as_bytes())
-        && parameters.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        && are_parameters(parameters.as_bytes())
+}
+
+/// `*( OWS ";" OWS [ token "=" ( token / quoted-string ) ] )` in ASCII (RFC 9110 section 5.6.6).
+fn are_parameters(text: &[u8]) -> bool {
+    let mut rest = syntax::trim(text);
+    while let [b';', after @ ..] = rest {
+        rest = syntax::trim(after);
+        let name = token_length(rest);
+        if name == 0 {
+            // An empty parameter.
+            continue;
+        }
+        let Some(value) = rest[name..].strip_prefix(b"=") else { return false };
+        let length = if value.first() == Some(&b'"') {
+            quoted_length(value)
+        } else {
+            Some(token_length(value)).filter(|&length| length > 0)
+        };
+        let Some(length) = length else { return false };
+        rest = syntax::trim(&value[length..]);
+    }
+    rest.is_empty()
+}
+
+fn token_length(text: &[u8]) -> usize {
+    text.iter().position(|&byte| !syntax::is_token_byte(byte)).unwrap_or(text.len())
+}
+
+/// Bytes of the quoted string that `text` begins with, its quotes included (RFC 9110 section 5.6.4).
+fn quoted_length(text: &[u8]) -> Option<usize> {
+    let mut escaped = false;
+    for (at, &byte) in text.iter().enumerate().skip(1) {
+        match byte {
+            b'"' if !escaped => return Some(at + 1),
+            b'\t' | b' '..=b'~' => escaped = byte == b'\\' && !escaped,
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// Whether a browser could run something in content of this type: such a file is only ever saved, never opened.

@@ -81,6 +81,18 @@ fn media_types() {
         ("video/mp4; a=\"\r\n\"", false),
         ("video mp4/x", false),
         ("video/mp4/x", false),
+        ("video/mp4 ; a=b;c=\"d, \\\" e\"", true),
+        ("video/mp4;", true),
+        ("video/mp4; ; a=b", true),
+        ("video/mp4; a", false),
+        ("video/mp4; a=", false),
+        ("video/mp4; a=\"b", false),
+        ("video/mp4; a=\"b\\\"", false),
+        ("video/mp4; a=\"b\"c", false),
+        // Browsers take the last type of such a list (Fetch, "extract a MIME type"): it would be run.
+        ("video/mp4;,text/html", false),
+        ("video/mp4; a=b,text/html", false),
+        ("video/mp4; a=\"b\",text/html", false),
         ("", false),
     ] {
         assert_eq!(is_media_type(text), legal, "RFC 9110 8.3.1: {text:?}");
