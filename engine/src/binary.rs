@@ -79,7 +79,7 @@ async fn request(thread: &Rc<Thread>, conn: &mut FrameConn, header: &Header) -> 
         return Err(Stop::out_of_order(Refusal::UnknownCommand, text));
     }
     if let Err(error) = command::check_request(header) {
-        return Err(Stop::out_of_order(Refusal::Malformed, error.to_string()));
+        return Err(Stop::malformed(error));
     }
     match header.command {
         command::UPLOAD => upload::upload(thread, conn, header).await,
@@ -99,9 +99,7 @@ async fn body<T, E: Display>(
 ) -> Result<T, Stop> {
     match conn.read_body(limit).await {
         Ok(bytes) => decode(bytes).map_err(Stop::malformed),
-        Err(error @ BodyError::TooLong { .. }) => {
-            Err(Stop::out_of_order(Refusal::Malformed, error.to_string()))
-        }
+        Err(error @ BodyError::TooLong { .. }) => Err(Stop::malformed(error)),
         Err(BodyError::Incomplete { .. }) => Err(Stop::Ended),
     }
 }

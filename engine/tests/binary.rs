@@ -150,15 +150,18 @@ fn frames_that_are_none_get_an_error_and_the_end() {
 #[test]
 fn bodies_with_something_wrong_in_them() {
     let engine = Engine::start();
-    let mut client = engine.client();
     let unterminated = |at: usize, width: usize| {
         let mut body = file_bytes("x");
         body[at..at + width].fill(b'x');
         body
     };
     for (at, width) in [(0, 16), (16, 256), (272, 128)] {
-        client.call(command::FILE_SIZE, &unterminated(at, width)).error();
-        client.call(command::DELETE, &unterminated(at, width)).error();
+        // As a tracker and an ID node do.
+        for command in [command::FILE_SIZE, command::DELETE] {
+            let mut client = engine.client();
+            client.call(command, &unterminated(at, width)).error();
+            client.assert_closed();
+        }
         // While content is still coming the connection ends with the error.
         let mut upload = engine.client();
         let mut body = unterminated(at, width);
@@ -175,6 +178,7 @@ fn bodies_with_something_wrong_in_them() {
         body.extend_from_slice(b"hello");
         client.call(command::UPLOAD, &body).error();
     }
+    let mut client = engine.client();
     client.call(command::FILE_SIZE, &file_bytes("size")).error();
     assert!(engine.files().is_empty());
     client.upload("after", b"x").ok();

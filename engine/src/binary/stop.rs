@@ -48,9 +48,10 @@ impl Stop {
         Self::Refused { refusal, text, outcome, close: true }
     }
 
-    /// A body of the right length with something wrong in it.
+    /// A body that cannot be read, though its length may be right: a peer that fills one field wrongly is not to be
+    /// believed about where its next request begins.
     pub(super) fn malformed(error: impl Display) -> Self {
-        Self::refused(Refusal::Malformed, error.to_string())
+        Self::out_of_order(Refusal::Malformed, error.to_string())
     }
 
     /// Unknown, of somebody else, deleted or past its time: a client cannot tell which.
