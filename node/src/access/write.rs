@@ -23,7 +23,7 @@ pub struct WriteRequest<'a> {
     pub origin: Option<&'a str>,
     /// The `Authorization` field.
     pub authorization: Option<&'a [u8]>,
-    /// Whether any of `Forwarded`, `Via`, `X-Forwarded-*`, `X-Real-IP` is there; see
+    /// Whether any of `Forwarded`, `Via`, `X-Forwarded-*` and their like is there; see
     /// [`HttpWriteRule::is_forwarding_header`].
     pub forwarded: bool,
     /// The app that is written to.
@@ -79,12 +79,14 @@ impl HttpWriteRule {
     /// The rule of the configured tokens; reads the files that they name.
     ///
     /// # Errors
-    /// A token file that cannot be read, is open to other users, or holds no usable token.
+    /// A token file that cannot be read, is open to other users, or holds no usable token; a token
+    /// for an app or user that no file can have.
     pub fn new(tokens: &[TokenConfig], insecure: bool) -> Result<Self, ConfigError> {
         let tokens = tokens
             .iter()
             .map(|config| {
                 let secret = config.secret()?;
+                config.check_owner()?;
                 Ok(Token {
                     token: Box::from(secret.expose()),
                     app: config.app.clone(),
@@ -95,11 +97,20 @@ impl HttpWriteRule {
         Ok(Self { tokens: tokens.into(), insecure })
     }
 
-    /// Whether a header field (its name in any case) shows that a proxy passed the request on.
+    /// Whether a header field (its name in any case) shows that a proxy passed the request on: the
+    /// registered ones, and the families by which proxies, tunnels and CDNs tell of their client.
     pub fn is_forwarding_header(name: &str) -> bool {
-        let named = ["forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip"];
-        named.iter().any(|known| name.eq_ignore_ascii_case(known))
-            || name.get(..12).is_some_and(|head| head.eq_ignore_ascii_case("x-forwarded-"))
+        let named =
+            ["via", "cdn-loop", "x-real-ip", "true-client-ip", "client-ip", "x-proxyuser-ip"];
+        let begins = ["forwarded", "x-forwarded", "x-original-"];
+        let ends = ["-client-ip", "-connecting-ip"];
+        let same = |part: Option<&str>, known: &str| {
+            part.is_some_and(|part| part.eq_ignore_ascii_case(known))
+        };
+        let end = |known: &str| name.len().checked_sub(known.len()).and_then(|at| name.get(at..));
+        named.iter().any(|known| same(Some(name), known))
+            || begins.iter().any(|known| same(name.get(..known.len()), known))
+            || ends.iter().any(|known| same(end(known), known))
     }
 
     /// Whether tokens decide (a client that has none may ask for one).
@@ -305,6 +316,22 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_could_never_be_used_is_refused() {
+        let rule = |secret, app, user| HttpWriteRule::new(&[token(secret, app, user)], false);
+        let good = "aaaaaaaaaaaaaaaa";
+        let long = "u".repeat(129);
+        assert!(rule(good, "tnvideo", Some("")).is_ok());
+        for (app, user) in [("a-b", None), ("", None), ("tnvideo", Some(&*long))] {
+            let error = rule(good, app, user).unwrap_err().to_string();
+            assert!(error.contains(if user.is_some() { "user id" } else { "app id" }), "{error}");
+        }
+        for secret in ["aaaaaaaa aaaaaaaa", "aaaaaaaa\naaaaaaaa", "aaaaaaaa\0aaaaaaaa"] {
+            let error = rule(secret, "tnvideo", None).unwrap_err().to_string();
+            assert!(error.contains("Authorization") && !error.contains("aaa"), "{error}");
+        }
+    }
+
+    #[test]
     fn insecure_lifts_the_rule() {
         let rule = HttpWriteRule::new(&[], true).unwrap();
         let remote = WriteRequest { peer: "10.0.0.9:1".parse().unwrap(), ..local() };
@@ -313,10 +340,13 @@ mod tests {
 
     #[test]
     fn forwarding_headers_in_any_case() {
-        for name in ["Forwarded", "VIA", "x-forwarded-for", "X-Forwarded-Proto", "X-Real-IP"] {
+        let proxies = ["Forwarded", "VIA", "x-forwarded-for", "X-Forwarded-Proto", "X-Real-IP"];
+        let older = ["X-Forwarded", "Forwarded-For", "X-Original-For", "X-ProxyUser-Ip"];
+        let clouds = ["CF-Connecting-IP", "CDN-Loop", "Fastly-Client-IP", "X-Cluster-Client-IP"];
+        for name in [&proxies[..], &older, &clouds, &["True-Client-IP", "Client-IP"]].concat() {
             assert!(HttpWriteRule::is_forwarding_header(name), "{name}");
         }
-        for name in ["X-Forwarded", "Range", "X-F", ""] {
+        for name in ["X-Forward", "Range", "X-F", "", "Vi", "Via-X", "IP", "\u{fc}-ip"] {
             assert!(!HttpWriteRule::is_forwarding_header(name), "{name}");
         }
     }

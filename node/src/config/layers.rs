@@ -116,9 +116,24 @@ impl Layers {
                 ConfigError::UnknownKey { origin: self.source(&key), key, known }
             }
             kind => {
-                ConfigError::BadValue { origin: self.source(&key), key, reason: kind.to_string() }
+                let reason = reason(&key, kind);
+                ConfigError::BadValue { origin: self.source(&key), key, reason }
             }
         }
+    }
+}
+
+/// What is wrong with a value. figment shows the value itself, which around a token may be the token.
+fn reason(key: &str, kind: Kind) -> String {
+    let of_token = key == "token" || key.starts_with("token.");
+    match kind {
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) if of_token => {
+            format!("expected {expected}")
+        }
+        Kind::UnknownVariant(found, known) => {
+            format!("`{found}` is none of: {}", known.join(", "))
+        }
+        kind => kind.to_string(),
     }
 }
 

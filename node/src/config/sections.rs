@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use reel_proto::name::{AppId, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, HumanTime, Secret};
@@ -117,11 +118,8 @@ impl TokenConfig {
     /// # Errors
     /// None or several of them set, or the one that is set is unusable.
     pub fn secret(&self) -> Result<Secret, ConfigError> {
-        let wrong = |reason: &str| ConfigError::BadSecret {
-            name: format!("a [[token]] of app {}", self.app),
-            reason: reason.to_owned(),
-        };
-        match (&self.token, &self.token_file, &self.token_env) {
+        let wrong = |reason: &str| self.wrong(reason.to_owned());
+        let secret = match (&self.token, &self.token_file, &self.token_env) {
             (Some(secret), None, None) => check_secret("token", secret.clone()),
             (None, Some(path), None) => read_secret_file(path),
             (None, None, Some(name)) => {
@@ -129,7 +127,27 @@ impl TokenConfig {
             }
             (None, None, None) => Err(wrong("needs token_file, token_env or token")),
             _ => Err(wrong("takes only one of token_file, token_env and token")),
+        }?;
+        // RFC 6750 section 2.1 wants a token68; what else is visible comes through as well.
+        if !secret.expose().iter().all(|byte| byte.is_ascii_graphic()) {
+            return Err(wrong(
+                "a space or unprintable byte cannot stand in an Authorization field",
+            ));
         }
+        Ok(secret)
+    }
+
+    /// Refuses an app or user that no request can name: the token would open nothing.
+    pub(crate) fn check_owner(&self) -> Result<(), ConfigError> {
+        AppId::parse(&self.app).map_err(|error| self.wrong(error.to_string()))?;
+        match self.user.as_deref().map(UserId::parse) {
+            Some(Err(error)) => Err(self.wrong(error.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    fn wrong(&self, reason: String) -> ConfigError {
+        ConfigError::BadSecret { name: format!("a [[token]] of app {:?}", self.app), reason }
     }
 }
 

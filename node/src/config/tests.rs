@@ -216,6 +216,28 @@ fn secrets_are_never_shown() {
 }
 
 #[test]
+fn a_token_in_the_wrong_place_is_not_shown() {
+    for text in [
+        "token = \"abcdefghijklmnop\"",
+        "token = [\"abcdefghijklmnop\"]",
+        "[token]\ntoken = \"abcdefghijklmnop\"",
+        "[[token]]\ntoken = [\"abcdefghijklmnop\"]\napp = \"tnvideo\"",
+    ] {
+        let file = file(text);
+        let error = load(Some(file.path()), &[], json!({})).unwrap_err().to_string();
+        assert!(error.contains("`token") && error.contains("expected"), "{error}");
+        assert!(!error.contains("abcdef"), "{error}");
+    }
+}
+
+#[test]
+fn a_word_that_is_none_of_those_known_is_told_with_them() {
+    let file = file("[log]\nformat = \"xml\"\n");
+    let error = load(Some(file.path()), &[], json!({})).unwrap_err().to_string();
+    assert!(error.ends_with("`xml` is none of: text, json"), "{error}");
+}
+
+#[test]
 fn secret_files_are_private_and_long_enough() {
     let secret_in = |text: &str, mode: u32| {
         let file = file(text);
