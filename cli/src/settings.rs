@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use reel_node::access::{AllowList, HttpWriteRule};
+use reel_node::capability::Capabilities;
 use reel_node::config::{ConfigError, Loaded, LogConfig, NodeConfig, TokenConfig, load_from};
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,10 @@ impl Settings {
         self.engine.validate().map_err(|error| usage(&error))?;
         reel_gateway::check(&self.gateway).map_err(|error| usage(&error))?;
         self.node.cluster_secret().map_err(|error| usage(&error))?;
+        Capabilities::named(&self.node.capabilities_off).map_err(|error| usage(&error))?;
+        for store_path in &self.store_path {
+            store_path.validate().map_err(|error| usage(&error))?;
+        }
         let (node, allow) = (&self.node, self.node.allow.as_deref());
         let listeners = [
             ("idgen.listen", self.idgen.listen),

@@ -41,7 +41,13 @@ fn check_says_what_is_wrong_and_where() {
         ("[idgen]\nstep = 0\n", "idgen.step"),
         ("[tracker]\napps = []\n", "tracker.apps"),
         ("[gateway]\ntrackers = []\n", "gateway.trackers"),
+        ("[gateway]\ntrackers = [\"tracker\"]\n", "gateway.trackers"),
+        ("[engine]\ntrackers = [\"tracker\"]\n", "engine.trackers"),
+        ("[engine]\nidgens = [\"10.0.0.1:0\"]\n", "engine.idgens"),
         ("[gateway]\nmode = \"cache\"\n", "gateway.mode"),
+        ("[node]\ncapabilities_off = [\"op_rnme\"]\n", "op_rnme"),
+        ("[[store_path]]\npath = \"/srv/a\"\nid_key = \"\"\n", "/srv/a"),
+        ("[[store_path]]\npath = \"/srv/b\"\nworkers = 0\n", "/srv/b"),
         ("[[store_path]]\npth = \"/srv\"\n", "store_path.0.pth"),
     ];
     for (content, expected) in cases {

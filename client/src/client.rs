@@ -31,10 +31,14 @@ impl Client {
     /// A client that asks these trackers. Connects to nobody yet.
     ///
     /// # Errors
-    /// [`ClientError::NoTrackers`].
+    /// [`ClientError::NoTrackers`], [`ClientError::BadTracker`].
     pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
         if config.trackers.is_empty() {
             return Err(ClientError::NoTrackers);
+        }
+        for tracker in &config.trackers {
+            reel_proto::address::check(tracker)
+                .map_err(|error| ClientError::BadTracker { tracker: tracker.clone(), error })?;
         }
         let pool = Pool::new(&config);
         let locations = Locations::new(config.location_ttl);
@@ -187,5 +191,8 @@ mod tests {
     fn a_client_needs_a_tracker() {
         let none: [&str; 0] = [];
         assert!(matches!(Client::new(ClientConfig::new(none)), Err(ClientError::NoTrackers)));
+        let error = Client::new(ClientConfig::new(["127.0.0.1:1", "nonsense"])).unwrap_err();
+        assert!(matches!(&error, ClientError::BadTracker { tracker, .. } if tracker == "nonsense"));
+        assert_eq!(error.fault(), crate::error::Fault::Caller);
     }
 }

@@ -3,8 +3,8 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use reel_proto::name::NameError;
 pub use reel_proto::refusal::{Refusal, Retry};
+use reel_proto::{address::AddressError, name::NameError};
 
 /// Whose doing an error was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +28,16 @@ pub enum ClientError {
     /// No tracker is configured.
     #[error("no tracker is configured")]
     NoTrackers,
+    /// A tracker is configured by a text that names no address.
+    #[error("tracker {tracker:?}: {error}")]
+    BadTracker {
+        /// As configured.
+        tracker: String,
+        /// How to write it.
+        error: AddressError,
+    },
     /// Every tracker failed; the reasons in the order in which they were asked.
-    #[error("no tracker answers: {}", list(.0))]
+    #[error("{}", all_of(.0))]
     Trackers(Vec<(String, ClientError)>),
     /// The user's group has no node that is up.
     #[error("no storage node of group {group} is active")]
@@ -133,9 +141,11 @@ impl ClientError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Name(_) | Self::NoTrackers | Self::TooLarge { .. } | Self::BadDetail { .. } => {
-                Fault::Caller
-            }
+            Self::Name(_)
+            | Self::NoTrackers
+            | Self::BadTracker { .. }
+            | Self::TooLarge { .. }
+            | Self::BadDetail { .. } => Fault::Caller,
             Self::Source(_) | Self::Random(_) => Fault::Local,
             Self::Refused {
                 reason:
@@ -189,13 +199,20 @@ impl ClientError {
     }
 }
 
-fn list(failures: &[(String, ClientError)]) -> String {
-    let mut text = String::new();
-    for (tracker, error) in failures {
-        if !text.is_empty() {
+/// What became of asking every tracker. One that refuses has answered.
+fn all_of(failures: &[(String, ClientError)]) -> String {
+    let answered = failures.iter().any(|(_, error)| matches!(error, ClientError::Refused { .. }));
+    let mut text = if answered { "no tracker helps: " } else { "no tracker answers: " }.to_owned();
+    for (index, (tracker, error)) in failures.iter().enumerate() {
+        if index > 0 {
             text.push_str("; ");
         }
-        text.push_str(&format!("{tracker}: {error}"));
+        // Most errors name the address already; a tracker given by its name may have several.
+        let error = error.to_string();
+        if !error.contains(tracker) {
+            text.push_str(&format!("{tracker}: "));
+        }
+        text.push_str(&error);
     }
     text
 }
@@ -220,5 +237,20 @@ mod tests {
         let some = ClientError::Trackers(vec![("a".into(), refused()), ("b".into(), down())]);
         assert_eq!(some.retry(), Retry::Later);
         assert!(some.to_string().contains("a: 127.0.0.1:1 refuses"), "{some}");
+    }
+
+    #[test]
+    fn a_tracker_that_refuses_has_answered_and_is_named_once() {
+        let address = ([127, 0, 0, 1], 21000).into();
+        let refused =
+            ClientError::Refused { address, reason: Refusal::UnknownApp, text: "no app".into() };
+        let one = ClientError::Trackers(vec![("127.0.0.1:21000".into(), refused)]);
+        assert_eq!(one.to_string(), "no tracker helps: 127.0.0.1:21000 refuses: no app");
+        let down = ClientError::Connect {
+            address: "t:1".into(),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        };
+        let down = ClientError::Trackers(vec![("t:1".into(), down)]).to_string();
+        assert!(down.starts_with("no tracker answers: cannot connect to t:1"), "{down}");
     }
 }

@@ -4,8 +4,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use reel_node::config::{ByteSize, HumanTime};
 use reel_proto::{
+    address::{self, AddressError},
     limits,
-    name::{AppId, GroupName, HostName, NameError, UserId},
+    name::{AppId, GroupName, HostName, IdKey, NameError, UserId},
 };
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +133,20 @@ impl StorePath {
         }
     }
 
+    /// Refuses what no store can have.
+    ///
+    /// # Errors
+    /// [`ConfigFault::StorePath`]
+    pub fn validate(&self) -> Result<(), ConfigFault> {
+        let wrong =
+            |reason: String| Err(ConfigFault::StorePath { path: self.path.clone(), reason });
+        match self.id_key.as_deref().map(IdKey::parse) {
+            Some(Err(error)) => wrong(error.to_string()),
+            _ if self.workers == 0 => wrong("at least one worker is needed".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
     fn config(&self) -> StorePathConfig {
         let mut config = StorePathConfig::new(&self.path);
         config.id_key.clone_from(&self.id_key);
@@ -175,6 +190,24 @@ pub enum ConfigFault {
         /// The most.
         max: usize,
     },
+    /// A text that names no node.
+    #[error("engine.{key}: {text:?}: {error}")]
+    Address {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        text: String,
+        /// How to write it.
+        error: AddressError,
+    },
+    /// A store path that cannot be.
+    #[error("store_path {}: {reason}", path.display())]
+    StorePath {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A text that cannot stand in a header field.
     #[error("engine.{key} cannot stand in an HTTP header field")]
     Field {
@@ -211,6 +244,14 @@ impl Config {
         within("upload_max", self.upload_max.0, 1, limits::UPLOAD_BYTES_MAX)?;
         let beat_millis = u64::try_from(self.beat_interval.0.as_millis()).unwrap_or(u64::MAX);
         within("beat_interval", beat_millis, 10, 3_600_000)?;
+        for (key, addresses) in [("trackers", &self.trackers), ("idgens", &self.idgens)] {
+            for text in addresses {
+                address::check(text).map_err(|error| {
+                    let text = text.clone();
+                    ConfigFault::Address { key, text, error }
+                })?;
+            }
+        }
         let value = &self.cache_control;
         if !value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) || value.trim() != value {
             return Err(ConfigFault::Field { key: "cache_control" });
@@ -297,6 +338,16 @@ mod tests {
             let config = Config { cache_control: bad.to_owned(), ..Config::default() };
             assert!(config.check().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn nodes_are_written_as_host_and_port() {
+        let trackers = |text: &str| Config { trackers: vec![text.to_owned()], ..Config::default() };
+        assert!(trackers("a:1").check().is_ok());
+        let error = trackers("a").check().unwrap_err().to_string();
+        assert!(error.contains("engine.trackers") && error.contains("HOST:PORT"), "{error}");
+        let idgens = Config { idgens: vec!["a:x".to_owned()], ..Config::default() };
+        assert!(idgens.check().unwrap_err().to_string().contains("engine.idgens"));
     }
 
     #[test]

@@ -111,6 +111,7 @@ pub fn start(setup: &Setup<'_>, process: &Process) -> Result<Running, StartError
     let config = setup.config;
     let names = config.check()?;
     Config::check_store_paths(setup.store_paths.len())?;
+    setup.store_paths.iter().try_for_each(StorePath::validate)?;
     let http = Arc::new(http_limits(config));
     let frames = frame_config(config, &names);
     let spec = spec(setup, &frames)?;

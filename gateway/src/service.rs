@@ -13,6 +13,7 @@ use reel_node::{
     Accepted, ControlContext, Listener, Process, Role, RoleSpec, Running, Service, ServiceError,
     StartError, ThreadContext,
 };
+use reel_proto::address;
 use reel_proto::name::{AppId, UserId};
 use serde_json::json;
 
@@ -91,6 +92,9 @@ pub fn check(config: &Config) -> Result<(), GatewayError> {
     let wrong = |key, reason| Err(GatewayError::Value { key, reason });
     if config.trackers.is_empty() {
         return wrong("trackers", "at least one is needed");
+    }
+    if config.trackers.iter().any(|tracker| address::check(tracker).is_err()) {
+        return wrong("trackers", "write each as HOST:PORT");
     }
     if config.beat_interval.0.is_zero() {
         return wrong("beat_interval", "must not be zero");

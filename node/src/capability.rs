@@ -139,6 +139,14 @@ impl Capabilities {
     /// # Errors
     /// `off` names something that does not exist: a switch that does nothing would hide itself.
     pub fn probe(off: &[String]) -> Result<Self, UnknownCapability> {
+        Ok(Self::probe_without(&Self::named(off)?))
+    }
+
+    /// The capabilities of these names, each once. Nothing is probed.
+    ///
+    /// # Errors
+    /// A name that is none.
+    pub fn named(off: &[String]) -> Result<Vec<Capability>, UnknownCapability> {
         let mut switched = Vec::with_capacity(off.len());
         for name in off {
             match Capability::from_name(name) {
@@ -148,7 +156,7 @@ impl Capabilities {
         }
         switched.sort_unstable();
         switched.dedup();
-        Ok(Self::probe_without(&switched))
+        Ok(switched)
     }
 
     /// Probes the kernel and leaves `off` out.

@@ -6,6 +6,7 @@
 //!
 //! docs/wire-protocol.md draws every layout byte by byte.
 
+pub mod address;
 pub mod body;
 pub mod checksum;
 pub mod command;
