@@ -2,7 +2,7 @@
 //! keep them, so that a role never knows which database it talks to.
 //!
 //! [`sqlite`] is the embedded store of one machine. The store for clusters (MySQL, MariaDB) takes
-//! the module `mysql` beside it and passes the same [`contract`]; the tables and columns are the
+//! the module `mysql` beside it and passes the same `contract`; the tables and columns are the
 //! same ones, because a deployed database is taken over as it is.
 //!
 //! Invariant: this crate starts no thread and owns no runtime. The futures of the SQLite store are

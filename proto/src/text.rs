@@ -46,7 +46,7 @@ pub fn write(out: &mut Vec<u8>, text: &[u8], width: usize) -> Result<(), TextErr
     Ok(())
 }
 
-/// As [`write`], for a text whose type already keeps it shorter than `width` and free of NUL.
+/// As [`write()`], for a text whose type already keeps it shorter than `width` and free of NUL.
 pub(crate) fn pad(out: &mut Vec<u8>, text: &[u8], width: usize) {
     debug_assert!(text.len() < width && !text.contains(&0), "a name's type keeps its length");
     out.extend_from_slice(text);

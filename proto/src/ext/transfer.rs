@@ -18,8 +18,8 @@ pub const PUT_TRAILER_LEN: usize = 8;
 /// Bytes of a GET's reply before its content.
 pub const GET_HEAD_LEN: usize = 1 + 8 + 1 + 8 + 8 + 8;
 
-/// What comes before a PUT's content: version[1] file[400] size[8] expiry[8] (0 = never) name (short) type (short).
-/// After the content comes its checksum[8].
+/// What comes before a PUT's content: `version[1]` `file[400]` `size[8]` `expiry[8]` (0 = never) name (short) type (short).
+/// After the content comes its `checksum[8]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PutHead<'a> {
     /// The file to be.
@@ -149,7 +149,7 @@ impl PutReply {
     }
 }
 
-/// GET: version[1] file[400] offset[8] size[8]; size 0 = to the end, as in DOWNLOAD.
+/// GET: `version[1]` `file[400]` `offset[8]` `size[8]`; size 0 = to the end, as in DOWNLOAD.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Get {
     /// The file.
@@ -185,8 +185,8 @@ impl Get {
     }
 }
 
-/// What comes before the content of a GET's reply, [`GET_HEAD_LEN`] bytes: version[1] file size[8] whether the
-/// checksum is known[1] checksum[8] path id[8] length[8]. The reply's body is as long as this and the content.
+/// What comes before the content of a GET's reply, [`GET_HEAD_LEN`] bytes: `version[1]` file `size[8]` whether the
+/// checksum is `known[1]` `checksum[8]` path `id[8]` `length[8]`. The reply's body is as long as this and the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GetHead {
     /// Bytes of the whole file.
