@@ -17,6 +17,7 @@ use crate::config::Mode;
 use crate::edge::EdgeThread;
 use crate::metrics::{BROKEN, Edge, class_index, method_index};
 use crate::proxy::{self, Cut, Outcome};
+use crate::status::Failure;
 use crate::upload;
 
 /// Serves a connection to its end.
@@ -79,7 +80,7 @@ async fn answer(thread: &EdgeThread, conn: &mut ServerConn, head: &RequestHead) 
         Route::Files => ALLOW_FILES,
         Route::Server => ALLOW_ANY,
         Route::Nothing if matches!(head.method, Method::Refused | Method::Unknown) => ALLOW_ANY,
-        Route::Nothing => return say(conn, 404, "not found").await,
+        Route::Nothing => return say(conn, 404, "nothing is here").await,
     };
     if head.method == Method::Options {
         let answered = media::answer_options(conn, methods).await;
@@ -139,7 +140,7 @@ async fn write(
     }
     if head.method != Method::Delete {
         match head.framing {
-            Framing::None => return say(conn, 411, "an upload needs a Content-Length").await,
+            Framing::None => return say(conn, 411, "a length or chunked coding is needed").await,
             Framing::Length(length) if length > thread.upload_max() => {
                 return upload::too_large(conn).await;
             }
@@ -190,11 +191,13 @@ async fn pass_on(
     head: &RequestHead,
     question: &Question,
 ) -> Outcome {
+    let is_write = !head.method.is_read();
     let nodes = match thread.locate(question).await {
         Ok(nodes) => nodes,
+        // What a storage node says: an app that nobody knows has no files.
+        Err(Failure::Unknown) if !is_write => return say(conn, 404, "no such file").await,
         Err(failure) => return failure.answer(conn).await.map_err(|_| Cut::ByClient),
     };
-    let is_write = !head.method.is_read();
     let order = thread.order(&nodes, is_write);
     if thread.mode() == Mode::Redirect {
         return redirect(conn, head, &order).await;

@@ -12,8 +12,8 @@ pub(crate) enum Failure {
     /// The group has no active node.
     #[error("no storage node of the group is active: try again")]
     NoNode,
-    /// The trackers know no such app or user.
-    #[error("not found")]
+    /// The trackers know no such app.
+    #[error("no tracker knows this app")]
     Unknown,
     /// As many upstream connections as allowed are in use.
     #[error("the gateway is at its limit: try again")]

@@ -236,7 +236,11 @@ fn trackers_that_are_down_or_refuse() {
         assert_eq!(edge.client().get(&format!("/files/{size}")).status, 200);
     }
     *tracker.refusal.lock().unwrap() = Some(reel_proto::refusal::Refusal::UnknownApp);
-    assert_eq!(edge.client().get("/files/f?app=other").status, 404);
+    let mut client = edge.client();
+    let answer = client.get("/files/f?app=other");
+    assert_eq!((answer.status, &*answer.body), (404, &b"no such file\n"[..]));
+    let answer = client.put("/files/f?app=other", b"x", "");
+    assert_eq!((answer.status, &*answer.body), (404, &b"no tracker knows this app\n"[..]));
 }
 
 #[test]
