@@ -1,5 +1,6 @@
 //! `reel config check` and `reel config show`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -42,7 +43,7 @@ pub(crate) fn run(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
         ConfigCommand::Check(check) => {
             match check_file(&check.file) {
                 Ok(()) => {
-                    println!("{}: no problem found", check.file.display());
+                    print(&format!("{}: no problem found\n", check.file.display()))?;
                     Ok(ExitCode::from(exit::DONE))
                 }
                 // The check was done, and the answer is no: not a wrong use of this command.
@@ -59,13 +60,19 @@ pub(crate) fn run(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
                 &serde_json::json!({}),
             )?;
             if show.json {
-                println!("{}", serde_json::to_string_pretty(&loaded.settings)?);
+                print(&format!("{}\n", serde_json::to_string_pretty(&loaded.settings)?))?;
             } else {
-                print!("{}", lines(&loaded.settings));
+                print(&lines(&loaded.settings))?;
             }
             Ok(ExitCode::from(exit::DONE))
         }
     }
+}
+
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 fn check_file(file: &Path) -> anyhow::Result<()> {

@@ -50,7 +50,10 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Up(arguments) => up::run(&arguments),
         Command::Role(command) => roles::run(&command),
-        Command::Config(command) => config_cmd::run(&command),
+        Command::Config(command) => {
+            exit::default_sigpipe();
+            config_cmd::run(&command)
+        }
         Command::Client(command) => {
             // A pipe whose reader has gone ends `reel ls | head` quietly, as it ends every other
             // tool. Not so the roles: sendfile and splice to a gone peer would raise it too.

@@ -104,3 +104,38 @@ fn wrong_usage_is_exit_code_two() {
     assert_eq!(reel(&["--help"], &[]).status.code(), Some(0));
     assert_eq!(reel(&["--version"], &[]).status.code(), Some(0));
 }
+
+#[test]
+fn standard_output_that_takes_nothing_is_an_error_and_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = file(folder.path(), "");
+    let good = good.to_str().unwrap();
+    for arguments in [&["config", "show"][..], &["config", "check", good], &["completions", "bash"]]
+    {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let failed = Command::new(env!("CARGO_BIN_EXE_reel"))
+            .args(arguments)
+            .env_clear()
+            .stdout(full)
+            .stderr(std::process::Stdio::piped())
+            .output()
+            .unwrap();
+        let error = text(&failed.stderr);
+        assert_eq!(failed.status.code(), Some(1), "{arguments:?}: {error}");
+        assert!(error.starts_with("reel: No space left"), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn what_no_store_takes_is_wrong_usage() {
+    let long = "x".repeat(256);
+    for arguments in [
+        &["put", "--type", "nonsense", "f"][..],
+        &["put", "--type", "video/mp4;,text/html", "f"],
+        &["put", "--name", &long, "f"],
+        &["put", "--name", "a\nb", "f"],
+        &["stat", "f", "--tracker", "nonsense"],
+    ] {
+        assert_eq!(reel(arguments, &[]).status.code(), Some(2), "{arguments:?}");
+    }
+}

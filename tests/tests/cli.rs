@@ -241,7 +241,15 @@ fn several_files_one_of_which_is_not_there() {
     let (one, two) = (fixture.file("one", b"one"), fixture.file("two", b"two"));
     let output = fixture.output(&["put", &one, &fixture.path("absent"), &two, "--json"]);
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(text(&output.stdout).lines().count(), 2);
+    let objects: Vec<Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let outcomes: Vec<&str> =
+        objects.iter().filter_map(|object| object["outcome"].as_str()).collect();
+    assert_eq!(outcomes, ["new", "failed", "new"]);
+    assert!(objects[1]["path"].as_str().unwrap().ends_with("absent"), "{}", objects[1]);
+    assert!(objects[1]["error"].as_str().unwrap().contains("No such file"), "{}", objects[1]);
+    let output = fixture.output(&["put", &fixture.path("absent"), &one]);
+    assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("absent"), "{}", text(&output.stderr));
     fixture.store.drain().unwrap();
 }

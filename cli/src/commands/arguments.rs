@@ -5,7 +5,11 @@ use std::{num::NonZeroU64, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use clap_complete::Shell;
-use reel_proto::name::{AppId, FileId, UserId};
+use reel_proto::{
+    http::content,
+    limits::ORIGINAL_NAME_BYTES_MAX,
+    name::{AppId, FileId, UserId},
+};
 
 /// Where to ask: every command that talks to a store has these.
 #[derive(Debug, Clone, Args)]
@@ -42,10 +46,10 @@ pub(crate) struct Put {
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<FileId>,
     /// Name to store with the file, instead of its own. Only with a single file.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_name)]
     pub(crate) name: Option<String>,
     /// Content type, instead of the one of the name's extension.
-    #[arg(long = "type", value_name = "TYPE/SUBTYPE")]
+    #[arg(long = "type", value_name = "TYPE/SUBTYPE", value_parser = parse_type)]
     pub(crate) content_type: Option<String>,
     #[command(flatten)]
     pub(crate) owner: Owner,
@@ -54,6 +58,20 @@ pub(crate) struct Put {
     /// One JSON object a line.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let max = ORIGINAL_NAME_BYTES_MAX;
+    if text.len() > max || text.contains(char::is_control) {
+        return Err(format!("a name has at most {max} bytes and no control character"));
+    }
+    Ok(text.to_owned())
+}
+
+/// What is no type would be stored, and then left out of every answer.
+fn parse_type(text: &str) -> Result<String, String> {
+    let good = content::is_media_type(text);
+    good.then(|| text.to_owned()).ok_or_else(|| "write TYPE/SUBTYPE, as video/mp4".to_owned())
 }
 
 /// `reel get`.
@@ -187,7 +205,7 @@ pub(crate) struct Verify {
     /// Compare sizes only; do not read the content.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// One JSON object.
+    /// One JSON object for each fault, one a line, then one with the counts.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -11,7 +11,7 @@ mod partial;
 mod put;
 mod shown;
 
-use std::{process::ExitCode, time::Duration};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Subcommand};
@@ -56,7 +56,11 @@ pub(crate) fn run(command: ClientCommand) -> Result<ExitCode> {
     match command {
         ClientCommand::Completions(Completions { shell }) => {
             let mut tree = crate::Cli::command();
-            clap_complete::generate(shell, &mut tree, "reel", &mut std::io::stdout());
+            // Into memory first: the generator panics where it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut tree, "reel", &mut script);
+            let mut out = std::io::stdout().lock();
+            out.write_all(&script).and_then(|()| out.flush())?;
             Ok(ExitCode::SUCCESS)
         }
         ClientCommand::Verify(arguments) => disk::run_verify(&arguments),

@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use reel_client::{Client, Owner, PutOutcome, UploadDetails, UploadSource, Uploaded, new_file_id};
+use reel_client::{
+    Client, FileId, Owner, PutOutcome, UploadDetails, UploadSource, Uploaded, new_file_id,
+};
 use serde_json::json;
 
 use super::{arguments::Put, bar::Bar, client, shown};
@@ -26,7 +28,7 @@ pub(crate) async fn run(arguments: Put) -> Result<ExitCode> {
             Ok(uploaded) => print(&arguments, path, &uploaded)?,
             Err(error) => {
                 failed = true;
-                eprintln!("reel: {}: {error:#}", shown::safe(&path.display().to_string()));
+                print_failure(&arguments, path, &error)?;
             }
         }
     }
@@ -65,6 +67,19 @@ fn storable(name: Option<&str>) -> Option<String> {
     name.filter(|name| name.len() <= 255 && !name.contains(char::is_control)).map(str::to_owned)
 }
 
+/// As the other commands of many files tell it: a program that reads the objects misses none.
+fn print_failure(arguments: &Put, path: &Path, error: &anyhow::Error) -> io::Result<()> {
+    let error = format!("{error:#}");
+    if !arguments.json {
+        eprintln!("reel: {}: {}", shown::safe(&path.display().to_string()), shown::safe(&error));
+        return Ok(());
+    }
+    let id = arguments.id.as_ref().map(FileId::as_str);
+    let path = path.to_string_lossy();
+    let object = json!({ "id": id, "outcome": "failed", "error": error, "path": path });
+    shown::line(&object.to_string())
+}
+
 fn print(arguments: &Put, path: &Path, uploaded: &Uploaded) -> io::Result<()> {
     let id = uploaded.file.file.as_str();
     if !arguments.json {
@@ -81,6 +96,7 @@ fn print(arguments: &Put, path: &Path, uploaded: &Uploaded) -> io::Result<()> {
         "user": uploaded.file.user.as_str(),
         "url": uploaded.url,
         "outcome": outcome,
+        "error": null,
         "path_id": uploaded.path_id,
         "size": uploaded.size,
         "checksum": shown::checksum(uploaded.checksum),
