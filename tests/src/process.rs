@@ -76,9 +76,12 @@ pub struct Up {
 
 impl Up {
     /// `reel up` on this data folder, every port chosen by the kernel.
+    ///
+    /// With `REEL_TEST_REFUSE_IO_URING` in the environment of the test every store runs where io_uring is refused, so
+    /// that one suite judges both drivers.
     #[must_use]
     pub fn new(data: &Path) -> Self {
-        Self {
+        let up = Self {
             data: data.to_owned(),
             before_start: None,
             arguments: Vec::new(),
@@ -86,6 +89,10 @@ impl Up {
             refuse_io_uring: false,
             // Of the machine that the test runs on, and not of the store.
             expected: vec!["inodes are too small".to_owned()],
+        };
+        match std::env::var_os("REEL_TEST_REFUSE_IO_URING") {
+            Some(_) => up.without_io_uring(),
+            None => up,
         }
     }
 
@@ -104,11 +111,11 @@ impl Up {
         self
     }
 
-    /// Runs it where io_uring is refused.
+    /// Runs it where io_uring is refused, which it says once.
     #[must_use]
     pub fn without_io_uring(mut self) -> Self {
         self.refuse_io_uring = true;
-        self
+        self.expect_log("io_uring")
     }
 
     /// Changes the command before each start: another user, limits.
