@@ -75,6 +75,10 @@ async fn answer(thread: &EdgeThread, conn: &mut ServerConn, head: &RequestHead) 
         Ok(route) => route,
         Err(error) => return say(conn, 400, &error.to_string()).await,
     };
+    let query = match Query::parse(head.query().unwrap_or_default()) {
+        Ok(query) => query,
+        Err(error) => return say(conn, 400, &error.to_string()).await,
+    };
     let methods = match route {
         Route::File(_) => ALLOW_FILE,
         Route::Files => ALLOW_FILES,
@@ -90,10 +94,6 @@ async fn answer(thread: &EdgeThread, conn: &mut ServerConn, head: &RequestHead) 
         let answered = media::answer_other_method(conn, head.method, methods).await;
         return answered.map_err(|_| Cut::ByClient);
     }
-    let query = match Query::parse(head.query().unwrap_or_default()) {
-        Ok(query) => query,
-        Err(error) => return say(conn, 400, &error.to_string()).await,
-    };
     let file = match route {
         Route::File(file) => Some(file),
         _ => None,

@@ -64,6 +64,12 @@ fn methods() -> Vec<Case> {
         )
         .ends(End::Either),
         case(
+            "a-bad-parameter-whatever-the-method",
+            "interfaces: the same on gateway and storage node",
+            request("OPTIONS", "/files/{id}?user=a&user=b", &[]),
+            status(400),
+        ),
+        case(
             "absolute-target",
             "RFC 9112 3.2.2",
             request("GET", "http://{host}/files/{id}", &[]),
