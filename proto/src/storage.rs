@@ -70,13 +70,15 @@ impl UploadHead {
     /// Reads the first 408 bytes of a body of `body_length` bytes.
     ///
     /// # Errors
-    /// [`BodyError`]; a size other than body length − 408 is [`BodyError::Length`].
+    /// [`BodyError`]; a negative size is [`BodyError::Value`], one other than body length − 408 [`BodyError::Length`].
     pub fn decode(head: &[u8], body_length: u64) -> Result<Self, BodyError> {
         exactly(head, UPLOAD_HEAD_LEN)?;
         let mut fields = Fields::new(head);
         let file = FileRef::read(&mut fields)?;
         let size = fields.u64("size")?;
-        // Not `size + 408`: a size near 2^64 would wrap to one that fits.
+        if i64::try_from(size).is_err() {
+            return Err(BodyError::Value { field: "size" });
+        }
         if body_length.checked_sub(UPLOAD_HEAD_LEN as u64) != Some(size) {
             let want = size.saturating_add(UPLOAD_HEAD_LEN as u64);
             return Err(BodyError::Length { want, got: body_length });
@@ -132,7 +134,11 @@ impl Download {
 
 /// A range that the file does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{size} bytes from {offset} are not all within a file of {file_size} bytes")]
+#[error(
+    "{} bytes from {} are not all within a file of {file_size} bytes",
+    size.cast_signed(),
+    offset.cast_signed()
+)]
 pub struct OutOfRange {
     /// First byte asked for.
     pub offset: u64,
@@ -173,4 +179,27 @@ pub fn decode_size(body: &[u8]) -> Result<u64, BodyError> {
         return Err(BodyError::Value { field: "size" });
     }
     Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn negative_numbers_are_told_as_they_came() {
+        let told = |offset: i64, size: i64| {
+            let outcome = resolve(offset.cast_unsigned(), size.cast_unsigned(), 5);
+            outcome.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert_eq!(told(-1, 0), "0 bytes from -1 are not all within a file of 5 bytes");
+        assert_eq!(told(0, -2), "-2 bytes from 0 are not all within a file of 5 bytes");
+        let mut head = vec![b'a'; UPLOAD_HEAD_LEN];
+        for nul in [15, 271, 399] {
+            head[nul] = 0;
+        }
+        // The user id is too long otherwise.
+        head[116] = 0;
+        head[UPLOAD_HEAD_LEN - 8..].fill(0xFF);
+        assert_eq!(UploadHead::decode(&head, 413), Err(BodyError::Value { field: "size" }));
+    }
 }
