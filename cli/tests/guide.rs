@@ -47,6 +47,25 @@ fn every_setting_is_in_the_guide() {
 }
 
 #[test]
+fn every_setting_of_a_store_path_is_in_the_guide() {
+    // Every field by name, each with a value that is shown: a new one does not compile without a line here.
+    let all = reel_engine::StorePath {
+        path: "/srv".into(),
+        id_key: Some("key".to_owned()),
+        aliases: vec!["../data".to_owned()],
+        reserve: Some(reel_node::config::ByteSize(1)),
+        workers: 1,
+        replaced: true,
+    };
+    let shown = serde_json::to_value(all).unwrap();
+    let guide = guide();
+    let section = section(&guide, "### `[[store_path]]`");
+    for key in shown.as_object().unwrap().keys() {
+        assert!(section.contains(&format!("| `{key}` |")), "not in the guide: store_path.{key}");
+    }
+}
+
+#[test]
 fn every_metric_is_in_the_guide() {
     let folder = tempfile::tempdir().unwrap();
     let up = Up::start(folder.path());

@@ -115,6 +115,10 @@ pub struct StorePath {
     /// Threads for what blocks on this disk.
     #[serde(default = "workers_default")]
     pub workers: usize,
+    /// The store that the node had here is gone for good: an empty one, or another, may begin in its place. To be
+    /// taken out again afterwards; it changes nothing while the store here is the one that is expected.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaced: bool,
 }
 
 fn workers_default() -> usize {
@@ -130,6 +134,7 @@ impl StorePath {
             aliases: Vec::new(),
             reserve: None,
             workers: workers_default(),
+            replaced: false,
         }
     }
 
@@ -152,6 +157,7 @@ impl StorePath {
         config.id_key.clone_from(&self.id_key);
         config.aliases.clone_from(&self.aliases);
         config.workers = self.workers.max(1);
+        config.replaced = self.replaced;
         if let Some(reserve) = self.reserve {
             config.reserve = Reserve { permille: 0, bytes_min: reserve.0 };
         }
@@ -285,9 +291,9 @@ impl Config {
     }
 
     /// The store side's part.
-    pub(crate) fn store(&self, group: GroupName, paths: &[StorePath]) -> StoreConfig {
+    pub(crate) fn store(&self, names: &Names, paths: &[StorePath]) -> StoreConfig {
         let paths = paths.iter().map(StorePath::config).collect();
-        let mut config = StoreConfig::new(group, paths);
+        let mut config = StoreConfig::new(names.host, names.group, paths);
         config.durability = self.durability;
         config.retention = self.retention.0;
         config.id_block = self.id_block;

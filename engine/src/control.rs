@@ -7,7 +7,7 @@ use reel_proto::{frame::RemoteError, refusal::Refusal, sign};
 
 use crate::{
     service::Shared,
-    store::{Health, PathCounts, Stores},
+    store::{Health, PathCounts, Stores, path::StorePath},
     thread::now,
 };
 
@@ -45,15 +45,9 @@ reel_node::metric_table! {
         "Files of failed uploads that were removed.";
     /// Groups made durable.
     counter COMMITS = "reel_engine_store_commits_total", Count, "Groups of files made durable.";
-    /// Files in them.
-    counter COMMIT_FILES = "reel_engine_store_commit_files_total", Count,
-        "Files in those groups: divided by the groups, the size of a commit.";
     /// Groups that failed.
     counter COMMIT_FAILURES = "reel_engine_store_commit_failures_total", Count,
         "Groups that could not be made durable.";
-    /// Time in commits.
-    counter COMMIT_TIME = "reel_engine_store_commit_seconds_total", Micros,
-        "Time spent making groups durable.";
     /// Deletes and restores.
     counter CHANGES = "reel_engine_store_changes_total", Count, "Files deleted or restored.";
     /// Purges.
@@ -63,12 +57,15 @@ reel_node::metric_table! {
 /// The metrics of one store path.
 pub(crate) struct DiskMetrics(SharedCell<Disk>);
 
-/// A registry for each store path, in their order.
+/// A registry for each store path, in their order; what its committer measures is exported beside it.
 pub(crate) fn disk_metrics(process: &Process, stores: &Stores) -> Vec<DiskMetrics> {
-    let registry =
-        |path: String| process.exporter().registry::<Disk>(Role::Engine.name(), &[("path", path)]);
-    let paths = stores.status().into_iter().map(|status| status.path.display().to_string());
-    paths.map(|path| DiskMetrics(registry(path).shared())).collect()
+    let (exporter, role) = (process.exporter(), Role::Engine.name());
+    let of = |store: &Arc<StorePath>| {
+        let labels = [("path", store.folder.display().to_string())];
+        exporter.export(&store.commit_metrics, role, &labels);
+        DiskMetrics(exporter.registry::<Disk>(role, &labels).shared())
+    };
+    stores.paths().iter().map(of).collect()
 }
 
 /// Runs until the last data thread has ended.
@@ -142,9 +139,7 @@ fn publish_once(shared: &Shared, before: &mut [PathCounts]) {
             (Disk::UPLOAD_BYTES, counts.upload_bytes, before.upload_bytes),
             (Disk::DISCARDED, counts.discarded, before.discarded),
             (Disk::COMMITS, counts.commits, before.commits),
-            (Disk::COMMIT_FILES, counts.commit_files, before.commit_files),
             (Disk::COMMIT_FAILURES, counts.commit_failures, before.commit_failures),
-            (Disk::COMMIT_TIME, counts.commit_us, before.commit_us),
             (Disk::CHANGES, counts.changes, before.changes),
             (Disk::PURGED, counts.purged, before.purged),
         ] {

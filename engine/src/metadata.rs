@@ -13,8 +13,8 @@ use std::{
 
 use flume::{Receiver, Sender};
 use reel_meta::{
-    Change, DeletedCursor, FileRow, FileStore, InsertOutcome, MetaError, NewFile, Page, Removal,
-    ScanCursor, StatusChange, StatusFilter, TableCount,
+    Change, DeletedCursor, ExpectedStore, FileRow, FileStore, InsertOutcome, MetaError, NewFile,
+    Page, Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
 };
 
 /// Commands that wait for the writer; past it, committers wait, and so do uploads.
@@ -75,6 +75,7 @@ enum Write {
     Upsert(Vec<FileRow>, Answer<()>),
     /// A read on the writer's connection: what an unknown outcome is settled by.
     ReadBack(Owned, Answer<Option<FileRow>>),
+    Expect(StorePlace, String, u64, Answer<()>),
 }
 
 enum Read {
@@ -84,6 +85,16 @@ enum Read {
     DeletedBefore(u64, Option<DeletedCursor>, usize, Answer<Page>),
     Scan(Option<ScanCursor>, usize, Answer<Page>),
     Count(Answer<[TableCount; 3]>),
+    Expected(StorePlace, Answer<Option<ExpectedStore>>),
+}
+
+/// Where a node has a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorePlace {
+    /// The node's name.
+    pub node: String,
+    /// The store's folder on that node, absolute.
+    pub path: String,
 }
 
 /// App, user and file id of a row.
@@ -263,6 +274,27 @@ impl Metadata {
         self.read(Read::Count).await
     }
 
+    /// Which store was at this place when it was last opened; none if none ever was.
+    ///
+    /// # Errors
+    /// The database's, or busy.
+    pub async fn expected_store(&self, at: StorePlace) -> Result<Option<ExpectedStore>, RowError> {
+        self.read(|answer| Read::Expected(at, answer)).await
+    }
+
+    /// Writes down which store is at this place since `now` (seconds since 1970).
+    ///
+    /// # Errors
+    /// As [`Self::set_status`].
+    pub async fn expect_store(
+        &self,
+        at: StorePlace,
+        uuid: String,
+        now: u64,
+    ) -> Result<(), RowError> {
+        self.write(|answer| Write::Expect(at, uuid, now, answer)).await
+    }
+
     async fn write<T>(&self, command: impl FnOnce(Answer<T>) -> Write) -> Result<T, RowError> {
         let (answer, wait) = flume::bounded(1);
         self.writes.send_async(command(answer)).await.map_err(|_| RowError::gone())?;
@@ -326,6 +358,9 @@ async fn write_loop(mut store: impl FileStore, queue: Receiver<Write>) {
             Write::ReadBack(Owned { app, user, file }, answer) => {
                 reply(&answer, store.get_owned(&app, &user, &file).await);
             }
+            Write::Expect(StorePlace { node, path }, uuid, now, answer) => {
+                reply(&answer, store.expect_store(&node, &path, &uuid, now).await);
+            }
         }
     }
 }
@@ -379,6 +414,9 @@ async fn read_loop(mut store: impl FileStore, queue: Receiver<Read>) {
                 reply(&answer, store.scan(after.as_ref(), limit).await);
             }
             Read::Count(answer) => reply(&answer, store.count().await),
+            Read::Expected(StorePlace { node, path }, answer) => {
+                reply(&answer, store.expected_store(&node, &path).await);
+            }
         }
     }
 }

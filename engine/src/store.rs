@@ -8,6 +8,7 @@
 mod api;
 pub(crate) mod change;
 mod commit;
+mod expected;
 mod folders;
 pub mod identity;
 pub(crate) mod inspect;
@@ -128,11 +129,11 @@ impl Stores {
             wanted: &want,
             clock: &clock,
         };
-        let layout = layout_of(config)?;
+        let (layout, claims) = open::claim(&shared)?;
         let mut threads = Threads::default();
         let mut paths = Vec::new();
-        for (index, path) in config.paths.iter().enumerate() {
-            match open::open(&shared, index, path) {
+        for (index, claim) in claims.into_iter().enumerate() {
+            match open::open(&shared, index, claim) {
                 Ok(opened) => {
                     threads.committers.push(opened.committer);
                     threads.keepers.push(opened.keeper);
@@ -436,21 +437,6 @@ impl Drop for Stores {
     fn drop(&mut self) {
         self.close(Duration::ZERO);
     }
-}
-
-fn layout_of(config: &StoreConfig) -> Result<Layout, OpenError> {
-    let mut layout = Layout::default();
-    let mut identities = Vec::new();
-    for (index, path) in config.paths.iter().enumerate() {
-        let identity = identity::open(&path.path, &config.group, path.id_key.as_deref())?;
-        identities.push((path.path.clone(), identity.clone()));
-        open::all_different(&identities)?;
-        layout.add(&identity.id_key, index)?;
-        for alias in &path.aliases {
-            layout.add(alias, index)?;
-        }
-    }
-    Ok(layout)
 }
 
 fn stop(paths: &[Arc<StorePath>], threads: &mut Threads) {

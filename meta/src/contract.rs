@@ -9,6 +9,7 @@ mod files;
 mod groups;
 mod pages;
 mod sequences;
+mod stores;
 mod texts;
 
 use std::future::Future;

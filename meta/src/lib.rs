@@ -21,11 +21,13 @@ mod text;
 
 pub use error::{Cause, MetaError};
 pub use row::{
-    Change, DeletedCursor, FileRow, FileStatus, InsertOutcome, NewFile, Page, Removal, RowRef,
-    ScanCursor, Sequence, StatusChange, StatusFilter, TableCount,
+    Change, DeletedCursor, ExpectedStore, FileRow, FileStatus, InsertOutcome, NewFile, Page,
+    Removal, RowRef, ScanCursor, Sequence, StatusChange, StatusFilter, TableCount,
 };
 pub use store::{FileStore, GroupStore, SequenceStore};
-pub use text::{PATH_BYTES_MAX, TextError, TextFault, TextField};
+pub use text::{
+    PATH_BYTES_MAX, STORE_PATH_BYTES_MAX, STORE_UUID_BYTES_MAX, TextError, TextFault, TextField,
+};
 
 /// One past the largest path id: a sequence that reaches it is exhausted.
 pub const PATH_ID_END: u64 = reel_proto::path::PathId::COUNT;

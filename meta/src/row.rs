@@ -214,6 +214,15 @@ pub struct TableCount {
     pub deleted: u64,
 }
 
+/// The store that a node had at one of its paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectedStore {
+    /// Uuid of the store.
+    pub uuid: String,
+    /// When the node first had this store there, seconds since 1970.
+    pub created_at: u64,
+}
+
 /// One sequence of the ID database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {

@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use crate::error::MetaError;
 use crate::row::{
-    Change, DeletedCursor, FileRow, InsertOutcome, NewFile, Page, Removal, ScanCursor, Sequence,
-    StatusChange, StatusFilter, TableCount,
+    Change, DeletedCursor, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Removal,
+    ScanCursor, Sequence, StatusChange, StatusFilter, TableCount,
 };
 
 /// The tracker's database: legal groups, and which group serves a user.
@@ -164,4 +164,27 @@ pub trait FileStore {
     /// # Errors
     /// The database's.
     async fn count(&mut self) -> Result<[TableCount; 3], MetaError>;
+
+    /// Which store the node `node` had at `path` when it last opened one there; none if it never did.
+    ///
+    /// # Errors
+    /// Texts outside of their limits; the database's.
+    async fn expected_store(
+        &mut self,
+        node: &str,
+        path: &str,
+    ) -> Result<Option<ExpectedStore>, MetaError>;
+
+    /// Writes down that `node` has the store `uuid` at `path` since `now` (seconds since 1970), over
+    /// whatever it had there. The same store again changes nothing. Durable on return.
+    ///
+    /// # Errors
+    /// Texts outside of their limits; the database's.
+    async fn expect_store(
+        &mut self,
+        node: &str,
+        path: &str,
+        uuid: &str,
+        now: u64,
+    ) -> Result<(), MetaError>;
 }

@@ -13,6 +13,13 @@ use crate::row::{FileRow, NewFile};
 /// Longest `file_path`, bytes: the column is varchar(512). A longer one is refused.
 pub const PATH_BYTES_MAX: usize = 512;
 
+/// Longest folder of a store, bytes: the column is varchar(512), of which any database makes a key
+/// together with the node's name. A longer one is refused.
+pub const STORE_PATH_BYTES_MAX: usize = 512;
+
+/// Longest uuid of a store, bytes: the column is varchar(36).
+pub const STORE_UUID_BYTES_MAX: usize = 36;
+
 /// Which text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TextField {
@@ -32,6 +39,12 @@ pub enum TextField {
     Name,
     /// Content type.
     ContentType,
+    /// Name of a node.
+    Node,
+    /// Folder of a store on a node.
+    StorePath,
+    /// Uuid of a store.
+    StoreUuid,
 }
 
 impl fmt::Display for TextField {
@@ -45,6 +58,9 @@ impl fmt::Display for TextField {
             Self::Path => "file path",
             Self::Name => "name",
             Self::ContentType => "content type",
+            Self::Node => "node name",
+            Self::StorePath => "store path",
+            Self::StoreUuid => "store uuid",
         })
     }
 }
@@ -91,6 +107,9 @@ pub(crate) fn check(field: TextField, text: &str) -> Result<(), TextError> {
         TextField::Path => (1, PATH_BYTES_MAX),
         TextField::Name => (0, limits::ORIGINAL_NAME_BYTES_MAX),
         TextField::ContentType => (0, limits::CONTENT_TYPE_BYTES_MAX),
+        TextField::Node => (1, limits::HOST_BYTES_MAX),
+        TextField::StorePath => (1, STORE_PATH_BYTES_MAX),
+        TextField::StoreUuid => (1, STORE_UUID_BYTES_MAX),
     };
     let chars_max = if field == TextField::User { limits::USER_CHARS_MAX } else { usize::MAX };
     let fault = if text.len() < bytes_min {

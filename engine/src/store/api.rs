@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use reel_proto::{
-    name::{FileId, GroupName},
+    name::{FileId, GroupName, HostName},
     path::{PathId, RelativePath},
 };
 
@@ -37,6 +37,8 @@ pub struct StorePathConfig {
     pub workers: usize,
     /// Jobs that may wait for those threads; past it uploads are refused as overloaded.
     pub queue_limit: usize,
+    /// Another store than the one that the node had here, or a new one, may begin in its place.
+    pub replaced: bool,
 }
 
 impl StorePathConfig {
@@ -49,6 +51,7 @@ impl StorePathConfig {
             reserve: Reserve::default(),
             workers: 8,
             queue_limit: 1024,
+            replaced: false,
         }
     }
 }
@@ -56,6 +59,8 @@ impl StorePathConfig {
 /// All store paths of a node.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
+    /// The node's name: with a store path it tells which store to expect there.
+    pub node: HostName,
     /// At least one.
     pub paths: Vec<StorePathConfig>,
     /// The node's group; a store made for another group refuses to open.
@@ -77,9 +82,10 @@ pub struct StoreConfig {
 }
 
 impl StoreConfig {
-    /// The defaults, for `group` and `paths`.
-    pub fn new(group: GroupName, paths: Vec<StorePathConfig>) -> Self {
+    /// The defaults, for a node of `group` with `paths`.
+    pub fn new(node: HostName, group: GroupName, paths: Vec<StorePathConfig>) -> Self {
         Self {
+            node,
             paths,
             group,
             durability: Durability::Sync,

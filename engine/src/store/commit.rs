@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, fs::File, io, os::fd::OwnedFd, sync::Arc, time:
 
 use flume::{Receiver, Sender};
 use reel_meta::{InsertOutcome, NewFile};
+use reel_node::metrics::Cell;
 use reel_proto::path::PathId;
 
 use super::{
@@ -26,6 +27,17 @@ use crate::{
 
 /// Up to so many files are synced one by one; more share one syncfs. See docs/decisions/0003.
 const EACH_MAX: usize = 2;
+
+reel_node::metric_table! {
+    /// What a committer measures of its store path. Its thread alone counts here.
+    pub(crate) struct Commits;
+    /// Files of a group.
+    histogram FILES = "reel_engine_store_commit_files", Count,
+        "Files in a group that was made durable.";
+    /// Time of a group.
+    histogram TIME = "reel_engine_store_commit_seconds", Micros,
+        "Time until a group was durable, its rows not included.";
+}
 
 /// What a committer is asked.
 pub(crate) enum CommitJob {
@@ -144,10 +156,11 @@ pub(crate) fn run(
     metadata: &Metadata,
     files_max: usize,
 ) {
+    let cell = store.commit_metrics.cell();
     loop {
         let (group, stop) = gather(queue, files_max);
         if !group.is_empty() {
-            commit(store, strategy, metadata, group);
+            commit(store, strategy, metadata, &cell, group);
         }
         if stop {
             return;
@@ -173,7 +186,13 @@ fn gather(queue: &Receiver<CommitJob>, files_max: usize) -> (Group, bool) {
     }
 }
 
-fn commit(store: &StorePath, strategy: &mut dyn Strategy, metadata: &Metadata, group: Group) {
+fn commit(
+    store: &StorePath,
+    strategy: &mut dyn Strategy,
+    metadata: &Metadata,
+    cell: &Cell<Commits>,
+    group: Group,
+) {
     let now = store.sync_generation();
     let (group, lost): (Vec<_>, Vec<_>) =
         group.into_iter().partition(|sealed| sealed.generation == now && !store.is_read_only());
@@ -194,6 +213,8 @@ fn commit(store: &StorePath, strategy: &mut dyn Strategy, metadata: &Metadata, g
             count(&store.counts.commit_us, us);
             count(&store.counts.commits, 1);
             count(&store.counts.commit_files, group.len() as u64);
+            cell.observe(Commits::FILES, group.len() as u64);
+            cell.observe(Commits::TIME, us);
             metadata.insert(group.into_iter().map(insert).collect());
         }
         Err(error) => {
@@ -251,7 +272,7 @@ pub(crate) fn insert_of(place: NewPlace, row: NewFile, reply: Reply) -> Insert {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use bytes::Bytes;
-    use reel_proto::name::{AppId, FileId, GroupName, UserId};
+    use reel_proto::name::{AppId, FileId, GroupName, HostName, UserId};
 
     use super::*;
     use crate::{
@@ -277,7 +298,11 @@ mod tests {
     fn stores(folder: &std::path::Path) -> (Arc<Stores>, Metadata) {
         let mut path = StorePathConfig::new(folder.join("store"));
         path.reserve = Reserve { permille: 0, bytes_min: 0 };
-        let config = StoreConfig::new(GroupName::parse("g").unwrap(), vec![path]);
+        let config = StoreConfig::new(
+            HostName::parse("node").unwrap(),
+            GroupName::parse("g").unwrap(),
+            vec![path],
+        );
         let metadata = Metadata::sqlite(&folder.join("storage.db")).unwrap();
         let stores = Stores::open(&config, metadata.clone()).unwrap();
         wait(stores.block_arrived(0, 0..64)).unwrap();
@@ -308,7 +333,9 @@ mod tests {
         sealed: Sealed,
         answer: &Receiver<Result<Committed, WriteError>>,
     ) -> Result<InsertOutcome, CommitError> {
-        commit(&stores.paths()[0], strategy, metadata, vec![Box::new(sealed)]);
+        let store = &stores.paths()[0];
+        let cell = store.commit_metrics.cell();
+        commit(store, strategy, metadata, &cell, vec![Box::new(sealed)]);
         answer.recv().unwrap().unwrap().result
     }
 
@@ -346,5 +373,7 @@ mod tests {
         let (after, after_answer) = sealed(store, "after");
         let well = commit_one(&stores, &metadata, &mut strategy, after, &after_answer);
         assert_eq!(well.unwrap(), InsertOutcome::Inserted);
+        let seen = |histogram| store.commit_metrics.observations(histogram);
+        assert_eq!((seen(Commits::FILES), seen(Commits::TIME)), (1, 1), "only what was durable");
     }
 }

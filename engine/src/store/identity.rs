@@ -12,6 +12,8 @@ use std::{
 use reel_proto::name::GroupName;
 use serde::{Deserialize, Serialize};
 
+pub use super::expected::Expected;
+
 /// Our folder below a store's root.
 pub const FOLDER: &str = ".reel";
 
@@ -87,6 +89,32 @@ pub enum IdentityError {
         /// The configured key.
         wanted: String,
     },
+    /// The node had a store here, and there is none: most often an empty folder under a disk that is not mounted.
+    #[error(
+        "{}: store {uuid} belongs here, and there is none: is its disk mounted? To begin an empty store in its place, \
+         set `replaced = true` in this [[store_path]] and take it out again after the start",
+        path.display()
+    )]
+    Missing {
+        /// The store path.
+        path: PathBuf,
+        /// Uuid of the store that the node had there.
+        uuid: String,
+    },
+    /// The node had another store here.
+    #[error(
+        "{}: store {uuid} belongs here, and store {found} is found: is the right disk mounted? To go on with {found} \
+         in its place, set `replaced = true` in this [[store_path]] and take it out again after the start",
+        path.display()
+    )]
+    Another {
+        /// The store path.
+        path: PathBuf,
+        /// Uuid of the store that the node had there.
+        uuid: String,
+        /// Uuid of the one that is there.
+        found: String,
+    },
     /// Not a key that the ID node can hold.
     #[error("an id key has 1 to {ID_KEY_LEN_MAX} bytes and no control characters: {0:?}")]
     BadIdKey(String),
@@ -95,26 +123,28 @@ pub enum IdentityError {
 /// Reads the identity of the store at `folder`, or makes one. Durable on return.
 ///
 /// # Errors
-/// See [`IdentityError`]; nothing is changed where an identity exists.
+/// See [`IdentityError`]. Nothing is changed where an identity exists, and nothing is made where another store, or
+/// none, lies than is `expected`.
 pub fn open(
     folder: &Path,
     group: &GroupName,
     id_key: Option<&str>,
+    expected: &Expected,
 ) -> Result<Identity, IdentityError> {
     if let Some(key) = id_key {
         check_key(key)?;
     }
+    let path = folder.join(FILE);
+    let found = find(&path)?;
+    // Before anything is made: the folder may be one of another disk.
+    expected.check(folder, found.as_ref().map(|identity| identity.uuid.as_str()))?;
     let ours = folder.join(FOLDER);
     for made in [folder, &ours, &folder.join(super::mark::FOLDER), &folder.join(QUARANTINE)] {
         fs::create_dir_all(made).map_err(|error| at(made, error))?;
     }
-    let path = folder.join(FILE);
-    let identity = match fs::read_to_string(&path) {
-        Ok(text) => parse(&path, &text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make(&path, folder, group, id_key)?
-        }
-        Err(error) => return Err(at(&path, error)),
+    let identity = match found {
+        Some(identity) => identity,
+        None => make(&path, folder, group, id_key)?,
     };
     if identity.group != group.as_str() {
         let wanted = group.as_str().to_owned();
@@ -126,6 +156,14 @@ pub fn open(
             Err(IdentityError::IdKey { path, found: identity.id_key, wanted })
         }
         _ => Ok(identity),
+    }
+}
+
+fn find(path: &Path) -> Result<Option<Identity>, IdentityError> {
+    match fs::read_to_string(path) {
+        Ok(text) => parse(path, &text).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at(path, error)),
     }
 }
 
@@ -232,6 +270,14 @@ fn at(path: &Path, error: io::Error) -> IdentityError {
 mod tests {
     use super::*;
 
+    fn open(
+        folder: &Path,
+        group: &GroupName,
+        id_key: Option<&str>,
+    ) -> Result<Identity, IdentityError> {
+        super::open(folder, group, id_key, &Expected::default())
+    }
+
     fn group(name: &str) -> GroupName {
         GroupName::parse(name).unwrap()
     }
@@ -278,5 +324,37 @@ mod tests {
         assert!(matches!(refused("one", None), IdentityError::Format { found: 2, .. }));
         fs::write(&file, "nonsense").unwrap();
         assert!(matches!(refused("one", None), IdentityError::Syntax { .. }));
+    }
+
+    #[test]
+    fn an_empty_folder_in_the_place_of_a_store_is_refused_and_left_as_it_is() {
+        let place = tempfile::tempdir().unwrap();
+        let expecting = |uuid: &str, replaced| Expected { uuid: Some(uuid.to_owned()), replaced };
+        for folder in [place.path().to_owned(), place.path().join("not there")] {
+            let refused = super::open(&folder, &group("g"), None, &expecting("old", false));
+            let error = refused.unwrap_err();
+            assert!(matches!(&error, IdentityError::Missing { uuid, .. } if uuid == "old"));
+            let text = error.to_string();
+            for told in [folder.to_str().unwrap(), "store old", "mounted?", "replaced = true"] {
+                assert!(text.contains(told), "{told:?} is not in {text:?}");
+            }
+            assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+        }
+        let begun = super::open(place.path(), &group("g"), None, &expecting("old", true)).unwrap();
+        let again = super::open(place.path(), &group("g"), None, &expecting(&begun.uuid, false));
+        assert_eq!(again.unwrap(), begun);
+    }
+
+    #[test]
+    fn another_store_than_the_expected_one_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let found = open(place.path(), &group("g"), None).unwrap();
+        let expecting = |replaced| Expected { uuid: Some("old".to_owned()), replaced };
+        let error = super::open(place.path(), &group("g"), None, &expecting(false)).unwrap_err();
+        assert!(matches!(&error, IdentityError::Another { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("store old") && text.contains(&found.uuid), "{text}");
+        let taken = super::open(place.path(), &group("g"), None, &expecting(true)).unwrap();
+        assert_eq!(taken, found);
     }
 }

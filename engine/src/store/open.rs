@@ -20,6 +20,7 @@ use reel_node::{
 use super::{
     api::{Clock, StoreConfig, StorePathConfig},
     commit,
+    expected::{self, Expected},
     identity::{self, Identity, IdentityError},
     invalidation::Epochs,
     keeper::{self, Keeper},
@@ -29,8 +30,8 @@ use super::{
 };
 use crate::{
     ids::{Ledger, MarkState},
-    layout::PrefixTaken,
-    metadata::Metadata,
+    layout::{Layout, PrefixTaken},
+    metadata::{Metadata, RowError, StorePlace},
     record,
     sweep::{self, SweepError},
 };
@@ -88,6 +89,22 @@ pub enum OpenError {
         /// What the system said.
         error: io::Error,
     },
+    /// A path that cannot be told from others in a database.
+    #[error("{}: a store path is text in UTF-8", path.display())]
+    PathText {
+        /// The store path.
+        path: PathBuf,
+    },
+    /// The metadata could not say which store to expect, or not keep it.
+    #[error("{}: {doing}: {error}", path.display())]
+    Metadata {
+        /// The store path.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What it said.
+        error: RowError,
+    },
     /// What the last run left could not be put in order.
     #[error("{}: sweep: {error}", path.display())]
     Sweep {
@@ -115,15 +132,43 @@ pub(crate) struct Shared<'a> {
     pub(crate) clock: &'a Arc<dyn Clock>,
 }
 
-/// Opens one store path: identity, lock, probes, the sync of what the last run left, sweep, threads.
+/// A store path whose store is the one that belongs there.
+pub(crate) struct Claim<'a> {
+    path: &'a StorePathConfig,
+    identity: Identity,
+    place: StorePlace,
+}
+
+/// Who the stores are, made where there is none and none is expected; and where rows name their files.
+pub(crate) fn claim<'a>(shared: &Shared<'a>) -> Result<(Layout, Vec<Claim<'a>>), OpenError> {
+    let config = shared.config;
+    let mut layout = Layout::default();
+    let mut claims: Vec<Claim<'a>> = Vec::new();
+    for (index, path) in config.paths.iter().enumerate() {
+        let folder = &path.path;
+        let place = expected::place(config.node.as_str(), folder)?;
+        let expected = Expected::read(shared.metadata, &place, path)?;
+        let id_key = path.id_key.as_deref();
+        let identity = identity::open(folder, &config.group, id_key, &expected)?;
+        claims.push(Claim { path, identity, place });
+        all_different(&claims)?;
+        layout.add(&claims[index].identity.id_key, index)?;
+        for alias in &path.aliases {
+            layout.add(alias, index)?;
+        }
+    }
+    Ok((layout, claims))
+}
+
+/// Opens one store path: lock, probes, the sync of what the last run left, sweep, threads.
 pub(crate) fn open(
     shared: &Shared<'_>,
     index: usize,
-    path: &StorePathConfig,
+    claim: Claim<'_>,
 ) -> Result<Opened, OpenError> {
+    let Claim { path, identity, place } = claim;
     let folder = path.path.clone();
     let disk = |doing| at(&folder, doing);
-    let identity = identity::open(&folder, &shared.config.group, path.id_key.as_deref())?;
     let lock = FolderLock::take(&folder.join(identity::FOLDER))?;
     let root = sys::open_folder(&folder).map_err(disk("opening the folder"))?;
     let small_inodes = probe_attributes(&folder)?;
@@ -158,6 +203,7 @@ pub(crate) fn open(
     };
     let store = Arc::new(StorePath::new(parts));
     put_in_order(&store, shared.metadata, &state)?;
+    expected::remember(shared.metadata, place, &store, shared.clock.now())?;
     let committer =
         start_committer(shared, &store, commit_queue).map_err(disk("starting the committer"))?;
     let keeper = start_keeper(shared, &store, keeper_queue).map_err(disk("starting the keeper"))?;
@@ -264,14 +310,14 @@ fn at(folder: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> OpenError
 }
 
 /// The identities of all paths must differ.
-pub(crate) fn all_different(opened: &[(PathBuf, Identity)]) -> Result<(), OpenError> {
-    for (index, (second, identity)) in opened.iter().enumerate() {
-        if let Some((first, _)) = opened[..index].iter().find(|(_, one)| one.uuid == identity.uuid)
-        {
+fn all_different(claims: &[Claim<'_>]) -> Result<(), OpenError> {
+    for (index, second) in claims.iter().enumerate() {
+        let uuid = &second.identity.uuid;
+        if let Some(first) = claims[..index].iter().find(|first| first.identity.uuid == *uuid) {
             return Err(OpenError::Twice {
-                first: first.clone(),
-                second: second.clone(),
-                uuid: identity.uuid.clone(),
+                first: first.path.path.clone(),
+                second: second.path.path.clone(),
+                uuid: uuid.clone(),
             });
         }
     }

@@ -7,77 +7,30 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use reel_node::worker::Pool;
+use reel_node::{metrics::Registry, worker::Pool};
 use reel_proto::path::PathId;
 
+use self::health::{Condition, Seen};
+pub(crate) use self::health::{DiskFault, READ_ONLY, Watch};
 use super::{
     api::{Clock, PathCounts, PathStatus},
-    commit::CommitJob,
+    commit::{CommitJob, Commits},
     folders::Folders,
     identity::Identity,
     keeper::KeeperJob,
     mark,
-    placement::{Candidate, Fullness, Health},
+    placement::Fullness,
     sys,
     walk::Leaf,
 };
 use crate::ids::{BlockError, Ledger};
 
-/// What a system error of a disk means for its store path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DiskFault {
-    /// No space or quota: the path is full, and comes back by itself.
-    Full,
-    /// The disk is not to be trusted with writes until an operator says so.
-    Broken,
-    /// Says nothing about the disk (a missing file, a name that is taken, too many open files).
-    Other,
-}
-
-impl DiskFault {
-    /// Of an error from anything but a sync.
-    pub(crate) fn of(error: &io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => Self::Full,
-            Some(libc::EIO | libc::EROFS | libc::ENXIO | libc::EUCLEAN | libc::ESHUTDOWN) => {
-                Self::Broken
-            }
-            _ => Self::Other,
-        }
-    }
-
-    /// Of an error from a sync: what was to be made durable is lost, so all but want of space is broken.
-    pub(crate) fn of_sync(error: &io::Error) -> Self {
-        match Self::of(error) {
-            Self::Full => Self::Full,
-            _ => Self::Broken,
-        }
-    }
-}
-
-/// Where the marker of a read-only path lies; it outlives a restart, since only an operator re-admits.
-pub(crate) const READ_ONLY: &str = ".reel/read-only";
-
-#[derive(Debug)]
-struct Condition {
-    fullness: Fullness,
-    fault: Option<String>,
-    space: sys::Space,
-}
-
-/// What data threads see of the path without taking a lock.
-#[derive(Debug, Default)]
-struct Seen {
-    ids_left: AtomicU64,
-    free: AtomicU64,
-    full: AtomicBool,
-    read_only: AtomicBool,
-}
+mod health;
 
 /// See the module. Shared by data threads, workers, committer and keeper.
 pub(crate) struct StorePath {
@@ -111,6 +64,8 @@ pub(crate) struct StorePath {
     small_inodes: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counts: Counts,
+    /// Made here and exported by whoever serves, so that a store needs no exporter.
+    pub(crate) commit_metrics: Registry<Commits>,
     started: Instant,
 }
 
@@ -165,6 +120,7 @@ impl StorePath {
             small_inodes: parts.small_inodes,
             clock: parts.clock,
             counts: Counts::default(),
+            commit_metrics: Registry::detached(),
             started: Instant::now(),
         };
         store.publish(&store.condition());
@@ -277,152 +233,6 @@ impl StorePath {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // --- health
-
-    /// The path as placement sees it.
-    pub(crate) fn candidate(&self) -> Candidate {
-        let health = self.health();
-        let ids_left = self.ids_left();
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let taken = read(&self.promised).saturating_add(read(&self.landed));
-        let usable = read(&self.seen.free).saturating_sub(taken.saturating_add(self.reserve));
-        Candidate { health, usable, ids_left }
-    }
-
-    pub(crate) fn health(&self) -> Health {
-        let now = self.elapsed_ms();
-        let limit = u64::try_from(self.hang_limit.as_millis()).unwrap_or(u64::MAX);
-        if self.is_read_only() {
-            Health::ReadOnly
-        } else if self.keeper_watch.longer_than(now, limit)
-            || self.commit_watch.longer_than(now, limit)
-            || self.worker_watch.longer_than(now, limit)
-        {
-            Health::Hung
-        } else if self.seen.full.load(Ordering::Relaxed) {
-            Health::Full
-        } else {
-            Health::Ok
-        }
-    }
-
-    pub(crate) fn is_read_only(&self) -> bool {
-        self.seen.read_only.load(Ordering::Acquire)
-    }
-
-    /// Something failed on this disk: changes the path's health as the fault says.
-    pub(crate) fn failed(&self, fault: DiskFault, doing: &str, error: &io::Error) {
-        match fault {
-            DiskFault::Full => {
-                let mut condition = self.condition();
-                if !condition.fullness.is_full() {
-                    tracing::warn!(store = self.index, path = %self.folder.display(), %error, doing, "store path is full");
-                }
-                condition.fullness.refused(self.clock.now());
-                self.publish(&condition);
-            }
-            DiskFault::Broken => {
-                let text = format!("{doing}: {error}");
-                let first = {
-                    let mut condition = self.condition();
-                    let first = condition.fault.is_none();
-                    condition.fault.get_or_insert_with(|| text.clone());
-                    self.publish(&condition);
-                    first
-                };
-                if first {
-                    tracing::error!(store = self.index, path = %self.folder.display(), %error, doing,
-                        "store path is read-only until an operator re-admits it");
-                    self.remember_read_only(&text);
-                }
-            }
-            DiskFault::Other => {}
-        }
-    }
-
-    /// A sync failed. It is never tried again: every file that was begun before now is lost with it.
-    pub(crate) fn sync_failed(&self, doing: &str, error: &io::Error) {
-        self.sync_failures.fetch_add(1, Ordering::AcqRel);
-        self.failed(DiskFault::of_sync(error), doing, error);
-    }
-
-    /// To be remembered when a file is created, and compared at its commit.
-    pub(crate) fn sync_generation(&self) -> u64 {
-        self.sync_failures.load(Ordering::Acquire)
-    }
-
-    fn remember_read_only(&self, text: &str) {
-        let written =
-            sys::open_at(self.root(), READ_ONLY, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC)
-                .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()));
-        if let Err(error) = written {
-            // A disk that takes no byte refuses this one as well; after a restart the first commit finds out again.
-            tracing::warn!(store = self.index, %error, "the read-only state could not be written down");
-        }
-    }
-
-    /// An operator says that the disk is well again.
-    pub(crate) fn readmit(&self) -> io::Result<()> {
-        match sys::unlink_at(self.root(), READ_ONLY) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut condition = self.condition();
-        condition.fault = None;
-        self.publish(&condition);
-        drop(condition);
-        tracing::info!(store = self.index, path = %self.folder.display(), "store path re-admitted");
-        Ok(())
-    }
-
-    /// Notices workers that all wait for the disk and finish nothing; called by the keeper about once a second. One
-    /// busy worker alone says nothing: it may be reading a large file.
-    pub(crate) fn look_at_workers(&self) {
-        let status = self.pool.status();
-        let before = self.finished.swap(status.finished, Ordering::Relaxed);
-        if u64::try_from(status.running).unwrap_or(0) < self.workers as u64
-            || status.finished != before
-        {
-            self.worker_watch.clear();
-        } else {
-            self.worker_watch.note(self.elapsed_ms());
-        }
-    }
-
-    /// Looks at the free space; called by the keeper about once a second, since it can wait for a hung disk.
-    pub(crate) fn look_at_space(&self) {
-        let _watch = self.keeper_watch.begin(self.elapsed_ms());
-        // What lands from here on may or may not be in the answer: it is counted until the next look.
-        let landed = self.landed.load(Ordering::Relaxed);
-        match sys::space(self.root()) {
-            Ok(space) => {
-                let mut condition = self.condition();
-                condition.space = space;
-                self.landed.fetch_sub(landed, Ordering::Relaxed);
-                let changed =
-                    condition.fullness.observe(space.free, space.files_free, self.clock.now());
-                self.publish(&condition);
-                if changed {
-                    let full = condition.fullness.is_full();
-                    tracing::warn!(store = self.index, path = %self.folder.display(), free = space.free, full,
-                        "store path fullness changed");
-                }
-            }
-            Err(error) => self.failed(DiskFault::of(&error), "reading the free space", &error),
-        }
-    }
-
-    /// Shows what placement needs to data threads, which take no lock.
-    fn publish(&self, condition: &Condition) {
-        self.seen.free.store(condition.space.free, Ordering::Relaxed);
-        self.seen.full.store(condition.fullness.is_full(), Ordering::Relaxed);
-        self.seen.read_only.store(condition.fault.is_some(), Ordering::Release);
-    }
-
-    fn condition(&self) -> MutexGuard<'_, Condition> {
-        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn elapsed_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -482,40 +292,6 @@ impl Drop for Promise {
         // In this order: for a moment counted twice rather than not at all.
         self.store.landed.fetch_add(self.size, Ordering::Relaxed);
         self.store.promised.fetch_sub(self.size, Ordering::Relaxed);
-    }
-}
-
-/// Since when a thread has been inside a call to the disk.
-#[derive(Debug, Default)]
-pub(crate) struct Watch(AtomicU64);
-
-/// The call is under way until this is dropped.
-pub(crate) struct Watched<'a>(&'a AtomicU64);
-
-impl Watch {
-    pub(crate) fn begin(&self, now_ms: u64) -> Watched<'_> {
-        self.0.store(now_ms + 1, Ordering::Relaxed);
-        Watched(&self.0)
-    }
-
-    /// As [`Self::begin`], unless it is under way already.
-    fn note(&self, now_ms: u64) {
-        let _ = self.0.compare_exchange(0, now_ms + 1, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    fn clear(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-
-    fn longer_than(&self, now_ms: u64, limit_ms: u64) -> bool {
-        let began = self.0.load(Ordering::Relaxed);
-        began != 0 && now_ms.saturating_sub(began) > limit_ms
-    }
-}
-
-impl Drop for Watched<'_> {
-    fn drop(&mut self) {
-        self.0.store(0, Ordering::Relaxed);
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 
 use reel_engine::metadata::Metadata;
 use reel_meta::{
-    Change, DeletedCursor, FileRow, FileStore, InsertOutcome, MetaError, NewFile, Page, Removal,
-    ScanCursor, StatusChange, StatusFilter, TableCount, sqlite::SqliteFileStore,
+    Change, DeletedCursor, ExpectedStore, FileRow, FileStore, InsertOutcome, MetaError, NewFile,
+    Page, Removal, ScanCursor, StatusChange, StatusFilter, TableCount, sqlite::SqliteFileStore,
 };
 
 /// What goes wrong with the next call.
@@ -143,5 +143,23 @@ impl FileStore for Faulty {
 
     async fn count(&mut self) -> Result<[TableCount; 3], MetaError> {
         self.real.count().await
+    }
+
+    async fn expected_store(
+        &mut self,
+        node: &str,
+        path: &str,
+    ) -> Result<Option<ExpectedStore>, MetaError> {
+        self.real.expected_store(node, path).await
+    }
+
+    async fn expect_store(
+        &mut self,
+        node: &str,
+        path: &str,
+        uuid: &str,
+        now: u64,
+    ) -> Result<(), MetaError> {
+        scripted!(self, self.real.expect_store(node, path, uuid, now))
     }
 }

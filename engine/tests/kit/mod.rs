@@ -25,7 +25,7 @@ use reel_engine::{
         UploadError, UploadRequest,
     },
 };
-use reel_proto::name::{AppId, FileId, GroupName, UserId};
+use reel_proto::name::{AppId, FileId, GroupName, HostName, UserId};
 
 /// A clock that tests turn.
 #[derive(Debug)]
@@ -147,7 +147,8 @@ pub fn path_config(path: &Path) -> StorePathConfig {
 /// The configuration of a node with these store paths.
 pub fn config(paths: &[&Path]) -> StoreConfig {
     let paths = paths.iter().map(|path| path_config(path)).collect();
-    let mut config = StoreConfig::new(GroupName::parse("group001").unwrap(), paths);
+    let node = HostName::parse("node-1").unwrap();
+    let mut config = StoreConfig::new(node, GroupName::parse("group001").unwrap(), paths);
     config.id_block = 64;
     config.repair_interval = Duration::ZERO;
     config

@@ -2,7 +2,7 @@
 
 use reel_proto::table::table_of_user;
 
-use super::{Source, pages, texts};
+use super::{Source, pages, stores, texts};
 use crate::MetaError;
 use crate::row::{
     Change, FileRow, FileStatus, InsertOutcome, NewFile, Removal, RowRef, StatusChange, TableCount,
@@ -39,6 +39,9 @@ where
         pages::of_a_user,
         pages::of_deleted_files,
         pages::of_everything,
+        stores::are_remembered,
+        stores::are_told_apart_by_bytes,
+        stores::have_limits,
     );
     inserts_race(&fresh());
 }

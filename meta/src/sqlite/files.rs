@@ -2,6 +2,7 @@
 //! rows are in [`statements`].
 
 mod statements;
+mod stores;
 
 pub(super) use statements::unsigned;
 
@@ -14,15 +15,15 @@ use self::statements as sql;
 use crate::PAGE_ROWS_MAX;
 use crate::error::MetaError;
 use crate::row::{
-    Change, DeletedCursor, FileRow, InsertOutcome, NewFile, Page, Removal, ScanCursor,
-    StatusChange, StatusFilter, TableCount,
+    Change, DeletedCursor, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Removal,
+    ScanCursor, StatusChange, StatusFilter, TableCount,
 };
 use crate::sqlite::database::{Database, Refusal};
 use crate::sqlite::migrate::STORAGE;
 use crate::store::FileStore;
 use crate::text::{TextField, check, check_new, check_row};
 
-/// `t_file_01` to `t_file_03` in one SQLite file.
+/// `t_file_01` to `t_file_03` and `reel_stores` in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteFileStore {
     database: Database,
@@ -226,6 +227,31 @@ impl FileStore for SqliteFileStore {
                 })?;
             }
             Ok(counts)
+        })
+    }
+
+    async fn expected_store(
+        &mut self,
+        node: &str,
+        path: &str,
+    ) -> Result<Option<ExpectedStore>, MetaError> {
+        check(TextField::Node, node)?;
+        check(TextField::StorePath, path)?;
+        self.database.read("expected_store", |connection| stores::expected(connection, node, path))
+    }
+
+    async fn expect_store(
+        &mut self,
+        node: &str,
+        path: &str,
+        uuid: &str,
+        now: u64,
+    ) -> Result<(), MetaError> {
+        check(TextField::Node, node)?;
+        check(TextField::StorePath, path)?;
+        check(TextField::StoreUuid, uuid)?;
+        self.database.write("expect_store", |connection| {
+            Ok(stores::expect(connection, node, path, uuid, now)?)
         })
     }
 }

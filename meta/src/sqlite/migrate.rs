@@ -48,7 +48,7 @@ pub(crate) const IDS: Schema =
 pub(crate) const STORAGE: Schema = Schema {
     name: "storage",
     application_id: 0x5245_4C03,
-    steps: &[storage_deployed, storage_columns, settle],
+    steps: &[storage_deployed, storage_columns, settle, storage_stores],
 };
 
 /// Brings a file to the schema's last version.
@@ -210,5 +210,18 @@ fn settle(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             commits INTEGER NOT NULL
         ) STRICT;
         INSERT OR IGNORE INTO reel_settle (id, commits) VALUES (1, 0);",
+    )
+}
+
+/// Which store each node had at each of its paths.
+fn storage_stores(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS reel_stores (
+            node TEXT NOT NULL,
+            path TEXT NOT NULL,
+            uuid TEXT NOT NULL,
+            created_at INTEGER NOT NULL,
+            PRIMARY KEY (node, path)
+        ) STRICT, WITHOUT ROWID;",
     )
 }

@@ -119,6 +119,15 @@ fn a_deployed_database_is_upgraded_in_place_and_twice_changes_nothing() {
     drop(connection);
     let mut store = SqliteFileStore::open(&path).unwrap();
     assert!(inline(store.get(None, "old")).unwrap().is_some());
+    drop(store);
+    // The version before stores were expected.
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch("DROP TABLE reel_stores; PRAGMA user_version = 3").unwrap();
+    drop(connection);
+    let mut store = SqliteFileStore::open(&path).unwrap();
+    assert_eq!(inline(store.expected_store("node", "/srv")).unwrap(), None);
+    inline(store.expect_store("node", "/srv", "uuid", 7)).unwrap();
+    assert!(inline(store.get(None, "old")).unwrap().is_some());
 }
 
 #[test]

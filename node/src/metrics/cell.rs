@@ -92,7 +92,8 @@ impl<T: Table> Registry<T> {
         Arc::clone(&self.inner)
     }
 
-    /// A registry that nobody exports: for tests of what counts.
+    /// A registry that nobody exports yet: for what counts before there is an exporter
+    /// ([`Exporter::export`](super::Exporter::export)), and for tests.
     pub fn detached() -> Self {
         Self::new()
     }

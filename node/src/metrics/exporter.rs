@@ -71,6 +71,18 @@ impl Exporter {
     /// the store path of a disk). Describes the table and creates every series at zero.
     pub fn registry<T: Table>(&self, role: &str, labels: &[(&'static str, String)]) -> Registry<T> {
         let registry = Registry::<T>::new();
+        self.export(&registry, role, labels);
+        registry
+    }
+
+    /// As [`Self::registry`], for one that was made before it was known who exports it
+    /// ([`Registry::detached`]). Once for each registry: its counts would be added twice.
+    pub fn export<T: Table>(
+        &self,
+        registry: &Registry<T>,
+        role: &str,
+        labels: &[(&'static str, String)],
+    ) {
         let mut series = Vec::new();
         let mut word = 0;
         for def in T::DEFS {
@@ -82,7 +94,6 @@ impl Exporter {
         }
         let published = Published { inner: registry.inner(), series, last: vec![0; word] };
         self.shared.published.lock().unwrap_or_else(PoisonError::into_inner).push(published);
-        registry
     }
 
     fn describe(&self, def: &Def) {

@@ -1,7 +1,7 @@
 //! Counting on several threads, and what `/metrics` shows of it.
 #![allow(clippy::unwrap_used)]
 
-use super::{Exporter, Scale, Unit};
+use super::{Exporter, Registry, Scale, Unit};
 
 crate::metric_table! {
     /// A table with every kind.
@@ -113,6 +113,19 @@ fn histograms_keep_counts_and_sums_over_publishes() {
     assert!((sum.unwrap() - 501.000_051).abs() < 1e-9, "{sum:?}");
     assert_eq!(registry.observations(put), 8);
     assert_eq!(registry.observations(Sample::LATENCY.at([0])), 0);
+}
+
+#[test]
+fn what_was_counted_before_there_was_an_exporter_is_exported() {
+    let registry = Registry::<Sample>::detached();
+    let cell = registry.cell();
+    cell.observe(Sample::COMMIT, 3);
+    let exporter = Exporter::new();
+    exporter.export(&registry, "sample", &[("path", "/srv".to_owned())]);
+    cell.observe(Sample::COMMIT, 4);
+    let text = exporter.render();
+    let series = "reel_sample_commit_files_sum{role=\"sample\",path=\"/srv\"}";
+    assert_eq!(value(&text, series), Some(7.0), "{text}");
 }
 
 #[test]
