@@ -110,7 +110,7 @@ fn the_same_id_again() {
     assert_eq!(client.download("twice", 0, 0).ok(), b"hello");
     client.call(command::DELETE, &file_bytes("twice")).ok();
     client.upload("twice", b"hello").error();
-    assert_eq!(engine.files().len(), 1);
+    engine.assert_files(1);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn bodies_with_something_wrong_in_them() {
     }
     let mut client = engine.client();
     client.call(command::FILE_SIZE, &file_bytes("size")).error();
-    assert!(engine.files().is_empty());
+    engine.assert_files(0);
     client.upload("after", b"x").ok();
 }
 
@@ -214,13 +214,7 @@ fn a_client_that_stops_in_the_middle_leaves_nothing() {
         client.stream.shutdown(Shutdown::Both).unwrap();
     }
     let mut client = engine.client();
-    for _ in 0..500 {
-        if engine.files().is_empty() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(engine.files(), Vec::<std::path::PathBuf>::new());
+    engine.assert_files(0);
     client.call(command::FILE_SIZE, &file_bytes("stopped")).error();
     client.upload("stopped", &bytes).ok();
     assert_eq!(client.download("stopped", 0, 0).ok(), bytes);

@@ -169,7 +169,7 @@ fn a_browser_page_and_a_proxy_may_not_write() {
     assert_eq!(put("Host: evil.example\r\n"), 403);
     assert_eq!(put("Host: localhost\r\nOrigin: https://evil.example\r\n"), 403);
     assert_eq!(put("Host: localhost\r\nX-Forwarded-For: 10.0.0.1\r\n"), 403);
-    assert!(engine.files().is_empty());
+    engine.assert_files(0);
     assert_eq!(put("Host: localhost\r\n"), 201);
 }
 
@@ -259,5 +259,5 @@ fn uploads_at_and_one_past_the_limit() {
     for (id, status) in [("a", 200), ("b", 404), ("c", 200), ("d", 404)] {
         assert_eq!(get(&engine, &format!("/files/{id}"), "").unwrap().status, status, "{id}");
     }
-    assert_eq!(engine.files().len(), 2);
+    engine.assert_files(2);
 }

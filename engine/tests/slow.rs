@@ -66,7 +66,7 @@ fn uploads_that_trickle_are_ended_and_leave_nothing() {
         trickle.join().unwrap();
     }
     assert_settled(&engine);
-    assert_eq!(engine.files().len(), 20);
+    engine.assert_files(20);
     client.upload("slow", b"hello").ok();
 }
 

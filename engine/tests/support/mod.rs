@@ -181,6 +181,15 @@ impl Engine {
         line.unwrap_or_else(|| panic!("no {series} in {page}")).trim().parse().unwrap()
     }
 
+    /// Waits until the store path holds so many files. What an upload left is removed after its client was told.
+    pub fn assert_files(&self, count: usize) {
+        let limit = Instant::now() + Duration::from_secs(20);
+        while self.files().len() != count {
+            assert!(Instant::now() < limit, "{count} files expected: {:?}", self.files());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Files in the store path, without what is the store's own.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
