@@ -1,8 +1,10 @@
 //! Listeners: one socket for each data thread on the same address, bound before any thread
 //! starts, so that a port in use is an error of the start and not of a thread.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -12,6 +14,13 @@ use crate::access::AllowList;
 /// Connections that the kernel completes before we accept them, for each socket. The kernel caps
 /// it at `net.core.somaxconn` (4096 since 5.4).
 const BACKLOG: i32 = 4096;
+
+/// How long a port in use is asked for again. The kernel takes the rings of a killed process apart
+/// after its end has been reported, and they hold its listeners: a restart would come too early.
+const PREDECESSOR_GRACE: Duration = Duration::from_secs(1);
+
+/// Pause between two tries.
+const PREDECESSOR_PAUSE: Duration = Duration::from_millis(20);
 
 /// One address that a role listens on.
 #[derive(Clone, Debug)]
@@ -56,7 +65,8 @@ pub(crate) struct Bound {
 /// Binds `count` sockets (at least one) that share an address and listen.
 ///
 /// The first is bound without SO_REUSEPORT, so that another process of the same user on the same
-/// port is found, and joins the group of the others after that, before it listens.
+/// port is found, and joins the group of the others after that, before it listens. Blocks up to
+/// [`PREDECESSOR_GRACE`] before it says that the port is in use.
 pub(crate) fn bind(
     name: &'static str,
     addr: SocketAddr,
@@ -64,7 +74,7 @@ pub(crate) fn bind(
 ) -> Result<Bound, ListenError> {
     let failed = |source| ListenError { name, addr, source };
     let first = socket(addr).map_err(failed)?;
-    first.bind(&addr.into()).map_err(failed)?;
+    bind_patiently(&first, addr).map_err(failed)?;
     let bound = first
         .local_addr()
         .and_then(|bound| bound.as_socket().ok_or_else(|| io::ErrorKind::InvalidInput.into()))
@@ -83,6 +93,20 @@ pub(crate) fn bind(
     }
     let sockets = sockets.into_iter().map(TcpListener::from).collect();
     Ok(Bound { address: ListenAddress { name, addr: bound }, sockets })
+}
+
+fn bind_patiently(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    let began = Instant::now();
+    loop {
+        match socket.bind(&addr.into()) {
+            Err(error)
+                if error.kind() == ErrorKind::AddrInUse && began.elapsed() < PREDECESSOR_GRACE =>
+            {
+                thread::sleep(PREDECESSOR_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// A stream socket, non-blocking and close-on-exec, whose accepted sockets inherit NODELAY.
@@ -104,6 +128,7 @@ fn socket(addr: SocketAddr) -> io::Result<Socket> {
 mod tests {
     use std::io::ErrorKind;
     use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
 
     use super::bind;
 
@@ -138,5 +163,17 @@ mod tests {
             drop(first);
             bind("second", error.addr, 2).unwrap();
         }
+    }
+
+    #[test]
+    fn a_predecessor_that_is_still_going_is_waited_for() {
+        let first = bind("first", "127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        let addr = first.address.addr;
+        let going = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(first);
+        });
+        bind("second", addr, 2).unwrap();
+        going.join().unwrap();
     }
 }
