@@ -55,7 +55,7 @@ fn every_setting_of_a_store_path_is_in_the_guide() {
         aliases: vec!["../data".to_owned()],
         reserve: Some(reel_node::config::ByteSize(1)),
         workers: 1,
-        replaced: true,
+        replaced: Some("0f8c4d0e-3a57-4d4e-9a0b-5c2f1f0e8a11".to_owned()),
     };
     let shown = serde_json::to_value(all).unwrap();
     let guide = guide();

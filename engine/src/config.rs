@@ -115,10 +115,10 @@ pub struct StorePath {
     /// Threads for what blocks on this disk.
     #[serde(default = "workers_default")]
     pub workers: usize,
-    /// The store that the node had here is gone for good: an empty one, or another, may begin in its place. To be
-    /// taken out again afterwards; it changes nothing while the store here is the one that is expected.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub replaced: bool,
+    /// Uuid of the store that the node had here and that is gone for good: an empty one, or the other one that lies
+    /// here, takes its place. It has no effect afterwards, as the new store has another uuid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
 }
 
 fn workers_default() -> usize {
@@ -134,7 +134,7 @@ impl StorePath {
             aliases: Vec::new(),
             reserve: None,
             workers: workers_default(),
-            replaced: false,
+            replaced: None,
         }
     }
 
@@ -157,7 +157,7 @@ impl StorePath {
         config.id_key.clone_from(&self.id_key);
         config.aliases.clone_from(&self.aliases);
         config.workers = self.workers.max(1);
-        config.replaced = self.replaced;
+        config.replaced.clone_from(&self.replaced);
         if let Some(reserve) = self.reserve {
             config.reserve = Reserve { permille: 0, bytes_min: reserve.0 };
         }

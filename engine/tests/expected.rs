@@ -105,14 +105,14 @@ fn an_empty_folder_where_a_disk_is_not_mounted_is_refused_and_left_empty() {
     node.close();
 
     place.take_away();
-    config.paths[0].replaced = true;
+    config.paths[0].replaced = Some(first.clone());
     let stores = open(&config, &database).unwrap();
     let second = uuid(&stores);
     assert_ne!(second, first);
     close(stores);
     // Left in or taken out: the new store is the expected one now.
     close(open(&config, &database).unwrap());
-    config.paths[0].replaced = false;
+    config.paths[0].replaced = None;
     close(open(&config, &database).unwrap());
 
     place.bring_back();
@@ -122,7 +122,7 @@ fn an_empty_folder_where_a_disk_is_not_mounted_is_refused_and_left_empty() {
         panic!("{refused:?}");
     };
     assert_eq!((expected, found), (&second, &first));
-    config.paths[0].replaced = true;
+    config.paths[0].replaced = Some(second.clone());
     let stores = open(&config, &database).unwrap();
     assert_eq!(uuid(&stores), first);
     close(stores);

@@ -37,8 +37,8 @@ pub struct StorePathConfig {
     pub workers: usize,
     /// Jobs that may wait for those threads; past it uploads are refused as overloaded.
     pub queue_limit: usize,
-    /// Another store than the one that the node had here, or a new one, may begin in its place.
-    pub replaced: bool,
+    /// Uuid of the store that the node had here and that another one, or a new one, may take the place of.
+    pub replaced: Option<String>,
 }
 
 impl StorePathConfig {
@@ -51,7 +51,7 @@ impl StorePathConfig {
             reserve: Reserve::default(),
             workers: 8,
             queue_limit: 1024,
-            replaced: false,
+            replaced: None,
         }
     }
 }

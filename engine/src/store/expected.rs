@@ -14,8 +14,8 @@ use crate::metadata::{Metadata, RowError, StorePlace, wait};
 pub struct Expected {
     /// Uuid of the store that the node had there. `None`: whatever lies there is believed, a new one is made.
     pub uuid: Option<String>,
-    /// Another one may take its place.
-    pub replaced: bool,
+    /// Uuid of the store whose place another one may take.
+    pub replaced: Option<String>,
 }
 
 impl Expected {
@@ -27,7 +27,7 @@ impl Expected {
     ) -> Result<Self, OpenError> {
         let expected = wait(metadata.expected_store(place.clone()))
             .map_err(refused(&path.path, "asking which store belongs here"))?;
-        Ok(Self { uuid: expected.map(|store| store.uuid), replaced: path.replaced })
+        Ok(Self { uuid: expected.map(|store| store.uuid), replaced: path.replaced.clone() })
     }
 
     /// Whether the store `found` at `folder`, or a new one where there is none, may be opened. Looks at nothing and
@@ -35,14 +35,8 @@ impl Expected {
     pub(super) fn check(&self, folder: &Path, found: Option<&str>) -> Result<(), IdentityError> {
         let Some(expected) = &self.uuid else { return Ok(()) };
         match found {
-            Some(found) if found == expected => {
-                if self.replaced {
-                    tracing::warn!(path = %folder.display(),
-                        "the expected store is here: take `replaced = true` out of its [[store_path]]");
-                }
-                Ok(())
-            }
-            _ if self.replaced => {
+            Some(found) if found == expected => Ok(()),
+            _ if self.replaced.as_ref() == Some(expected) => {
                 tracing::warn!(path = %folder.display(), expected, found,
                     "another store begins in the place of the one that was here, as configured");
                 Ok(())

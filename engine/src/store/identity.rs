@@ -91,8 +91,8 @@ pub enum IdentityError {
     },
     /// The node had a store here, and there is none: most often an empty folder under a disk that is not mounted.
     #[error(
-        "{}: store {uuid} belongs here, and there is none: is its disk mounted? To begin an empty store in its place, \
-         set `replaced = true` in this [[store_path]] and take it out again after the start",
+        "{}: store {uuid} belongs here, and there is none: is its disk mounted? If it is gone for good, \
+         `replaced = \"{uuid}\"` in this [[store_path]] begins an empty store in its place",
         path.display()
     )]
     Missing {
@@ -103,8 +103,8 @@ pub enum IdentityError {
     },
     /// The node had another store here.
     #[error(
-        "{}: store {uuid} belongs here, and store {found} is found: is the right disk mounted? To go on with {found} \
-         in its place, set `replaced = true` in this [[store_path]] and take it out again after the start",
+        "{}: store {uuid} belongs here, and store {found} is found: is the right disk mounted? If {uuid} is gone \
+         for good, `replaced = \"{uuid}\"` in this [[store_path]] lets {found} take its place",
         path.display()
     )]
     Another {
@@ -329,19 +329,22 @@ mod tests {
     #[test]
     fn an_empty_folder_in_the_place_of_a_store_is_refused_and_left_as_it_is() {
         let place = tempfile::tempdir().unwrap();
-        let expecting = |uuid: &str, replaced| Expected { uuid: Some(uuid.to_owned()), replaced };
+        let expecting = |uuid: &str, replaced: &str| Expected {
+            uuid: Some(uuid.to_owned()),
+            replaced: Some(replaced.to_owned()),
+        };
         for folder in [place.path().to_owned(), place.path().join("not there")] {
-            let refused = super::open(&folder, &group("g"), None, &expecting("old", false));
+            let refused = super::open(&folder, &group("g"), None, &expecting("old", "older"));
             let error = refused.unwrap_err();
             assert!(matches!(&error, IdentityError::Missing { uuid, .. } if uuid == "old"));
             let text = error.to_string();
-            for told in [folder.to_str().unwrap(), "store old", "mounted?", "replaced = true"] {
+            for told in [folder.to_str().unwrap(), "store old", "mounted?", "replaced = \"old\""] {
                 assert!(text.contains(told), "{told:?} is not in {text:?}");
             }
             assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
         }
-        let begun = super::open(place.path(), &group("g"), None, &expecting("old", true)).unwrap();
-        let again = super::open(place.path(), &group("g"), None, &expecting(&begun.uuid, false));
+        let begun = super::open(place.path(), &group("g"), None, &expecting("old", "old")).unwrap();
+        let again = super::open(place.path(), &group("g"), None, &expecting(&begun.uuid, "old"));
         assert_eq!(again.unwrap(), begun);
     }
 
@@ -349,12 +352,15 @@ mod tests {
     fn another_store_than_the_expected_one_is_refused() {
         let place = tempfile::tempdir().unwrap();
         let found = open(place.path(), &group("g"), None).unwrap();
-        let expecting = |replaced| Expected { uuid: Some("old".to_owned()), replaced };
-        let error = super::open(place.path(), &group("g"), None, &expecting(false)).unwrap_err();
+        let expecting = |replaced: &str| Expected {
+            uuid: Some("old".to_owned()),
+            replaced: Some(replaced.to_owned()),
+        };
+        let error = super::open(place.path(), &group("g"), None, &expecting("older")).unwrap_err();
         assert!(matches!(&error, IdentityError::Another { .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains("store old") && text.contains(&found.uuid), "{text}");
-        let taken = super::open(place.path(), &group("g"), None, &expecting(true)).unwrap();
+        let taken = super::open(place.path(), &group("g"), None, &expecting("old")).unwrap();
         assert_eq!(taken, found);
     }
 }
