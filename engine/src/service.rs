@@ -181,7 +181,7 @@ impl Service for Engine {
 
     fn thread(self: &Arc<Self>, cx: ThreadContext) -> Rc<Thread> {
         let thread = Rc::new(Thread::new(&self.0, &cx));
-        monoio::spawn(thread.clone().keep_house());
+        monoio::spawn(thread.clone().keep_house(cx.drain));
         thread
     }
 

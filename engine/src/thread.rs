@@ -2,13 +2,15 @@
 
 use std::{
     cell::RefCell,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::future::{Either, select};
 use reel_node::{
-    Driver, ThreadContext, frame_server::FrameConfig, http::HttpLimits, metrics::Cell,
+    Drain, Driver, ThreadContext, frame_server::FrameConfig, http::HttpLimits, metrics::Cell,
 };
 
 use crate::{
@@ -67,10 +69,15 @@ impl Thread {
         }
     }
 
-    /// Looks after the caches and gauges for as long as the thread runs.
-    pub(crate) async fn keep_house(self: Rc<Self>) {
+    /// Looks after the caches and gauges until the drain. A task that outlived it would be dropped with nobody to
+    /// close the stores, and the database would end as after a crash.
+    pub(crate) async fn keep_house(self: Rc<Self>, drain: Drain) {
+        let mut drained = pin!(drain.wait());
         loop {
-            monoio::time::sleep(SWEEP_INTERVAL).await;
+            let pause = pin!(monoio::time::sleep(SWEEP_INTERVAL));
+            if let Either::Left(_) = select(drained.as_mut(), pause).await {
+                return;
+            }
             self.cache.borrow_mut().sweep(SWEEP_FILES, |file| self.stores().epoch(file));
             let (records, files) = self.cache.borrow().lengths();
             let level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
