@@ -13,14 +13,14 @@ use std::{
 };
 
 use kit::{
-    Node, attribute, config, content, files, key, put_as, quarantined, quick_folder, request,
-    set_attribute,
+    Node, attribute, config, content, faulty, files, key, put_as, quarantined, quick_folder,
+    request, set_attribute,
 };
 use reel_engine::{
     metadata::{Metadata, Owned, wait},
     rebuild::{Rebuilt, rebuild_index},
     record::{Record, State},
-    store::{Clock as _, Lookup, Status, SystemClock},
+    store::{Clock as _, Lookup, Status, Stores, SystemClock},
     verify::{Event, Fault, VerifyOptions, verify},
 };
 use reel_meta::Removal;
@@ -183,6 +183,24 @@ fn repair_looks_everywhere_but_at_young_files_and_unlinks_nothing_unknown() {
         (0, 0, 0, 0),
         "{again:?}"
     );
+    node.close();
+}
+
+/// The row comes between repair's first look and its act: acting on the first look would put an acknowledged file aside,
+/// as the insert of an adoption finds the row there.
+#[test]
+fn repair_reads_the_row_again_before_it_acts() {
+    let folder = quick_folder();
+    let store = folder.path().join(STORE);
+    let (metadata, script) = faulty::metadata(&folder.path().join(DATABASE));
+    let stores = Stores::open(&config(&[&store]), metadata.clone()).unwrap();
+    let node = Node::serve(stores, metadata, 0);
+    node.put("late", &content(7, 3000)).unwrap();
+    script.lock().unwrap().reads_early = 1;
+    let swept = node.stores.repair(0, Duration::ZERO).unwrap();
+    assert_eq!(script.lock().unwrap().reads_early, 0, "repair did not look at the row");
+    assert_eq!((swept.adopted, swept.quarantined, swept.removed), (0, 0, 0), "{swept:?}");
+    assert_eq!(node.read("late").unwrap(), content(7, 3000));
     node.close();
 }
 

@@ -30,6 +30,8 @@ pub enum Wrong {
 pub struct Script {
     pub writes: VecDeque<Wrong>,
     pub reads_refused: usize,
+    /// Reads that come just before the row they ask for: it is not there yet.
+    pub reads_early: usize,
 }
 
 /// The script, to be written while the store runs.
@@ -100,6 +102,10 @@ impl FileStore for Faulty {
             if script.reads_refused > 0 {
                 script.reads_refused -= 1;
                 return Err(Self::refused());
+            }
+            if script.reads_early > 0 {
+                script.reads_early -= 1;
+                return Ok(None);
             }
         }
         self.real.get_owned(app, user, file).await
