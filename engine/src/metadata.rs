@@ -6,7 +6,7 @@
 
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Wake, Waker},
     thread::{self, JoinHandle, Thread},
 };
@@ -76,9 +76,13 @@ enum Write {
     /// A read on the writer's connection: what an unknown outcome is settled by.
     ReadBack(Owned, Answer<Option<FileRow>>),
     Expect(StorePlace, String, u64, Answer<()>),
+    /// Close; see [`Metadata::close`].
+    Stop,
 }
 
 enum Read {
+    /// Close; see [`Metadata::close`].
+    Stop,
     Get(String, Answer<Option<FileRow>>),
     GetOwned(Owned, Answer<Option<FileRow>>),
     List(ListOf, Answer<Page>),
@@ -130,19 +134,26 @@ pub struct Metadata {
     writes: Sender<Write>,
     reads: Sender<Read>,
     /// After the senders: fields are dropped in this order, and the threads end when the last sender is gone.
-    _threads: Arc<Threads>,
+    threads: Arc<Threads>,
 }
 
-struct Threads(Vec<JoinHandle<()>>);
+struct Threads(Mutex<Vec<JoinHandle<()>>>);
 
-impl Drop for Threads {
-    fn drop(&mut self) {
-        for thread in self.0.drain(..) {
+impl Threads {
+    fn join(&self) {
+        let threads = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             // A thread cannot wait for itself; and one that panicked has said so.
             if thread.thread().id() != thread::current().id() {
                 let _ = thread.join();
             }
         }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.join();
     }
 }
 
@@ -169,12 +180,27 @@ impl Metadata {
     ) -> Result<Self, RowError> {
         let (writes, write_queue) = flume::bounded(WRITE_QUEUE_MAX);
         let (reads, read_queue) = flume::bounded(READ_QUEUE_MAX);
-        let write_thread =
-            spawn("reel-meta-write", writer, move |store| wait(write_loop(store, write_queue)))?;
-        let read_thread =
-            spawn("reel-meta-read", reader, move |store| wait(read_loop(store, read_queue)))?;
-        let threads = Threads(vec![write_thread, read_thread]);
-        Ok(Self { writes, reads, _threads: Arc::new(threads) })
+        // The writer's connection closes last: SQLite takes the log in with the last one, and one that only reads
+        // cannot.
+        let (reading, reader_gone) = flume::bounded::<()>(0);
+        let write_thread = spawn("reel-meta-write", writer, move |mut store| {
+            wait(write_loop(&mut store, write_queue));
+            let _ = reader_gone.recv();
+        })?;
+        let read_thread = spawn("reel-meta-read", reader, move |store| {
+            wait(read_loop(store, read_queue));
+            drop(reading);
+        })?;
+        let threads = Threads(Mutex::new(vec![write_thread, read_thread]));
+        Ok(Self { writes, reads, threads: Arc::new(threads) })
+    }
+
+    /// Finishes what is queued and closes the database, whoever else still has a handle: what they ask afterwards is
+    /// answered as by a database that is gone. Blocks until it is closed.
+    pub fn close(&self) {
+        let _ = self.writes.send(Write::Stop);
+        let _ = self.reads.send(Read::Stop);
+        self.threads.join();
     }
 
     /// Queues rows to be inserted; waits while the queue is full. Each is answered through its `done`.
@@ -336,7 +362,7 @@ fn spawn<S>(
     Ok(thread)
 }
 
-async fn write_loop(mut store: impl FileStore, queue: Receiver<Write>) {
+async fn write_loop(store: &mut impl FileStore, queue: Receiver<Write>) {
     let mut next = None;
     loop {
         let command = match next.take() {
@@ -347,10 +373,11 @@ async fn write_loop(mut store: impl FileStore, queue: Receiver<Write>) {
             },
         };
         match command {
+            Write::Stop => return,
             Write::Insert(rows) => {
                 let (rows, other) = gather(rows, &queue);
                 next = other;
-                insert(&mut store, rows).await;
+                insert(store, rows).await;
             }
             Write::Status(changes, answer) => reply(&answer, store.set_status(&changes).await),
             Write::Remove(removals, answer) => reply(&answer, store.remove(&removals).await),
@@ -398,6 +425,7 @@ async fn insert(store: &mut impl FileStore, inserts: Vec<Insert>) {
 async fn read_loop(mut store: impl FileStore, queue: Receiver<Read>) {
     while let Ok(command) = queue.recv_async().await {
         match command {
+            Read::Stop => return,
             Read::Get(file, answer) => reply(&answer, store.get(None, &file).await),
             Read::GetOwned(Owned { app, user, file }, answer) => {
                 reply(&answer, store.get_owned(&app, &user, &file).await);

@@ -198,7 +198,11 @@ impl Service for Engine {
         let shared = self.0.clone();
         control::run(shared.clone(), &cx).await;
         // The threads of the stores are joined, which blocks: not on the control thread.
-        tokio::task::spawn_blocking(move || shared.stores.close(CLOSE_DEADLINE)).await?;
+        tokio::task::spawn_blocking(move || {
+            shared.stores.close(CLOSE_DEADLINE);
+            shared.stores.metadata().close();
+        })
+        .await?;
         Ok(())
     }
 

@@ -319,7 +319,19 @@ impl Store {
         if !status.success() {
             bail!("reel up ended with {status} after SIGTERM; its output:\n{}", self.log.text());
         }
+        self.judge_databases()?;
         self.judge_log()
+    }
+
+    /// After a drain every database was closed, which leaves no write-ahead log behind.
+    fn judge_databases(&self) -> Result<()> {
+        for entry in std::fs::read_dir(self.data.join("meta"))? {
+            let name = entry?.file_name();
+            if name.to_string_lossy().ends_with("-wal") {
+                bail!("{} is there after the drain: not closed", name.display());
+            }
+        }
+        Ok(())
     }
 
     /// Sends SIGTERM and does not wait.
