@@ -5,6 +5,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::fs::FileTypeExt,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -113,6 +114,43 @@ fn ranges_standard_output_and_the_default_name() {
     let mut command = fixture.store.client_command(&["get", "ranged"]).unwrap();
     assert!(command.current_dir(fixture.folder.path()).status().unwrap().success());
     assert_eq!(fs::read(fixture.path("ranged")).unwrap(), content);
+    fixture.store.drain().unwrap();
+}
+
+#[test]
+fn a_pipe_a_device_and_a_link_are_written_and_not_replaced() {
+    let fixture = Fixture::new();
+    let content = Content { seed: 12, size: 600_000 }.bytes();
+    let path = fixture.file("a", &content);
+    fixture.store.reel(&["put", &path, "--id", "special"]).unwrap();
+
+    let pipe = fixture.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read(pipe).unwrap()
+    });
+    let got = fixture.json(&["get", "special", "-o", &pipe, "--json"]);
+    assert_eq!(reader.join().unwrap(), content);
+    assert_eq!(got["checked"], true);
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+
+    let link = fixture.path("link");
+    let target = fixture.file("target", b"old");
+    std::os::unix::fs::symlink("target", &link).unwrap();
+    fixture.store.reel(&["get", "special", "-o", &link]).unwrap();
+    assert_eq!(fs::read(&target).unwrap(), content);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+
+    // A null device of the test's own: where this fails, the machine's would be a file now.
+    let null = fixture.path("null");
+    let made = Command::new("mknod").args([&null, "c", "1", "3"]).output().unwrap();
+    if made.status.success() && fs::File::open(&null).is_ok() {
+        fixture.store.reel(&["get", "special", "-o", &null]).unwrap();
+        assert!(fs::metadata(&null).unwrap().file_type().is_char_device());
+    } else {
+        eprintln!("skipped: a device is made by root only: {}", text(&made.stderr));
+    }
     fixture.store.drain().unwrap();
 }
 
