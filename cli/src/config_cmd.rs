@@ -48,7 +48,7 @@ pub(crate) fn run(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
                 }
                 // The check was done, and the answer is no: not a wrong use of this command.
                 Err(error) => {
-                    eprintln!("reel: {}", exit::line(&error));
+                    exit::say(exit::line(&error));
                     Ok(ExitCode::from(exit::FAILED))
                 }
             }

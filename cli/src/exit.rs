@@ -1,5 +1,7 @@
 //! Exit codes, and the error that means "used wrongly".
 
+use std::io::Write as _;
+
 /// Done.
 pub(crate) const DONE: u8 = 0;
 /// Failed.
@@ -34,6 +36,12 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
         }
     }
     line
+}
+
+/// Says something on standard error. Where that cannot be written (a full disk, a reader that is gone) nobody is there
+/// to be told, and the exit code still says how it went: `eprintln!` would panic.
+pub(crate) fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "reel: {text}");
 }
 
 /// Restores the default action of SIGPIPE, which Rust's runtime ignores.

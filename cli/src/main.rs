@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("reel: {}", exit::line(&error));
+            exit::say(exit::line(&error));
             let usage = error.downcast_ref::<Usage>().is_some();
             ExitCode::from(if usage { exit::USAGE } else { exit::FAILED })
         }

@@ -147,6 +147,42 @@ fn admin_pages_of_every_role() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_ends_no_server_and_no_command() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(folder.path());
+    command.env("REEL_LOG", "debug").stderr(full());
+    let up = Up::spawn(command);
+    let media = up.address("engine", "media");
+    assert_eq!(http(media, "PUT /files/a HTTP/1.1", b"abc").status, 201);
+    assert_eq!(http(media, "GET /files/a HTTP/1.1", b"").body, b"abc");
+    let mut rm = std::process::Command::new(env!("CARGO_BIN_EXE_reel"));
+    rm.args(["rm", "nothing", "--tracker", &up.address("tracker", "binary").to_string()]);
+    assert_eq!(rm.stderr(full()).status().unwrap().code(), Some(1));
+    up.signal(libc::SIGTERM);
+    assert!(up.wait().0.success());
+}
+
+/// All addresses of a machine are no loopback listener, also where a peer comes by the loopback one: it may be a
+/// forwarder that lends its address to the world.
+#[test]
+fn without_tokens_a_listener_on_all_addresses_takes_no_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(folder.path());
+    command.args(["--engine-http-listen", "0.0.0.0:0", "--gateway-listen", "0.0.0.0:0"]);
+    command.env("REEL_NODE__ALLOW", "[\"10.0.0.0/8\"]");
+    let up = Up::spawn(command);
+    for role in ["engine", "gateway"] {
+        let mut address = up.address(role, "media");
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        let refused = http(address, "PUT /files/a HTTP/1.1", b"abc");
+        assert_eq!(refused.status, 403, "{role}: {}", refused.head);
+        assert_eq!(http(address, "GET /files/a HTTP/1.1", b"").status, 404, "{role}");
+    }
+    up.stop();
+}
+
+#[test]
 fn both_signals_drain_and_leave_a_clean_folder() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let folder = tempfile::tempdir().unwrap();

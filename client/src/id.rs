@@ -38,6 +38,14 @@ fn compose(seconds: u64, micros: u32, random: u64, counter: u32, more_random: u3
     )
 }
 
+/// Whether an id has the shape of [`new_file_id`]: by its 64 random bits nobody else has it.
+pub(crate) fn is_made(file: &FileId) -> bool {
+    let text = file.as_str().as_bytes();
+    let Some((hex, decimal)) = text.split_at_checked(30) else { return false };
+    let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    decimal.len() == 6 && hex.iter().all(is_hex) && decimal.iter().all(u8::is_ascii_digit)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -49,6 +57,10 @@ mod tests {
     fn the_shape_is_that_of_deployed_clients() {
         let text = compose(0x65F1_560C, 999_999, 0xABC, 12_345, 107);
         assert_eq!(text, "65f1560c0f423f0000000000000abc234507");
+        let made = |text: &str| is_made(&FileId::parse(text).unwrap());
+        assert!(made(&text));
+        assert!(!made("film") && !made(&text.to_uppercase()) && !made(&text[1..]));
+        assert!(!made(&format!("{}a", &text[..35])) && !made(&"用".repeat(12)));
     }
 
     #[test]

@@ -13,6 +13,8 @@ use reel_proto::{
     storage::FileRef,
 };
 
+use crate::id::is_made;
+
 /// Answers kept at once. A program that serves more users than this asks more often, and works.
 const KEPT_MAX: usize = 1024;
 
@@ -41,13 +43,15 @@ pub struct Location {
 
 impl Location {
     /// The URL of a file: of a gateway where there is one, else of a storage node. None where neither speaks HTTP.
-    /// App and user are named unless they are the defaults, so that the URL means exactly this file.
+    /// App and user are named, so that the URL means exactly this file; they are left out where they are the defaults
+    /// and the id is one that this library makes: nobody else has such an id. A chosen id (`film`) may be somebody
+    /// else's too, and without a user the older one would be meant.
     #[must_use]
     pub fn url(&self, file: &FileRef) -> Option<String> {
         let media = self.nodes.iter().find_map(|node| node.media);
         let host = self.gateways.first().copied().or(media)?;
         let mut url = format!("http://{host}{}", path_of(&file.file));
-        if (file.app.as_str(), file.user.as_str()) != DEFAULT_OWNER {
+        if (file.app.as_str(), file.user.as_str()) != DEFAULT_OWNER || !is_made(&file.file) {
             let (app, user) = (escape(file.app.as_str()), escape(file.user.as_str()));
             url.push_str(&format!("?app={app}&user={user}"));
         }
@@ -140,15 +144,21 @@ mod tests {
 
     #[test]
     fn the_url_is_the_gateways_else_a_nodes() {
-        let file = owner("tnvideo", "tnv001").file(FileId::parse("a b?c").unwrap());
+        let made = "65f1560c0f423f0000000000000abc234507";
+        let file = owner("tnvideo", "tnv001").file(FileId::parse(made).unwrap());
         let url = |gateway, media| location(gateway, media).url(&file);
-        assert_eq!(url(true, true).unwrap(), "http://127.0.0.1:8080/files/a%20b%3Fc");
-        assert_eq!(url(false, true).unwrap(), "http://127.0.0.1:23080/files/a%20b%3Fc");
+        assert_eq!(url(true, true).unwrap(), format!("http://127.0.0.1:8080/files/{made}"));
+        assert_eq!(url(false, true).unwrap(), format!("http://127.0.0.1:23080/files/{made}"));
         assert_eq!(url(false, false), None);
     }
 
     #[test]
-    fn the_url_names_an_owner_that_is_not_the_default() {
+    fn the_url_names_an_owner_where_another_might_be_meant() {
+        let chosen = owner("tnvideo", "tnv001").file(FileId::parse("a b?c").unwrap());
+        assert_eq!(
+            location(true, true).url(&chosen).unwrap(),
+            "http://127.0.0.1:8080/files/a%20b%3Fc?app=tnvideo&user=tnv001"
+        );
         let file = owner("tnvideo", "用户&x").file(FileId::parse("f").unwrap());
         assert_eq!(
             location(true, true).url(&file).unwrap(),

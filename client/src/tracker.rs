@@ -20,7 +20,7 @@ use crate::{
     attempts::Attempts,
     client::{Client, limited},
     connection::Connection,
-    error::{ClientError, Retry},
+    error::{ClientError, Refusal, Retry},
     location::{Location, Node, Owner},
 };
 
@@ -79,8 +79,12 @@ impl Client {
         let mut failures = Vec::new();
         for tracker in &self.shared.config.trackers {
             let answer = match self.location_of(tracker, owner).await {
-                // A deployed tracker; or one of ours whose refusal SADDRS will repeat.
-                Err(ClientError::Refused { .. }) => self.addresses_of(tracker, owner).await,
+                // A deployed tracker knows no LOCATE and has one number for all refusals. One of ours that refuses
+                // says why, and whether to come again.
+                Err(ClientError::Refused {
+                    reason: Refusal::Other | Refusal::UnknownCommand,
+                    ..
+                }) => self.addresses_of(tracker, owner).await,
                 answer => answer,
             };
             match answer {

@@ -310,7 +310,17 @@ async fn an_upload_whose_reply_is_lost_is_repeated_and_counts_once() {
     let uploaded = put(&node.client(), &content(1_000_000)).await.unwrap();
     assert_eq!(uploaded.outcome, PutOutcome::Same, "the second attempt had stored it");
     assert_eq!(node.seen(command::PUT), 3);
-    assert!(uploaded.url.unwrap().ends_with("/files/film"));
+    let url = uploaded.url.unwrap();
+    assert!(url.contains("/files/film?app="), "a chosen id may be somebody else's too: {url}");
+}
+
+#[tokio::test]
+async fn a_tracker_whose_nodes_have_not_come_back_yet_is_asked_again() {
+    let tracker = Scripted::start(false).await;
+    let refusals = [Refusal::NoActiveNode, Refusal::Busy].map(Fault::Refused);
+    tracker.fail(command::LOCATE, &refusals);
+    put(&tracker.client(), b"one").await.unwrap();
+    assert_eq!((tracker.seen(command::LOCATE), tracker.seen(command::SADDRS)), (3, 0));
 }
 
 #[tokio::test]

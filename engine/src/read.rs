@@ -168,7 +168,10 @@ impl Reader {
             return known;
         }
         let length = size.min(content::SNIFF_BYTES as u64);
-        let begin = self.pieces.read(file, 0, length, Vec::new()).await.unwrap_or_default();
+        let Ok(begin) = self.pieces.read(file, 0, length, Vec::new()).await else {
+            // Not kept: the next look may see them.
+            return content::UNKNOWN;
+        };
         let media_type = content::of_bytes(&begin).unwrap_or(content::UNKNOWN);
         file.keep_media_type(media_type);
         media_type

@@ -17,6 +17,7 @@ mod keeper;
 pub(crate) mod mark;
 mod open;
 pub(crate) mod path;
+mod pieces;
 mod place;
 pub mod placement;
 mod same;

@@ -25,7 +25,9 @@ const SEGMENT_BYTES: u64 = 512 * 1024;
 
 /// How a body went.
 enum Sent {
-    /// All of it went out, or the node spoke up before: its answer is to be read.
+    /// All of it went out: the node's answer is to be read.
+    Whole,
+    /// The node spoke up before: its answer is to be read, and its connection still owes it a part of the body.
     Answered,
     /// The client failed.
     Client(BodyError),
@@ -60,7 +62,8 @@ pub(crate) async fn pass(
     let mut upstream = answer.conn;
     let chunked = matches!(head.framing, Framing::Chunked);
     match stream(thread, conn, &mut upstream, chunked).await {
-        Sent::Answered => {}
+        Sent::Whole => {}
+        Sent::Answered => upstream.owe(),
         Sent::Client(error) => {
             // The node sees its connection end in the middle and drops what it has.
             drop(upstream);
@@ -218,7 +221,7 @@ async fn stream(
     if chunked && let Err(error) = upstream.send(b"0\r\n\r\n", false, thread.pace()).await {
         return node_stopped(upstream, error).await;
     }
-    Sent::Answered
+    Sent::Whole
 }
 
 /// What a transfer says of the client's part, as a read of its body would.

@@ -184,6 +184,42 @@ fn a_refusal_in_the_middle_reaches_the_client() {
     }
 }
 
+/// A node that has spoken up early still takes what comes for the rest of the body: another request sent there would be
+/// swallowed, and answered with whatever the node makes of what follows.
+#[test]
+fn a_connection_that_owes_a_body_serves_no_other_request() {
+    // What the gateway moves before it listens to the node again, and what it then has not sent.
+    let (segment, owed) = (512 * 1024, 50_000);
+    for off in drivers() {
+        let hasty = Node::start(move |request| {
+            if request.head.starts_with("PUT") {
+                request.stream_continue();
+                let _ = request.take(100_000);
+                request.answer(507, "", b"full\n");
+                let _ = request.take(segment - 100_000 + owed);
+            } else {
+                request.answer(200, "", b"content");
+            }
+            Then::Keep
+        });
+        let tracker = Tracker::start(&[hasty.address]);
+        let edge = Edge::start(&off, &config(&[tracker.address]));
+        let mut client = edge.client();
+        let host = client.host.clone();
+        let length = segment + owed;
+        client.send(format!(
+            "PUT /files/f HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n"
+        ));
+        client.send(pattern(200_000));
+        std::thread::sleep(Duration::from_millis(50));
+        client.send(pattern(segment - 200_000));
+        assert_eq!(client.answer(false).status, 507);
+        let mut other = edge.client();
+        assert_eq!(other.get("/files/f").text(), "content");
+        assert_eq!(hasty.connections.load(Ordering::Relaxed), 2);
+    }
+}
+
 #[test]
 fn a_client_that_dies_in_the_middle_ends_the_nodes_upload() {
     for off in drivers() {

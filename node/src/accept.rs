@@ -111,16 +111,11 @@ fn admit<S: Service>(
         refuse(door, socket, refusals);
         return;
     }
-    let local = if door.address.ip().is_unspecified() {
-        socket.local_addr().ok().and_then(|local| local.as_socket()).unwrap_or(door.address)
-    } else {
-        door.address
-    };
     let Ok(stream) = TcpStream::from_std(socket.into()) else {
         return;
     };
     door.metrics.add(NodeMetrics::ACCEPTED, 1);
-    let accepted = Accepted::new(&door.table, stream, peer, local, door.index);
+    let accepted = Accepted::new(&door.table, stream, peer, door.address, door.index);
     let thread = Rc::clone(thread);
     monoio::spawn(async move { S::connection(thread, accepted).await });
 }

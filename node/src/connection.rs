@@ -69,7 +69,8 @@ impl Accepted {
         self.peer
     }
 
-    /// Our end.
+    /// The address that its listener is bound to: all addresses (`0.0.0.0`) stay what they are, since a peer behind a
+    /// forwarder on this machine arrives at a loopback one.
     pub fn local(&self) -> SocketAddr {
         self.local
     }

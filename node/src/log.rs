@@ -31,6 +31,9 @@ pub fn init(config: &LogConfig) -> Result<(), LogError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A line that cannot be written (a full disk, a reader that is gone) is lost; saying so on the same standard
+        // error would panic and end the node.
+        .log_internal_errors(false)
         .with_span_events(FmtSpan::NONE);
     // An error here means that a log is already there, which is what is wanted.
     let _started = match config.format {

@@ -20,7 +20,7 @@ use super::{
     shown,
 };
 use crate::{
-    exit::Usage,
+    exit::{Usage, say},
     settings::{self, Settings},
 };
 
@@ -34,7 +34,8 @@ pub(crate) fn run_verify(arguments: &Verify) -> Result<ExitCode> {
     let metadata = match place.database.exists() {
         true => Some(place.metadata()?),
         false => {
-            eprintln!("reel: {} is not there; only records are checked", place.database.display());
+            let database = place.database.display();
+            say(format_args!("{database} is not there; only records are checked"));
             None
         }
     };

@@ -12,6 +12,7 @@ use super::{
     arguments::{self, Ls, Purge, Shown, Stat, Stored},
     client, shown,
 };
+use crate::exit::say;
 
 /// Files asked for at once by `ls`.
 const PAGE: u16 = 1000;
@@ -155,7 +156,7 @@ impl Outcomes {
         match error {
             None => shown::line(&format!("{id} {}", self.done)),
             Some(error) => {
-                eprintln!("reel: {id}: {}", shown::safe(&error));
+                say(format_args!("{id}: {}", shown::safe(&error)));
                 Ok(())
             }
         }

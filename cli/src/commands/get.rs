@@ -14,7 +14,7 @@ use reel_client::{Client, ClientError, Content, Download, FileRef, Owner, Span};
 use serde_json::json;
 
 use super::{arguments::Get, bar::Bar, client, partial::Partial, shown};
-use crate::exit::Usage;
+use crate::exit::{Usage, line, say};
 
 pub(crate) async fn run(arguments: Get) -> Result<ExitCode> {
     let client = client(&arguments.trackers)?;
@@ -44,7 +44,7 @@ pub(crate) async fn run(arguments: Get) -> Result<ExitCode> {
         Err(Interrupted { error, resumed: true })
             if matches!(error.downcast_ref(), Some(ClientError::Checksum { .. })) =>
         {
-            eprintln!("reel: {error:#}; downloading it again from the first byte");
+            say(format_args!("{}; downloading it again from the first byte", line(&error)));
             to_file(&client, &file, &arguments, &output).await
         }
         done => done,

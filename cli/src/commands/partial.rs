@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 use reel_client::{ClientError, Content};
 use reel_proto::checksum::Crc64;
 
+use crate::exit::say;
+
 /// Bytes of the output's name that the partial file's takes over; the tag must fit beside it into 255.
 const NAME_BYTES_MAX: usize = 100;
 
@@ -110,7 +112,7 @@ impl Partial {
     /// Removes it.
     pub(crate) fn discard(self) {
         if let Err(error) = fs::remove_file(&self.path) {
-            eprintln!("reel: cannot remove {}: {error}", self.path.display());
+            say(format_args!("cannot remove {}: {error}", self.path.display()));
         }
     }
 

@@ -15,7 +15,7 @@ use reel_client::{
 use serde_json::json;
 
 use super::{arguments::Put, bar::Bar, client, shown};
-use crate::exit::Usage;
+use crate::exit::{Usage, line, say};
 
 pub(crate) async fn run(arguments: Put) -> Result<ExitCode> {
     if arguments.files.len() > 1 && (arguments.id.is_some() || arguments.name.is_some()) {
@@ -69,9 +69,10 @@ fn storable(name: Option<&str>) -> Option<String> {
 
 /// As the other commands of many files tell it: a program that reads the objects misses none.
 fn print_failure(arguments: &Put, path: &Path, error: &anyhow::Error) -> io::Result<()> {
-    let error = format!("{error:#}");
+    let error = line(error);
     if !arguments.json {
-        eprintln!("reel: {}: {}", shown::safe(&path.display().to_string()), shown::safe(&error));
+        let path = path.display().to_string();
+        say(format_args!("{}: {}", shown::safe(&path), shown::safe(&error)));
         return Ok(());
     }
     let id = arguments.id.as_ref().map(FileId::as_str);

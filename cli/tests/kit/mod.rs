@@ -38,14 +38,17 @@ impl Up {
         Self::spawn(command(folder))
     }
 
-    /// Starts a prepared command and waits until it says that it is ready.
+    /// Starts a prepared command and waits until it says that it is ready. What it writes to standard error is kept,
+    /// unless the command sends it elsewhere.
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let mut errors = BufReader::new(child.stderr.take().unwrap());
         let (sender, stderr) = channel();
+        let errors = child.stderr.take();
         std::thread::spawn(move || {
             let mut text = String::new();
-            let _ = errors.read_to_string(&mut text);
+            if let Some(mut errors) = errors {
+                let _ = errors.read_to_string(&mut text);
+            }
             let _ = sender.send(text);
         });
         let mut line = String::new();

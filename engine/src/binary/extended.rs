@@ -122,6 +122,7 @@ async fn purge(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<(), Stop> {
 async fn purge_user(thread: &Rc<Thread>, app: AppId, user: UserId) -> Result<PurgeReply, Stop> {
     let until = Instant::now() + PURGE_TIME_MAX;
     let (mut purged, mut after) = (0, None);
+    let mut failed = None;
     loop {
         let filter = StatusFilter::Deleted;
         let page = thread.stores().list(app, user, filter, after, PURGE_PAGE).await;
@@ -131,11 +132,15 @@ async fn purge_user(thread: &Rc<Thread>, app: AppId, user: UserId) -> Result<Pur
                 Ok(_) => purged += 1,
                 // Restored or purged by somebody else in between.
                 Err(ChangeError::Unknown | ChangeError::NotDeleted) => {}
-                Err(error) => return Err(Stop::of_change(&file.key, &error)),
+                // A file on a disk that is out of order keeps none of the others.
+                Err(error) => failed = failed.or(Some((file.key, error))),
             }
         }
         after = files.last().map(|file| file.key.file);
         if !more || after.is_none() || Instant::now() >= until {
+            if let Some((file, error)) = failed.filter(|_| purged == 0) {
+                return Err(Stop::of_change(&file, &error));
+            }
             return Ok(PurgeReply { purged, more: more && after.is_some() });
         }
     }

@@ -12,7 +12,7 @@ use reel_proto::{
         etag::ETag,
         head::{Framing, RequestHead},
         precondition::{self, Outcome as Precondition},
-        query::{Query, path_of},
+        query::{Query, escape, path_of},
         response::write_field,
     },
     limits::{CONTENT_TYPE_BYTES_MAX, ORIGINAL_NAME_BYTES_MAX},
@@ -116,7 +116,7 @@ pub(super) async fn put(
     let result = receive(thread, conn, request, max).await;
     drop(permit);
     match result {
-        Ok(stored) => stored_answer(conn, &owner, &stored).await,
+        Ok(stored) => stored_answer(conn, &location_of(&owner, query), &owner, &stored).await,
         Err(failed) => failed_answer(conn, &owner, failed).await,
     }
 }
@@ -165,12 +165,26 @@ fn body_failed(error: &BodyError) -> Failed {
     }
 }
 
-async fn stored_answer(conn: &mut ServerConn, owner: &FileRef, stored: &Stored) -> Answered {
+/// Where the file is now, for the one who stored it: an owner that the request named is named here too.
+fn location_of(owner: &FileRef, query: &Query) -> String {
+    let mut path = path_of(&owner.file);
+    if query.app.is_some() || query.user.is_some() {
+        let (app, user) = (escape(owner.app.as_str()), escape(owner.user.as_str()));
+        path.push_str(&format!("?app={app}&user={user}"));
+    }
+    path
+}
+
+async fn stored_answer(
+    conn: &mut ServerConn,
+    path: &str,
+    owner: &FileRef,
+    stored: &Stored,
+) -> Answered {
     let status = match stored.outcome {
         store::Outcome::New => 201,
         store::Outcome::Same => 200,
     };
-    let path = path_of(&owner.file);
     let etag = ETag::of_file(stored.path_id, stored.size);
     let content = serde_json::json!({
         "id": owner.file.as_str(),
@@ -180,7 +194,7 @@ async fn stored_answer(conn: &mut ServerConn, owner: &FileRef, stored: &Stored) 
         "created_at": stored.created_at,
     });
     let fields = |out: &mut Vec<u8>| {
-        write_field(out, "Location", &path);
+        write_field(out, "Location", path);
         write_field(out, "ETag", etag.as_bytes());
         write_field(out, "Content-Type", "application/json");
         write_field(out, "X-Content-Type-Options", "nosniff");

@@ -18,6 +18,7 @@ use super::{
     inspect,
     keeper::{KeeperJob, Settled},
     path::{DiskFault, Promise, StorePath, count},
+    pieces::Pieces,
     place::NewPlace,
     placement::NoPlace,
     same::{self, Judgement, Verdict},
@@ -40,8 +41,7 @@ pub struct Upload {
     stores: Arc<Stores>,
     request: Arc<UploadRequest>,
     received: u64,
-    pieces: Vec<Bytes>,
-    buffered: usize,
+    pieces: Pieces,
     large: Option<Large>,
     _active: Active,
 }
@@ -88,8 +88,7 @@ impl Stores {
             stores: Arc::clone(self),
             request: Arc::new(request),
             received: 0,
-            pieces: Vec::new(),
-            buffered: 0,
+            pieces: Pieces::default(),
             large: None,
             _active: Active::new(self),
         })
@@ -116,10 +115,9 @@ impl Upload {
         {
             return Err(UploadError::Size { announced, got: self.received });
         }
-        self.buffered += piece.len();
         self.pieces.push(piece);
         let limit = if self.large.is_some() { PIECE } else { SMALL_MAX };
-        if self.buffered > limit { self.flush().await } else { Ok(()) }
+        if self.pieces.bytes() > limit { self.flush().await } else { Ok(()) }
     }
 
     /// Ends the content: seals the file, waits until it is durable and has its row.
@@ -148,8 +146,7 @@ impl Upload {
 
     /// Sends what is buffered to the workers and leaves it in flight; waits for what was in flight before.
     async fn flush(&mut self) -> Result<(), UploadError> {
-        let pieces = std::mem::take(&mut self.pieces);
-        self.buffered = 0;
+        let pieces = self.pieces.take();
         let (answer, flight) = flume::bounded(1);
         if let Some(large) = &mut self.large {
             let mut writing = landed(&large.store, &large.flight).await?;
@@ -175,7 +172,7 @@ impl Upload {
     async fn commit_large(&mut self) -> Result<(Arc<StorePath>, Committed), UploadError> {
         let Some(large) = self.large.take() else { return Err(UploadError::Busy("not begun")) };
         let mut writing = landed(&large.store, &large.flight).await?;
-        let pieces = std::mem::take(&mut self.pieces);
+        let pieces = self.pieces.take();
         let request = Arc::clone(&self.request);
         let (reply, wait) = flume::bounded(1);
         let store = Arc::clone(&large.store);
@@ -193,6 +190,7 @@ impl Upload {
 
     /// The content is still in memory, so a store path that turns out to be full or broken is followed by the next.
     async fn commit_small(&mut self) -> Result<(Arc<StorePath>, Committed), UploadError> {
+        let content = self.pieces.take();
         let mut tried = Vec::new();
         let mut last = None;
         loop {
@@ -203,7 +201,7 @@ impl Upload {
             tried.push(store.index);
             let promise = store.promise(self.received);
             let (job_store, request) = (Arc::clone(&store), Arc::clone(&self.request));
-            let pieces = self.pieces.clone();
+            let pieces = content.clone();
             let (reply, wait) = flume::bounded(1);
             let posted = post(&store, move || {
                 let sealed = Writing::create(&job_store, &request).and_then(|mut writing| {

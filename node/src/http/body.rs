@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use monoio::net::TcpStream;
 use reel_proto::http::chunked::{ChunkError, Decoder, Step};
 use reel_proto::http::head::{Framing, RequestHead};
@@ -164,22 +164,22 @@ impl ServerConn {
                     if *left == 0 {
                         self.body.coding = Coding::Done;
                     }
-                    return Ok(Some(self.input.split_to(length).freeze()));
+                    return Ok(Some(take(&mut self.input, length)));
                 }
                 Coding::Chunked(decoder) => {
                     match decoder.decode(bounded(&self.input, piece_max))? {
                         Step::Data { skip, length } => {
-                            let _ = self.input.split_to(skip);
-                            return Ok(Some(self.input.split_to(length).freeze()));
+                            self.input.advance(skip);
+                            return Ok(Some(take(&mut self.input, length)));
                         }
                         Step::NeedMore { used } => {
-                            let _ = self.input.split_to(used);
+                            self.input.advance(used);
                             if self.input.is_empty() {
                                 self.receive(piece_max).await?;
                             }
                         }
                         Step::Done { used } => {
-                            let _ = self.input.split_to(used);
+                            self.input.advance(used);
                             self.body.coding = Coding::Done;
                             return Ok(None);
                         }
@@ -232,6 +232,41 @@ impl ServerConn {
     }
 }
 
+/// The first `length` bytes of the input. They share its memory only where they fill most of it: else a peer that sends
+/// byte by byte would have each of them hold a whole buffer for as long as somebody keeps the piece.
+fn take(input: &mut BytesMut, length: usize) -> Bytes {
+    if length < input.capacity() / 2 {
+        let piece = Bytes::copy_from_slice(&input[..length]);
+        input.advance(length);
+        return piece;
+    }
+    input.split_to(length).freeze()
+}
+
 fn bounded(input: &[u8], length_max: usize) -> &[u8] {
     &input[..input.len().min(length_max)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_a_few_bytes_hold_no_buffer_and_large_ones_are_not_copied() {
+        const ROOM: usize = 256 * 1024;
+        let mut input = BytesMut::with_capacity(ROOM);
+        let memory = input.as_ptr();
+        let mut kept = Vec::new();
+        for byte in 0..200_u8 {
+            input.reserve(ROOM);
+            input.extend_from_slice(&[byte]);
+            kept.push(take(&mut input, 1));
+        }
+        assert!(kept.iter().enumerate().all(|(at, piece)| piece[..] == [at as u8]));
+        input.reserve(ROOM);
+        assert_eq!(input.as_ptr(), memory, "no piece shares the buffer, so it is used again");
+        input.extend_from_slice(&vec![7; ROOM]);
+        let place = input.as_ptr();
+        assert_eq!(take(&mut input, ROOM).as_ptr(), place);
+    }
 }

@@ -87,7 +87,7 @@ impl ServerConn {
         self.accepted.peer()
     }
 
-    /// Our address of this connection.
+    /// The address that its listener is bound to.
     pub fn local(&self) -> SocketAddr {
         self.accepted.local()
     }

@@ -35,6 +35,8 @@ pub struct UpstreamConn {
     /// Content bytes of the answer that have not been read.
     left: u64,
     keep_alive: bool,
+    /// The node still waits for a part of the request's body.
+    owes: bool,
 }
 
 impl std::fmt::Debug for UpstreamConn {
@@ -62,6 +64,7 @@ impl UpstreamConn {
             interim: 0,
             left: 0,
             keep_alive: false,
+            owes: false,
         }
     }
 
@@ -222,9 +225,15 @@ impl UpstreamConn {
         answer
     }
 
-    /// Gives the connection back if the node keeps it and the answer was read to its end.
+    /// Says that the request's body will not be sent to its end. The node takes whatever comes next for the rest of
+    /// it, so the connection serves no further request.
+    pub fn owe(&mut self) {
+        self.owes = true;
+    }
+
+    /// Gives the connection back if the node keeps it and both request and answer came to their end.
     pub fn release(mut self) {
-        let whole = self.left == 0 && self.input.is_empty();
+        let whole = self.left == 0 && self.input.is_empty() && !self.owes;
         if self.keep_alive
             && whole
             && let Some(stream) = self.stream.take()

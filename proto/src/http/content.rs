@@ -191,9 +191,11 @@ pub fn is_active(media_type: &str) -> bool {
     let essence = media_type.split(';').next().unwrap_or_default().trim();
     let essence = essence.to_ascii_lowercase();
     let passive = match essence.split_once('/') {
-        Some(("video" | "audio" | "font", _)) => true,
-        // SVG runs scripts; other XML may be given a stylesheet that does.
-        Some(("image", subtype)) => !subtype.ends_with("xml"),
+        // A list of segments, which players fetch; what follows says what other XML is.
+        Some(("application", "dash+xml")) => true,
+        // SVG runs scripts; other XML may be given a stylesheet that does, whatever it calls itself.
+        Some((_, subtype)) if subtype == "xml" || subtype.ends_with("+xml") => false,
+        Some(("video" | "audio" | "font" | "image", _)) => true,
         Some(("text", subtype)) => matches!(subtype, "plain" | "vtt" | "csv" | "markdown"),
         Some(("application", subtype)) => matches!(
             subtype,
@@ -203,7 +205,6 @@ pub fn is_active(media_type: &str) -> bool {
                 | "zip"
                 | "vnd.apple.mpegurl"
                 | "x-mpegurl"
-                | "dash+xml"
                 | "x-subrip"
                 | "ogg"
                 | "mp4"

@@ -54,7 +54,8 @@ impl Route {
     /// # Errors
     /// [`QueryError`]: a malformed escape, or an id that no file can have.
     pub fn parse(path: &str) -> Result<Self, QueryError> {
-        if path == "*" {
+        // The absolute form of `OPTIONS *` has no path at all (RFC 9112 section 3.2.4).
+        if path == "*" || path.is_empty() {
             return Ok(Self::Server);
         }
         let Some(rest) = path.strip_prefix(FILES) else { return Ok(Self::Nothing) };

@@ -29,6 +29,12 @@ fn methods() -> Vec<Case> {
             status(204).or(200),
         ),
         case(
+            "options-of-the-server-in-absolute-form",
+            "RFC 9112 3.2.4",
+            request("OPTIONS", "http://{host}", &[]),
+            status(204).or(200),
+        ),
+        case(
             "post-on-a-file",
             "RFC 9110 15.5.6",
             request("POST", "/files/{id}", &["Content-Length: 0"]),
