@@ -1,6 +1,10 @@
 //! The `[engine]` section and the `[[store_path]]` sections: what an operator may set, with its defaults.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use reel_node::config::{ByteSize, HumanTime};
 use reel_proto::{
@@ -10,7 +14,17 @@ use reel_proto::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::journal::{JournalConfig, SEGMENT_BYTES_MIN, SEGMENTS_MIN};
 use crate::store::{Durability, Reserve, StoreConfig, StorePathConfig};
+
+/// The smallest journal.
+const JOURNAL_BYTES_MIN: u64 = SEGMENTS_MIN as u64 * SEGMENT_BYTES_MIN;
+
+/// Bytes of one segment: half a second of small uploads at 64 MiB/s, and a start that only has to fill one.
+const JOURNAL_SEGMENT_BYTES: u64 = 32 << 20;
+
+/// Longer than a busy disk takes for a syncfs; a journal that gets no space back for so long never will.
+const JOURNAL_FULL_WAIT: Duration = Duration::from_secs(10);
 
 /// `[engine]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +53,8 @@ pub struct Config {
     pub beat_interval: HumanTime,
     /// When an upload is acknowledged.
     pub durability: Durability,
+    /// Space for the commit journal beside the database: 8 MiB and more, or 0 for none.
+    pub journal: ByteSize,
     /// How long a deleted file can be restored.
     pub retention: HumanTime,
     /// Path ids fetched at a time, for each store path.
@@ -81,6 +97,7 @@ impl Default for Config {
             idgens: vec!["127.0.0.1:22000".to_owned()],
             beat_interval: HumanTime(Duration::from_secs(10)),
             durability: Durability::Sync,
+            journal: ByteSize(512 << 20),
             retention: HumanTime(Duration::from_secs(7 * 24 * 3600)),
             id_block: 1024,
             record_cache: ByteSize(64 << 20),
@@ -246,6 +263,9 @@ impl Config {
         };
         within("read_piece", self.read_piece.0, 4096, 4 << 20)?;
         within("buffers", self.buffers.0, 4 << 20, 1 << 50)?;
+        if self.journal.0 > 0 {
+            within("journal", self.journal.0, JOURNAL_BYTES_MIN, 1 << 40)?;
+        }
         within("id_block", self.id_block, 1, limits::ID_BLOCK_COUNT_MAX)?;
         within("upload_max", self.upload_max.0, 1, limits::UPLOAD_BYTES_MAX)?;
         let beat_millis = u64::try_from(self.beat_interval.0.as_millis()).unwrap_or(u64::MAX);
@@ -290,11 +310,25 @@ impl Config {
         HostName::parse(text.trim()).map_err(|error| ConfigFault::HostName(error.to_string()))
     }
 
+    /// The journal's part: segments of 32 MiB, or two of them where it is to be small.
+    fn journal(&self, database: &Path) -> Option<JournalConfig> {
+        let segment_bytes = (self.journal.0 / 2).min(JOURNAL_SEGMENT_BYTES) / 4096 * 4096;
+        let segments_max = self.journal.0.checked_div(segment_bytes)?;
+        Some(JournalConfig {
+            folder: database.with_extension("journal"),
+            database: database.to_owned(),
+            segment_bytes,
+            segments_max: u32::try_from(segments_max).unwrap_or(u32::MAX),
+            full_wait: JOURNAL_FULL_WAIT,
+        })
+    }
+
     /// The store side's part.
-    pub(crate) fn store(&self, names: &Names, paths: &[StorePath]) -> StoreConfig {
+    pub(crate) fn store(&self, names: &Names, paths: &[StorePath], database: &Path) -> StoreConfig {
         let paths = paths.iter().map(StorePath::config).collect();
         let mut config = StoreConfig::new(names.host, names.group, paths);
         config.durability = self.durability;
+        config.journal = self.journal(database);
         config.retention = self.retention.0;
         config.id_block = self.id_block;
         config

@@ -18,6 +18,7 @@ mod thread;
 
 // --- the store side
 pub mod ids;
+pub mod journal;
 pub mod layout;
 pub mod metadata;
 pub mod purge;

@@ -1,8 +1,8 @@
 //! The way to the storage database: one writer and one reader, each alone with its connection, behind bounded channels.
 //!
 //! Any thread may ask: data threads await, committers and keepers wait. The writer puts the inserts of many commits
-//! into one transaction. With SQLite both ends are threads of their own; a database over the network would run
-//! `write_loop` and `read_loop` as tasks of the control thread, and nothing else here changes.
+//! into one transaction, and keeps the commit journal where there is one. With SQLite both ends are threads of their own;
+//! a database over the network would run them as tasks of the control thread, and nothing else here changes.
 
 use std::{
     path::Path,
@@ -11,20 +11,25 @@ use std::{
     thread::{self, JoinHandle, Thread},
 };
 
-use flume::{Receiver, Sender};
+use bytes::Bytes;
+use flume::Sender;
 use reel_meta::{
     Change, DeletedCursor, ExpectedStore, FileRow, FileStore, InsertOutcome, MetaError, NewFile,
     Page, Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
 };
 
-/// Commands that wait for the writer; past it, committers wait, and so do uploads.
-const WRITE_QUEUE_MAX: usize = 256;
+use reel_proto::table::table_of_user;
+
+use crate::journal::{Entry, Journal};
+
+mod reader;
+mod writer;
+
+/// Commands that wait for the writer; past it, workers and committers wait, and so do uploads.
+const WRITE_QUEUE_MAX: usize = 4096;
 
 /// Lookups that wait for the reader; past it, they are refused as busy.
 const READ_QUEUE_MAX: usize = 4096;
-
-/// Rows of one insert transaction.
-const INSERT_ROWS_MAX: usize = 1024;
 
 /// What the metadata said instead of yes. Cloned to every upload of a commit.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -54,6 +59,10 @@ impl RowError {
         Self { text: "the metadata has stopped".into(), unknown: true, retryable: false }
     }
 
+    fn refused(text: &str) -> Self {
+        Self { text: text.into(), unknown: false, retryable: false }
+    }
+
     fn busy() -> Self {
         Self { text: "too many lookups are waiting".into(), unknown: false, retryable: true }
     }
@@ -63,19 +72,42 @@ impl RowError {
 /// owner of the file inside must take that for an unknown outcome.
 pub(crate) struct Insert {
     pub(crate) row: NewFile,
+    /// What its file holds, where the file is not durable yet: the journal takes it. Without a journal such a row is
+    /// refused.
+    pub(crate) content: Option<Vec<Bytes>>,
     pub(crate) done: Box<dyn FnOnce(Result<InsertOutcome, RowError>) + Send>,
 }
 
 type Answer<T> = Sender<Result<T, RowError>>;
 
-enum Write {
+/// A change of rows; journaled, where there is a journal.
+enum Mutation {
     Insert(Vec<Insert>),
     Status(Vec<StatusChange>, Answer<Vec<Change>>),
-    Remove(Vec<Removal>, Answer<Vec<Change>>),
+    /// `unlink`: their files go with them.
+    Remove {
+        removals: Vec<Removal>,
+        unlink: bool,
+        answer: Answer<Vec<Change>>,
+    },
+}
+
+enum Write {
+    Mutation(Mutation),
     Upsert(Vec<FileRow>, Answer<()>),
     /// A read on the writer's connection: what an unknown outcome is settled by.
     ReadBack(Owned, Answer<Option<FileRow>>),
     Expect(StorePlace, String, u64, Answer<()>),
+    /// As [`Write::ReadBack`], by table and file id.
+    Find(u8, String, Answer<Option<FileRow>>),
+    /// Up to which entry the database has the journal; `None` where it takes none.
+    Position(Answer<Option<u64>>),
+    /// Carries out entries of the journal that the database does not have yet.
+    Replay(Vec<(u64, Entry)>, Answer<()>),
+    /// From now on changes go through this journal.
+    Install(Box<Journal>, Answer<()>),
+    /// Makes what is committed durable; see [`FileStore::checkpoint`].
+    Checkpoint(Answer<bool>),
     /// Close; see [`Metadata::close`].
     Stop,
 }
@@ -184,11 +216,11 @@ impl Metadata {
         // cannot.
         let (reading, reader_gone) = flume::bounded::<()>(0);
         let write_thread = spawn("reel-meta-write", writer, move |mut store| {
-            wait(write_loop(&mut store, write_queue));
+            wait(writer::run(&mut store, write_queue));
             let _ = reader_gone.recv();
         })?;
         let read_thread = spawn("reel-meta-read", reader, move |store| {
-            wait(read_loop(store, read_queue));
+            wait(reader::run(store, read_queue));
             drop(reading);
         })?;
         let threads = Threads(Mutex::new(vec![write_thread, read_thread]));
@@ -206,12 +238,13 @@ impl Metadata {
     /// Queues rows to be inserted; waits while the queue is full. Each is answered through its `done`.
     pub(crate) fn insert(&self, rows: Vec<Insert>) {
         // If the writer is gone the rows are dropped unanswered, which their owners take for "unknown".
-        let _ = self.writes.send(Write::Insert(rows));
+        let _ = self.writes.send(Write::Mutation(Mutation::Insert(rows)));
     }
 
     /// Inserts one row, without blocking a data thread.
     pub(crate) async fn insert_one(&self, insert: Insert) {
-        let _ = self.writes.send_async(Write::Insert(vec![insert])).await;
+        let write = Write::Mutation(Mutation::Insert(vec![insert]));
+        let _ = self.writes.send_async(write).await;
     }
 
     /// Sets states in one transaction.
@@ -219,15 +252,78 @@ impl Metadata {
     /// # Errors
     /// The database's; see [`RowError::unknown`].
     pub async fn set_status(&self, changes: Vec<StatusChange>) -> Result<Vec<Change>, RowError> {
-        self.write(|answer| Write::Status(changes, answer)).await
+        self.write(|answer| Write::Mutation(Mutation::Status(changes, answer))).await
     }
 
-    /// Removes rows in one transaction.
+    /// Removes rows in one transaction. Their files stay.
     ///
     /// # Errors
     /// As [`Self::set_status`].
     pub async fn remove(&self, removals: Vec<Removal>) -> Result<Vec<Change>, RowError> {
-        self.write(|answer| Write::Remove(removals, answer)).await
+        self.remove_rows(removals, false).await
+    }
+
+    /// Removes rows whose files are unlinked once this has answered: a file that a power loss brings back is unlinked
+    /// again.
+    ///
+    /// # Errors
+    /// As [`Self::set_status`].
+    pub(crate) async fn purge(&self, removals: Vec<Removal>) -> Result<Vec<Change>, RowError> {
+        self.remove_rows(removals, true).await
+    }
+
+    async fn remove_rows(
+        &self,
+        removals: Vec<Removal>,
+        unlink: bool,
+    ) -> Result<Vec<Change>, RowError> {
+        let remove = |answer| Write::Mutation(Mutation::Remove { removals, unlink, answer });
+        self.write(remove).await
+    }
+
+    /// As [`Self::read_back`], of a file id in the table of a user, whatever its app.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn find_back(
+        &self,
+        user: &str,
+        file: &str,
+    ) -> Result<Option<FileRow>, RowError> {
+        let (table, file) = (table_of_user(user.as_bytes()), file.to_owned());
+        self.write(|answer| Write::Find(table, file, answer)).await
+    }
+
+    /// Up to which entry the database has everything of a journal; `None` where it takes none.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn journal_position(&self) -> Result<Option<u64>, RowError> {
+        self.write(Write::Position).await
+    }
+
+    /// Carries out entries that the database does not have yet, in order. Not durable on return.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn replay(&self, entries: Vec<(u64, Entry)>) -> Result<(), RowError> {
+        self.write(|answer| Write::Replay(entries, answer)).await
+    }
+
+    /// From now on changes are durable in this journal first, and the database syncs its commits no more.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn install(&self, journal: Journal) -> Result<(), RowError> {
+        self.write(|answer| Write::Install(Box::new(journal), answer)).await
+    }
+
+    /// Makes everything so far durable in the database itself, holding up the writer. `false`: try again later.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn checkpoint(&self) -> Result<bool, RowError> {
+        self.write(Write::Checkpoint).await
     }
 
     /// Writes rows over what is there, in one transaction.
@@ -362,98 +458,6 @@ fn spawn<S>(
     Ok(thread)
 }
 
-async fn write_loop(store: &mut impl FileStore, queue: Receiver<Write>) {
-    let mut next = None;
-    loop {
-        let command = match next.take() {
-            Some(command) => command,
-            None => match queue.recv_async().await {
-                Ok(command) => command,
-                Err(_) => return,
-            },
-        };
-        match command {
-            Write::Stop => return,
-            Write::Insert(rows) => {
-                let (rows, other) = gather(rows, &queue);
-                next = other;
-                insert(store, rows).await;
-            }
-            Write::Status(changes, answer) => reply(&answer, store.set_status(&changes).await),
-            Write::Remove(removals, answer) => reply(&answer, store.remove(&removals).await),
-            Write::Upsert(rows, answer) => reply(&answer, store.upsert(&rows).await),
-            Write::ReadBack(Owned { app, user, file }, answer) => {
-                reply(&answer, store.get_owned(&app, &user, &file).await);
-            }
-            Write::Expect(StorePlace { node, path }, uuid, now, answer) => {
-                reply(&answer, store.expect_store(&node, &path, &uuid, now).await);
-            }
-        }
-    }
-}
-
-/// More inserts that are waiting already join the transaction; the first other command is given back.
-fn gather(mut rows: Vec<Insert>, queue: &Receiver<Write>) -> (Vec<Insert>, Option<Write>) {
-    while rows.len() < INSERT_ROWS_MAX {
-        match queue.try_recv() {
-            Ok(Write::Insert(more)) => rows.extend(more),
-            Ok(other) => return (rows, Some(other)),
-            Err(_) => break,
-        }
-    }
-    (rows, None)
-}
-
-async fn insert(store: &mut impl FileStore, inserts: Vec<Insert>) {
-    let (rows, dones): (Vec<_>, Vec<_>) =
-        inserts.into_iter().map(|insert| (insert.row, insert.done)).unzip();
-    match store.insert(&rows).await {
-        Ok(outcomes) => {
-            for (done, outcome) in dones.into_iter().zip(outcomes) {
-                done(Ok(outcome));
-            }
-        }
-        Err(error) => {
-            let error = RowError::from(error);
-            for done in dones {
-                done(Err(error.clone()));
-            }
-        }
-    }
-}
-
-async fn read_loop(mut store: impl FileStore, queue: Receiver<Read>) {
-    while let Ok(command) = queue.recv_async().await {
-        match command {
-            Read::Stop => return,
-            Read::Get(file, answer) => reply(&answer, store.get(None, &file).await),
-            Read::GetOwned(Owned { app, user, file }, answer) => {
-                reply(&answer, store.get_owned(&app, &user, &file).await);
-            }
-            Read::List(of, answer) => {
-                let after = of.after.as_deref();
-                let page = store.list(&of.app, &of.user, of.filter, after, of.limit).await;
-                reply(&answer, page);
-            }
-            Read::DeletedBefore(time, after, limit, answer) => {
-                reply(&answer, store.deleted_before(time, after.as_ref(), limit).await);
-            }
-            Read::Scan(after, limit, answer) => {
-                reply(&answer, store.scan(after.as_ref(), limit).await);
-            }
-            Read::Count(answer) => reply(&answer, store.count().await),
-            Read::Expected(StorePlace { node, path }, answer) => {
-                reply(&answer, store.expected_store(&node, &path).await);
-            }
-        }
-    }
-}
-
-fn reply<T>(answer: &Answer<T>, result: Result<T, MetaError>) {
-    // Whoever asked may be gone: a client that went away.
-    let _ = answer.try_send(result.map_err(RowError::from));
-}
-
 /// Waits for a future on a thread that has nothing else to do: keepers, committers, tools. Never on a data thread.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
     struct Parked(Thread);
@@ -471,4 +475,9 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
             Poll::Pending => thread::park(),
         }
     }
+}
+
+fn reply<T>(answer: &Answer<T>, result: Result<T, MetaError>) {
+    // Whoever asked may be gone: a client that went away.
+    let _ = answer.try_send(result.map_err(RowError::from));
 }

@@ -119,7 +119,7 @@ pub fn start(setup: &Setup<'_>, process: &Process) -> Result<Running, StartError
     let secret = setup.node.cluster_secret()?;
     let metadata = Metadata::sqlite(setup.database)
         .map_err(|error| StartError::Metadata { path: setup.database.to_owned(), error })?;
-    let stores = Stores::open(&config.store(&names, setup.store_paths), metadata)?;
+    let stores = Stores::open(&config.store(&names, setup.store_paths, setup.database), metadata)?;
     let disks = control::disk_metrics(process, &stores);
     let shared = Shared {
         config: config.clone(),

@@ -9,10 +9,11 @@ mod api;
 pub(crate) mod change;
 mod commit;
 mod expected;
-mod folders;
+pub(crate) mod folders;
 pub mod identity;
 pub(crate) mod inspect;
 mod invalidation;
+mod journaling;
 mod keeper;
 pub(crate) mod mark;
 mod open;
@@ -63,6 +64,7 @@ use self::{
     placement::NoPlace,
 };
 use crate::{
+    journal::{Gate, Running},
     layout::Layout,
     metadata::{ListOf, Metadata, RowError},
     purge,
@@ -95,6 +97,7 @@ struct Threads {
     committers: Vec<JoinHandle<()>>,
     keepers: Vec<JoinHandle<()>>,
     housekeeper: Option<(Sender<()>, JoinHandle<()>)>,
+    journal: Option<Running>,
     locks: Vec<FolderLock>,
 }
 
@@ -123,14 +126,18 @@ impl Stores {
         let epochs = Arc::new(Epochs::new());
         // One request per store path is out at a time.
         let (want, wanted) = flume::bounded(config.paths.len());
+        let gate = Gate::default();
         let shared = open::Shared {
             config,
             metadata: &metadata,
             epochs: &epochs,
             wanted: &want,
             clock: &clock,
+            journal: &gate,
         };
         let (layout, claims) = open::claim(&shared)?;
+        let journal = config.journal.as_ref().filter(|_| config.durability == Durability::Sync);
+        let begun = journaling::begin(journal, &metadata, &layout, &claims, &gate)?;
         let mut threads = Threads::default();
         let mut paths = Vec::new();
         for (index, claim) in claims.into_iter().enumerate() {
@@ -141,6 +148,15 @@ impl Stores {
                     threads.locks.push(opened.lock);
                     paths.push(opened.store);
                 }
+                Err(error) => {
+                    stop(&paths, &mut threads);
+                    return Err(error);
+                }
+            }
+        }
+        if let (Some(begun), Some(config)) = (begun, journal) {
+            match begun.run(config, &metadata, &paths) {
+                Ok(running) => threads.journal = Some(running),
                 Err(error) => {
                     stop(&paths, &mut threads);
                     return Err(error);
@@ -460,6 +476,10 @@ fn stop(paths: &[Arc<StorePath>], threads: &mut Threads) {
     for (path, thread) in paths.iter().zip(threads.keepers.drain(..)) {
         let _ = path.keeping.send(KeeperJob::Stop);
         join(thread);
+    }
+    // After everybody who writes: what the journal holds goes to its place, and the next start finds it empty.
+    if let Some(journal) = threads.journal.take() {
+        journal.stop();
     }
     threads.locks.clear();
 }

@@ -245,6 +245,7 @@ impl Cleaner<'_> {
         let Some(record) = self.record(entry)? else { return Ok(()) };
         let (reply, wait_for) = flume::bounded(1);
         self.metadata.insert(vec![Insert {
+            content: None,
             row: new_row(&record, self.path_of(entry)),
             done: Box::new(move |outcome| drop(reply.try_send(outcome))),
         }]);

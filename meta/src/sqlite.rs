@@ -15,7 +15,8 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-pub use files::SqliteFileStore;
+pub use database::Checkpointed;
+pub use files::{SqliteCheckpointer, SqliteFileStore};
 pub use groups::SqliteGroupStore;
 pub use sequences::SqliteSequenceStore;
 

@@ -76,6 +76,9 @@ pub trait SequenceStore {
 
 /// The storage database: one row for each file.
 ///
+/// Its owner may keep a journal before it: changes are durable there first, and the database need not sync its commits
+/// any more ([`Self::sync_commits`]). It then says, in the transaction of the change itself, how far it is.
+///
 /// Ids are compared by bytes: `aB` is not `Ab`, `abc` is not `abc `.
 /// Every method that takes several rows does them in one transaction, durable on return, and answers
 /// for each row at the same index. An error answers for all: nothing was changed, or, if it says so,
@@ -164,6 +167,38 @@ pub trait FileStore {
     /// # Errors
     /// The database's.
     async fn count(&mut self) -> Result<[TableCount; 3], MetaError>;
+
+    /// Up to which entry of the journal the database has everything; 0 where there never was one. `None`: this
+    /// database takes no journal, its own log is on other machines.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn journal_position(&mut self) -> Result<Option<u64>, MetaError> {
+        Ok(None)
+    }
+
+    /// The next change, if it is made, also says that the database has every entry up to `position`.
+    fn set_journal_position(&mut self, position: u64) {
+        let _ = position;
+    }
+
+    /// Whether changes are durable on return. Without, a power loss takes the last of them, never one from before
+    /// another that stays.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn sync_commits(&mut self, on: bool) -> Result<(), MetaError> {
+        let _ = on;
+        Ok(())
+    }
+
+    /// Makes every change so far durable. `false`: a reader stood in the way; try again later.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn checkpoint(&mut self) -> Result<bool, MetaError> {
+        Ok(true)
+    }
 
     /// Which store the node `node` had at `path` when it last opened one there; none if it never did.
     ///

@@ -8,6 +8,7 @@ use reel_proto::{
 };
 
 use super::placement::{Health, Reserve};
+use crate::journal::JournalConfig;
 
 /// When an upload is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -75,6 +76,8 @@ pub struct StoreConfig {
     pub commit_files_max: usize,
     /// A call to a disk that takes longer takes that disk out of placement until it comes back.
     pub hang_limit: Duration,
+    /// The commit journal; `None`: every group is synced where it lies.
+    pub journal: Option<JournalConfig>,
     /// Repair leaves files alone that are younger: the longest time from a file's creation to its row, plus clock skew.
     pub repair_age_min: Duration,
     /// Time between repair passes; zero switches them off.
@@ -93,6 +96,7 @@ impl StoreConfig {
             id_block: 1024,
             commit_files_max: 256,
             hang_limit: Duration::from_secs(10),
+            journal: None,
             repair_age_min: Duration::from_secs(24 * 3600),
             repair_interval: Duration::from_secs(24 * 3600),
         }
@@ -482,6 +486,8 @@ pub struct PathCounts {
     pub commit_failures: u64,
     /// Microseconds spent in commits.
     pub commit_us: u64,
+    /// Files that the journal made durable, in no commit of this path.
+    pub journaled: u64,
     /// Deletes and restores.
     pub changes: u64,
     /// Files purged.

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeSet, fs::File, io, os::fd::OwnedFd, sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use flume::{Receiver, Sender};
 use reel_meta::{InsertOutcome, NewFile};
 use reel_node::metrics::Cell;
@@ -238,19 +239,26 @@ fn fail(group: Group, error: &Arc<io::Error>) {
 fn insert(sealed: Box<Sealed>) -> Insert {
     let Sealed { mut place, row, reply, .. } = *sealed;
     place.set_sent(true);
-    insert_of(place, row, reply)
+    insert_of(place, row, None, reply)
 }
 
-/// The insert of a row whose file lies durably at `place`, which is already marked as sent. Dropped unanswered, the
-/// place goes to the keeper, which reads the row back.
-pub(crate) fn insert_of(place: NewPlace, row: NewFile, reply: Reply) -> Insert {
+/// The insert of a row whose file lies at `place`, which is already marked as sent: durably, or with its `content` for
+/// the journal. Dropped unanswered, the place goes to the keeper, which reads the row back.
+pub(crate) fn insert_of(
+    place: NewPlace,
+    row: NewFile,
+    content: Option<Vec<Bytes>>,
+    reply: Reply,
+) -> Insert {
     let path_id = place.id();
     let sent = row.clone();
+    let is_journaled = content.is_some();
     let done = move |result: Result<InsertOutcome, RowError>| {
         let mut place = place;
         let (place, result) = match result {
             Ok(InsertOutcome::Inserted) => {
                 count(&place.store().counts.uploads, 1);
+                count(&place.store().counts.journaled, u64::from(is_journaled));
                 place.keep();
                 (None, Ok(InsertOutcome::Inserted))
             }
@@ -265,7 +273,7 @@ pub(crate) fn insert_of(place: NewPlace, row: NewFile, reply: Reply) -> Insert {
         };
         let _ = reply.try_send(Ok(Committed { place, path_id, row: sent, result }));
     };
-    Insert { row, done: Box::new(done) }
+    Insert { row, content, done: Box::new(done) }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -211,10 +211,15 @@ impl Keeper {
         };
         let bytes = record.encode().map_err(|error| disk(io::Error::other(error)))?;
         sys::set_attribute(&file, record::ATTRIBUTE, &bytes).map_err(disk)?;
+        self.store.touch();
         Ok(Some(file))
     }
 
     fn sync(&self, begun: &[(Change, Option<File>)]) -> io::Result<()> {
+        if self.store.journal.load(Ordering::Acquire) {
+            // The changes of the rows are durable in the journal, and say what the records must be.
+            return Ok(());
+        }
         let files: Vec<&File> = begun.iter().filter_map(|(_, file)| file.as_ref()).collect();
         match files.as_slice() {
             [] => return Ok(()),
@@ -274,7 +279,7 @@ impl Keeper {
         let rows = purges
             .iter()
             .map(|purge| Removal { row: row_ref(&purge.file), only: Some(FileStatus::Deleted) });
-        let outcomes = match wait(self.metadata.remove(rows.collect())) {
+        let outcomes = match wait(self.metadata.purge(rows.collect())) {
             Ok(outcomes) => outcomes,
             Err(error) => return self.answer_rows(purges, Err(error)),
         };
@@ -296,6 +301,7 @@ impl Keeper {
                 Err(ChangeError::Disk(Arc::new(error)))
             }
             _ => {
+                self.store.touch();
                 count(&self.store.counts.purged, 1);
                 Ok(Changed::Done)
             }

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     ids::{Ledger, MarkState},
+    journal::{Gate, ReplayError},
     layout::{Layout, PrefixTaken},
     metadata::{Metadata, RowError, StorePlace},
     record,
@@ -89,6 +90,14 @@ pub enum OpenError {
         /// What the system said.
         error: io::Error,
     },
+    /// What the last run acknowledged cannot be brought back.
+    #[error("journal {}: {error}", folder.display())]
+    Journal {
+        /// Its folder.
+        folder: PathBuf,
+        /// What went wrong.
+        error: ReplayError,
+    },
     /// A path that cannot be told from others in a database.
     #[error("{}: a store path is text in UTF-8", path.display())]
     PathText {
@@ -130,11 +139,12 @@ pub(crate) struct Shared<'a> {
     pub(crate) epochs: &'a Arc<Epochs>,
     pub(crate) wanted: &'a Sender<usize>,
     pub(crate) clock: &'a Arc<dyn Clock>,
+    pub(crate) journal: &'a Gate,
 }
 
 /// A store path whose store is the one that belongs there.
 pub(crate) struct Claim<'a> {
-    path: &'a StorePathConfig,
+    pub(super) path: &'a StorePathConfig,
     identity: Identity,
     place: StorePlace,
 }
@@ -200,6 +210,7 @@ pub(crate) fn open(
         workers: path.workers.max(1),
         hang_limit: shared.config.hang_limit,
         clock: Arc::clone(shared.clock),
+        journal: Arc::clone(shared.journal),
     };
     let store = Arc::new(StorePath::new(parts));
     put_in_order(&store, shared.metadata, &state)?;

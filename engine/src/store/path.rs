@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -28,7 +28,10 @@ use super::{
     sys,
     walk::Leaf,
 };
-use crate::ids::{BlockError, Ledger};
+use crate::{
+    ids::{BlockError, Ledger},
+    journal::Gate,
+};
 
 mod health;
 
@@ -64,6 +67,10 @@ pub(crate) struct StorePath {
     small_inodes: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counts: Counts,
+    /// Whether small contents go into the commit journal now.
+    pub(crate) journal: Gate,
+    /// See [`StorePath::touch`].
+    touched: AtomicBool,
     /// Made here and exported by whoever serves, so that a store needs no exporter.
     pub(crate) commit_metrics: Registry<Commits>,
     started: Instant,
@@ -87,6 +94,7 @@ pub(crate) struct Parts {
     pub(crate) workers: usize,
     pub(crate) hang_limit: Duration,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) journal: Gate,
 }
 
 impl StorePath {
@@ -120,6 +128,8 @@ impl StorePath {
             small_inodes: parts.small_inodes,
             clock: parts.clock,
             counts: Counts::default(),
+            journal: parts.journal,
+            touched: AtomicBool::new(false),
             commit_metrics: Registry::detached(),
             started: Instant::now(),
         };
@@ -129,6 +139,18 @@ impl StorePath {
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// Something was written here that only the journal makes durable. Said after the write and before its entry, so
+    /// that whoever has seen the entry syncs this path.
+    pub(crate) fn touch(&self) {
+        self.touched.store(true, Ordering::Release);
+    }
+
+    /// Whether that was said since it was last asked. Asked before the sync, so that what comes meanwhile is asked for
+    /// again.
+    pub(crate) fn take_touched(&self) -> bool {
+        self.touched.swap(false, Ordering::AcqRel)
     }
 
     // --- path ids
@@ -306,6 +328,7 @@ pub(crate) struct Counts {
     pub(crate) commit_files: AtomicU64,
     pub(crate) commit_failures: AtomicU64,
     pub(crate) commit_us: AtomicU64,
+    pub(crate) journaled: AtomicU64,
     pub(crate) changes: AtomicU64,
     pub(crate) purged: AtomicU64,
 }
@@ -327,6 +350,7 @@ impl Counts {
             commit_files: read(&self.commit_files),
             commit_failures: read(&self.commit_failures),
             commit_us: read(&self.commit_us),
+            journaled: read(&self.journaled),
             changes: read(&self.changes),
             purged: read(&self.purged),
         }

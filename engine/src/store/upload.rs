@@ -22,7 +22,7 @@ use super::{
     place::NewPlace,
     placement::NoPlace,
     same::{self, Judgement, Verdict},
-    write::{WriteError, Writing, hand_over},
+    write::{WriteError, Writing, hand_over, journal_or_hand_over},
 };
 use crate::record::TEXT_LEN_MAX;
 
@@ -202,6 +202,7 @@ impl Upload {
             let promise = store.promise(self.received);
             let (job_store, request) = (Arc::clone(&store), Arc::clone(&self.request));
             let pieces = content.clone();
+            let metadata = self.stores.metadata.clone();
             let (reply, wait) = flume::bounded(1);
             let posted = post(&store, move || {
                 let sealed = Writing::create(&job_store, &request).and_then(|mut writing| {
@@ -209,7 +210,7 @@ impl Upload {
                     writing.seal(&request, reply.clone())
                 });
                 match sealed {
-                    Ok(sealed) => hand_over(&job_store, sealed),
+                    Ok(sealed) => journal_or_hand_over(&job_store, &metadata, sealed, pieces),
                     Err(error) => drop(reply.try_send(Err(error))),
                 }
             });
@@ -315,7 +316,7 @@ impl Upload {
         let store_index = place.store().index;
         let (reply, wait) = flume::bounded(1);
         place.set_sent(true);
-        self.stores.metadata.insert_one(insert_of(place, mine, reply)).await;
+        self.stores.metadata.insert_one(insert_of(place, mine, None, reply)).await;
         let committed = outcome(&self.stores.paths[store_index], wait).await?;
         self.stores.epochs.bump(&self.request.key.file);
         if let Some((index, _, relative)) = self.stores.layout.place(&row.file_path) {

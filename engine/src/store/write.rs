@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io::{self, IoSlice, Write as _},
     os::fd::AsFd as _,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use reel_proto::{checksum::Crc64, path::PathId};
 
 use super::{
     api::UploadRequest,
-    commit::{CommitJob, Reply, Sealed},
+    commit::{CommitJob, Reply, Sealed, insert_of},
     keeper::owned,
     path::{DiskFault, StorePath},
     place::NewPlace,
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     layout,
+    metadata::Metadata,
     record::{self, Record, State},
 };
 
@@ -166,6 +167,24 @@ impl Writing {
         let Self { place, file, generation, .. } = self;
         Ok(Sealed { place, file, generation, row, reply })
     }
+}
+
+/// Hands a sealed small file and its content to the journal, which makes both durable; else, while there is none, to
+/// the committer. Waits while its queue is full.
+pub(crate) fn journal_or_hand_over(
+    store: &StorePath,
+    metadata: &Metadata,
+    sealed: Sealed,
+    content: Vec<Bytes>,
+) {
+    if !store.journal.load(Ordering::Acquire) {
+        return hand_over(store, sealed);
+    }
+    // After the last write to the file and before its entry: see `StorePath::touch`.
+    store.touch();
+    let Sealed { mut place, row, reply, .. } = sealed;
+    place.set_sent(true);
+    metadata.insert(vec![insert_of(place, row, Some(content), reply)]);
 }
 
 /// Hands a sealed file to the committer; waits while its queue is full, which holds this worker and with it the

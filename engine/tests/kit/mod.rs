@@ -19,6 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use reel_engine::{
+    journal::{JournalConfig, SEGMENT_BYTES_MIN},
     metadata::{Metadata, wait},
     store::{
         Clock, FileKey, Located, Lookup, Reserve, StoreConfig, StorePathConfig, Stored, Stores,
@@ -144,6 +145,26 @@ pub fn path_config(path: &Path) -> StorePathConfig {
     config
 }
 
+/// A journal beside `database`, as small as one can be.
+pub fn journal(database: &Path) -> JournalConfig {
+    JournalConfig {
+        folder: database.with_extension("journal"),
+        database: database.to_owned(),
+        segment_bytes: SEGMENT_BYTES_MIN,
+        segments_max: 2,
+        full_wait: Duration::from_secs(5),
+    }
+}
+
+/// The same tests hold with a journal and without: `REEL_TEST_JOURNAL` says which.
+fn with_journal_if_wanted(config: &StoreConfig, database: &Path) -> StoreConfig {
+    let mut config = config.clone();
+    if std::env::var_os("REEL_TEST_JOURNAL").is_some() && config.journal.is_none() {
+        config.journal = Some(journal(database));
+    }
+    config
+}
+
 /// The configuration of a node with these store paths.
 pub fn config(paths: &[&Path]) -> StoreConfig {
     let paths = paths.iter().map(|path| path_config(path)).collect();
@@ -161,8 +182,9 @@ impl Node {
     }
 
     pub fn open_with(config: &StoreConfig, database: &Path, next_id: u64) -> Self {
+        let config = with_journal_if_wanted(config, database);
         let metadata = Metadata::sqlite(database).unwrap();
-        let stores = Stores::open(config, metadata.clone()).unwrap();
+        let stores = Stores::open(&config, metadata.clone()).unwrap();
         Self::serve(stores, metadata, next_id)
     }
 

@@ -21,6 +21,9 @@ const STATEMENTS_MAX: usize = 64;
 /// Page cache of one connection, in KiB (a negative number in SQLite's terms).
 const CACHE_KIB: i64 = 16 * 1024;
 
+/// Pages of the WAL from which a synced commit checkpoints: SQLite's default.
+const CHECKPOINT_PAGES: i64 = 1000;
+
 /// The WAL file is cut back to this many bytes after a checkpoint.
 const WAL_BYTES_KEPT: i64 = 64 * 1024 * 1024;
 
@@ -31,6 +34,8 @@ pub(crate) struct Database {
     reads_only: bool,
     /// A COMMIT has failed and nothing has been committed since. See [`Database::settle`].
     unsettled: bool,
+    /// Goes into the next transaction; see [`Database::set_position`].
+    position: Option<u64>,
 }
 
 impl Database {
@@ -44,7 +49,7 @@ impl Database {
         let mut connection = connect(path, flags).map_err(|error| open_error(path, error))?;
         migrate::run(&mut connection, path, schema)?;
         sync_folder(path).map_err(|error| open_error(path, error))?;
-        Ok(Self { connection, reads_only: false, unsettled: false })
+        Ok(Self { connection, reads_only: false, unsettled: false, position: None })
     }
 
     /// Opens the file, which must be there with its last schema, for reading beside its writer.
@@ -57,7 +62,7 @@ impl Database {
         connection
             .pragma_update(None, "query_only", true)
             .map_err(|error| open_error(path, error))?;
-        Ok(Self { connection, reads_only: true, unsettled: false })
+        Ok(Self { connection, reads_only: true, unsettled: false, position: None })
     }
 
     /// Reads, outside of any transaction: one statement sees one state.
@@ -80,8 +85,34 @@ impl Database {
         if self.reads_only {
             return Err(MetaError::ReadOnly { operation });
         }
+        let position = self.position.take();
         self.settle(operation)?;
-        self.transaction(operation, body)
+        self.transaction(operation, |connection| {
+            let value = body(connection)?;
+            if let Some(position) = position {
+                connection
+                    .prepare_cached(migrate::POSITION_SQL)?
+                    .execute([position.cast_signed()])?;
+            }
+            Ok(value)
+        })
+    }
+
+    /// The next transaction, if it is committed, also says that the database has every entry of the journal up to
+    /// `position`.
+    pub(crate) fn set_position(&mut self, position: u64) {
+        self.position = Some(position);
+    }
+
+    /// Whether a commit waits for the disk. Without, commits come back after a power loss up to some point and none
+    /// after it, and the database is never damaged: the log is synced before a checkpoint, the database after it.
+    /// Nor does a commit then checkpoint by itself, which would wait for the disk: whoever keeps the journal does.
+    pub(crate) fn sync_commits(&mut self, on: bool) -> Result<(), MetaError> {
+        let (level, pages) = if on { ("FULL", CHECKPOINT_PAGES) } else { ("NORMAL", 0) };
+        self.connection
+            .pragma_update(None, "synchronous", level)
+            .and_then(|()| self.connection.pragma_update(None, "wal_autocheckpoint", pages))
+            .map_err(|error| statement_error("sync_commits", error))
     }
 
     fn transaction<T>(
@@ -137,14 +168,11 @@ impl Database {
         Ok(())
     }
 
-    /// Copies the WAL into the database file and syncs it. `false` if a reader kept part of it.
+    /// Copies the WAL into the database file and syncs it, and lets the next commit begin it anew. `false` if a reader
+    /// kept part of it.
     pub(crate) fn checkpoint(&mut self) -> Result<bool, MetaError> {
-        const OPERATION: &str = "checkpoint";
-        self.settle(OPERATION)?;
-        self.connection
-            .query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get::<_, i64>(0))
-            .map(|busy| busy == 0)
-            .map_err(|error| statement_error(OPERATION, error))
+        self.settle("checkpoint")?;
+        checkpoint(&self.connection, "PRAGMA wal_checkpoint(RESTART)").map(|done| done.whole)
     }
 
     /// Ends a transaction without its changes. SQLite has already done so after some errors.
@@ -167,6 +195,43 @@ impl Database {
     pub(crate) fn set_unsettled(&mut self) {
         self.unsettled = true;
     }
+}
+
+/// A connection that only checkpoints, beside the one that writes: the bulk of the work then holds up no commit.
+#[derive(Debug)]
+pub(crate) struct Checkpointer(Connection);
+
+impl Checkpointer {
+    pub(crate) fn open(path: &Path, schema: &Schema) -> Result<Self, MetaError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = connect(path, flags).map_err(|error| open_error(path, error))?;
+        migrate::check_current(&connection, path, schema)?;
+        Ok(Self(connection))
+    }
+
+    /// Copies what was committed before the call into the database file and syncs it, while the writer goes on.
+    pub(crate) fn run(&mut self) -> Result<Checkpointed, MetaError> {
+        checkpoint(&self.0, "PRAGMA wal_checkpoint(PASSIVE)")
+    }
+}
+
+/// What a checkpoint did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpointed {
+    /// Everything that was committed before it began is durable in the database file.
+    pub whole: bool,
+    /// Pages in the write-ahead log, those that are copied included.
+    pub log_pages: u64,
+}
+
+fn checkpoint(connection: &Connection, statement: &str) -> Result<Checkpointed, MetaError> {
+    let (busy, log, copied) = connection
+        .query_row(statement, [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        })
+        .map_err(|error| statement_error("checkpoint", error))?;
+    let log_pages = u64::try_from(log).unwrap_or(0);
+    Ok(Checkpointed { whole: busy == 0 && copied >= log, log_pages })
 }
 
 /// Why the body of a transaction gave up.

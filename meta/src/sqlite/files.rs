@@ -18,7 +18,7 @@ use crate::row::{
     Change, DeletedCursor, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Removal,
     ScanCursor, StatusChange, StatusFilter, TableCount,
 };
-use crate::sqlite::database::{Database, Refusal};
+use crate::sqlite::database::{Checkpointed, Checkpointer, Database, Refusal};
 use crate::sqlite::migrate::STORAGE;
 use crate::store::FileStore;
 use crate::text::{TextField, check, check_new, check_row};
@@ -47,18 +47,52 @@ impl SqliteFileStore {
     pub fn open_reader(path: &Path) -> Result<Self, MetaError> {
         Ok(Self { database: Database::open_reader(path, &STORAGE)? })
     }
+}
 
-    /// Copies the write-ahead log into the database file and syncs both. `false`: a reader kept a
-    /// part of it; try again later.
+/// Checkpoints of the storage database, on a connection of their own.
+#[derive(Debug)]
+pub struct SqliteCheckpointer(Checkpointer);
+
+impl SqliteCheckpointer {
+    /// Opens it beside the writer's connection.
     ///
     /// # Errors
-    /// The database's.
-    pub fn checkpoint(&mut self) -> Result<bool, MetaError> {
-        self.database.checkpoint()
+    /// The file is not there, or has not been opened for writing by this version before.
+    pub fn open(path: &Path) -> Result<Self, MetaError> {
+        Ok(Self(Checkpointer::open(path, &STORAGE)?))
+    }
+
+    /// Makes everything that was committed before the call durable in the database file.
+    ///
+    /// # Errors
+    /// The database's; nothing is known to be durable then.
+    pub fn run(&mut self) -> Result<Checkpointed, MetaError> {
+        self.0.run()
     }
 }
 
 impl FileStore for SqliteFileStore {
+    async fn journal_position(&mut self) -> Result<Option<u64>, MetaError> {
+        self.database.read("journal_position", |connection| {
+            connection
+                .prepare_cached(sql::JOURNAL_POSITION)?
+                .query_row([], |row| sql::unsigned(row, 0))
+                .optional()
+        })
+    }
+
+    fn set_journal_position(&mut self, position: u64) {
+        self.database.set_position(position);
+    }
+
+    async fn sync_commits(&mut self, on: bool) -> Result<(), MetaError> {
+        self.database.sync_commits(on)
+    }
+
+    async fn checkpoint(&mut self) -> Result<bool, MetaError> {
+        self.database.checkpoint()
+    }
+
     async fn insert(&mut self, rows: &[NewFile]) -> Result<Vec<InsertOutcome>, MetaError> {
         self.database.write("insert", |connection| {
             let mut outcomes = Vec::with_capacity(rows.len());

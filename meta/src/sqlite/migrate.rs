@@ -33,6 +33,9 @@ type Step = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 /// The write that settles a failed commit.
 pub(crate) const SETTLE_SQL: &str = "UPDATE reel_settle SET commits = commits + 1";
 
+/// Says, in the transaction of a change itself, up to which entry of the journal the database has everything.
+pub(crate) const POSITION_SQL: &str = "UPDATE reel_journal SET position = ?1 WHERE id = 1";
+
 /// `tnv_trackerdb`.
 pub(crate) const TRACKER: Schema = Schema {
     name: "tracker",
@@ -48,7 +51,7 @@ pub(crate) const IDS: Schema =
 pub(crate) const STORAGE: Schema = Schema {
     name: "storage",
     application_id: 0x5245_4C03,
-    steps: &[storage_deployed, storage_columns, settle, storage_stores],
+    steps: &[storage_deployed, storage_columns, settle, storage_stores, storage_journal],
 };
 
 /// Brings a file to the schema's last version.
@@ -210,6 +213,17 @@ fn settle(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             commits INTEGER NOT NULL
         ) STRICT;
         INSERT OR IGNORE INTO reel_settle (id, commits) VALUES (1, 0);",
+    )
+}
+
+/// How far the database is with the journal before it.
+fn storage_journal(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS reel_journal (
+            id INTEGER PRIMARY KEY,
+            position INTEGER NOT NULL
+        ) STRICT;
+        INSERT OR IGNORE INTO reel_journal (id, position) VALUES (1, 0);",
     )
 }
 

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::database::Database;
 use super::migrate::{STORAGE, TRACKER};
-use super::{SqliteFileStore, SqliteGroupStore, SqliteSequenceStore, inline};
+use super::{SqliteCheckpointer, SqliteFileStore, SqliteGroupStore, SqliteSequenceStore, inline};
 use crate::contract::{self, Source};
 use crate::{FileStatus, FileStore, GroupStore, MetaError, NewFile};
 
@@ -80,7 +80,7 @@ fn a_reader_sees_what_is_committed_and_writes_nothing() {
     assert!(inline(reader.get(None, "a")).unwrap().is_some());
     let refused = inline(reader.insert(&[new_file("b")]));
     assert!(matches!(refused, Err(MetaError::ReadOnly { .. })), "{refused:?}");
-    assert!(writer.checkpoint().unwrap());
+    assert!(inline(writer.checkpoint()).unwrap());
     assert!(inline(reader.get(None, "a")).unwrap().is_some());
 }
 
@@ -213,4 +213,53 @@ fn nothing_is_answered_after_a_failed_commit_until_another_has_succeeded() {
     assert!(answer.as_ref().is_err_and(MetaError::outcome_unknown), "{answer:?}");
     blocker.execute_batch("ROLLBACK").unwrap();
     assert_eq!(commits(&mut database).unwrap(), 2);
+}
+
+#[test]
+fn the_position_goes_with_the_change_and_only_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("storage.db");
+    let mut store = SqliteFileStore::open(&path).unwrap();
+    let position = |store: &mut SqliteFileStore| inline(store.journal_position()).unwrap();
+    assert_eq!(position(&mut store), Some(0));
+    inline(store.sync_commits(false)).unwrap();
+    store.set_journal_position(7);
+    assert_eq!(position(&mut store), Some(0), "said, and nothing changed yet");
+    inline(store.insert(&[new_file("a")])).unwrap();
+    assert_eq!(position(&mut store), Some(7));
+    inline(store.insert(&[new_file("b")])).unwrap();
+    assert_eq!(position(&mut store), Some(7), "said once");
+
+    // A change that is refused takes its position along.
+    let stranger = Connection::open(&path).unwrap();
+    stranger.execute_batch("DROP TABLE t_file_02").unwrap();
+    store.set_journal_position(9);
+    assert!(inline(store.insert(&[new_file("c")])).is_err());
+    assert_eq!(position(&mut store), Some(7));
+}
+
+#[test]
+fn a_checkpoint_beside_the_writer_takes_in_what_was_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("storage.db");
+    let mut store = SqliteFileStore::open(&path).unwrap();
+    let mut checkpointer = SqliteCheckpointer::open(&path).unwrap();
+    inline(store.sync_commits(false)).unwrap();
+    for number in 0..300 {
+        inline(store.insert(&[new_file(&format!("f{number}"))])).unwrap();
+    }
+    let done = checkpointer.run().unwrap();
+    assert!(done.whole && done.log_pages > 0, "{done:?}");
+    // The database file alone has everything: what its log would add is not needed any more.
+    let copy = folder.path().join("copy.db");
+    std::fs::copy(&path, &copy).unwrap();
+    let rows: i64 = Connection::open(&copy)
+        .unwrap()
+        .query_row("SELECT count(*) FROM t_file_02", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 300);
+    // Then the writer begins the log anew, so that it does not grow for ever.
+    assert!(inline(store.checkpoint()).unwrap());
+    inline(store.insert(&[new_file("last")])).unwrap();
+    assert!(checkpointer.run().unwrap().log_pages < done.log_pages);
 }

@@ -136,6 +136,9 @@ pub(super) fn insert(
     Ok(count == 1)
 }
 
+/// Up to which entry of the journal the database has everything.
+pub(super) const JOURNAL_POSITION: &str = "SELECT position FROM reel_journal WHERE id = 1";
+
 /// Writes a row over what is there.
 pub(super) fn upsert(connection: &Connection, slot: usize, row: &FileRow) -> rusqlite::Result<()> {
     connection.prepare_cached(UPSERT[slot])?.execute(params![

@@ -1,0 +1,246 @@
+//! The commit journal: small contents and all changes of rows, appended to space that was filled ahead, made durable by
+//! one sync for a group, and then acknowledged. Files and rows reach their own places later.
+//!
+//! - The writer ([`Journal`]) belongs to the thread that writes the metadata. It appends a group, syncs it, and only
+//!   then changes the database, whose own commits are not synced any more.
+//! - The recycler ([`recycle`]) makes durable in their places what full segments hold (one syncfs for each store path, a
+//!   checkpoint of the database) and gives the segments back. Where that fails the journal is *frozen*: it is kept as it is for the next
+//!   start, and the node goes on without one, each group synced where it lies.
+//! - [`replay`] brings rows and files up to the journal after a crash, before anything is served.
+//!
+//! Invariant: what was acknowledged lies durably in the journal, or in its place.
+//! Invariant: entries are numbered without a gap; the database says in its own transactions up to which it has them, so
+//! that each is done once and in order.
+//! Invariant: nothing of a segment is overwritten before everything up to its last entry is durable in its place.
+
+mod format;
+mod recycle;
+mod replay;
+mod scan;
+mod segment;
+
+use std::{
+    io,
+    ops::Range,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use reel_meta::{NewFile, Removal, StatusChange};
+
+pub use self::replay::ReplayError;
+pub(crate) use self::{
+    format::Entry,
+    recycle::{Recycler, Running, Settle},
+    replay::replay,
+    scan::Recovered,
+};
+use self::{
+    format::{BLOCK, Group, SegmentHeader},
+    recycle::Shared,
+    segment::Segment,
+};
+
+/// Where the journal is and how large it may become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// Its folder, beside the database.
+    pub folder: PathBuf,
+    /// The database, which a checkpoint makes durable.
+    pub database: PathBuf,
+    /// Bytes of a segment: a multiple of 4096, at least [`SEGMENT_BYTES_MIN`].
+    pub segment_bytes: u64,
+    /// Most segments, at least [`SEGMENTS_MIN`].
+    pub segments_max: u32,
+    /// How long a group waits for space before the journal is frozen.
+    pub full_wait: Duration,
+}
+
+/// The smallest segment: the largest group fits twice.
+pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+
+/// One that is written, one that is recycled.
+pub const SEGMENTS_MIN: u32 = 2;
+
+/// Bytes of a group, contents included, past which it takes no more. The last change may go past it.
+pub(crate) const GROUP_BYTES_MAX: u64 = 1 << 20;
+
+/// Why a group was not journaled. None of its changes may be carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppendError {
+    /// What it holds cannot be made durable in its place, so no space comes back. It is kept for the next start, and
+    /// this node goes on without it.
+    #[error("the journal is frozen")]
+    Frozen,
+    /// The journal's disk failed; the entries are void.
+    #[error("the journal cannot be written: {0}")]
+    Disk(#[source] io::Error),
+    /// The journal's disk failed, and the entries could not be made void: the next start may find them.
+    #[error("the journal cannot be written: {0}")]
+    Unknown(#[source] io::Error),
+    /// It failed before, and what it last wrote was not made void: only a start can tell what is there.
+    #[error("the journal has failed, and this node must be started again")]
+    Broken,
+}
+
+/// The journal as its writer holds it.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+    current: Segment,
+    epoch: u64,
+    /// Where the next group goes.
+    at: u64,
+    segment_bytes: u64,
+    /// The number of the next entry.
+    next: u64,
+    group: Group,
+    full_wait: Duration,
+    broken: bool,
+}
+
+/// Whether small contents go into the journal now. Closed before the journal is begun and once it is frozen.
+pub(crate) type Gate = Arc<AtomicBool>;
+
+impl Journal {
+    /// Begins to write, after the replay: every segment that was found is free. `position` is the entry up to which the
+    /// database has everything.
+    ///
+    /// # Errors
+    /// No segment could be made, or no header written.
+    pub(crate) fn begin(
+        config: &JournalConfig,
+        recovered: Recovered,
+        position: u64,
+        gate: &Gate,
+    ) -> io::Result<(Self, Recycler)> {
+        let epoch = recovered.epoch + 1;
+        let last = recovered.found.last.max(recovered.recycled).max(position);
+        segment::write_state(&config.folder, last)?;
+        let mut free = recovered.into_segments();
+        // One of another length, from before the configuration was changed, is made anew.
+        free.retain(|segment| segment.len().is_ok_and(|bytes| bytes == config.segment_bytes));
+        let mut current = match free.pop() {
+            Some(segment) => segment,
+            None => Segment::create(&config.folder, 0, config.segment_bytes)?,
+        };
+        let next = last + 1;
+        current.begin(&SegmentHeader { epoch, first: next })?;
+        let shared = Arc::new(Shared::new(free, last, Arc::clone(gate)));
+        let recycler = Recycler::new(config.clone(), Arc::clone(&shared), current.number());
+        let mut group = Group::default();
+        group.clear();
+        gate.store(true, Ordering::Release);
+        let journal = Self {
+            shared,
+            current,
+            epoch,
+            at: BLOCK,
+            segment_bytes: config.segment_bytes,
+            next,
+            group,
+            full_wait: config.full_wait,
+            broken: false,
+        };
+        Ok((journal, recycler))
+    }
+
+    /// Adds an insert to the group; its content too, where the file is not durable yet.
+    pub(crate) fn put(&mut self, row: &NewFile, content: Option<Vec<Bytes>>) {
+        self.group.put(row, content);
+    }
+
+    /// Adds a change of state to the group.
+    pub(crate) fn status(&mut self, change: &StatusChange) {
+        self.group.status(change);
+    }
+
+    /// Adds a removal to the group. `unlink`: its file goes with it.
+    pub(crate) fn remove(&mut self, removal: &Removal, unlink: bool) {
+        self.group.remove(removal, unlink);
+    }
+
+    /// Makes the group durable and gives the numbers of its entries.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; the entries are void.
+    pub(crate) fn commit(&mut self) -> Result<Range<u64>, AppendError> {
+        let committed = self.append();
+        self.group.clear();
+        committed
+    }
+
+    fn append(&mut self) -> Result<Range<u64>, AppendError> {
+        if self.broken {
+            return Err(AppendError::Broken);
+        }
+        if self.shared.is_frozen() {
+            return Err(AppendError::Frozen);
+        }
+        let length = self.group.length();
+        let padded = length.next_multiple_of(BLOCK);
+        if self.at + padded > self.segment_bytes {
+            self.rotate().inspect_err(|error| {
+                if matches!(error, AppendError::Frozen) {
+                    self.shared.freeze("nothing of it could be recycled in time");
+                }
+            })?;
+        }
+        let entries = self.next..self.next + self.group.len() as u64;
+        self.group.seal(self.epoch, entries.start);
+        match self.current.append(&mut self.group.slices(), length) {
+            Ok(()) => {
+                self.at += padded;
+                self.next = entries.end;
+                Ok(entries)
+            }
+            Err(error) => {
+                // What of it reached the disk is not known, and a sync is not asked twice. The next segment begins with
+                // the same number, which makes these entries void.
+                tracing::error!(%error, "a group of the journal could not be written; another segment takes its place");
+                match self.rotate() {
+                    Ok(()) => Err(AppendError::Disk(error)),
+                    Err(rotating) => {
+                        tracing::error!(%rotating, "the journal is broken: no change is taken until this node is started again");
+                        self.broken = true;
+                        Err(AppendError::Unknown(error))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says that entries did not happen, durably, so that no replay carries them out.
+    ///
+    /// # Errors
+    /// As [`Self::commit`]: a replay may still carry them out.
+    pub(crate) fn abort(&mut self, entries: Range<u64>) -> Result<(), AppendError> {
+        self.group.clear();
+        self.group.abort(entries);
+        self.commit().map(drop)
+    }
+
+    /// Everything up to this entry is in the database and in its files, though not durably there.
+    pub(crate) fn applied(&self, entry: u64) {
+        self.shared.applied(entry);
+    }
+
+    fn rotate(&mut self) -> Result<(), AppendError> {
+        let mut segment = self.shared.take_free(self.full_wait).ok_or(AppendError::Frozen)?;
+        let epoch = self.epoch + 1;
+        if let Err(error) = segment.begin(&SegmentHeader { epoch, first: self.next }) {
+            // Nothing is in it, so it may be tried again.
+            self.shared.give_back(segment);
+            return Err(AppendError::Disk(error));
+        }
+        let full = std::mem::replace(&mut self.current, segment);
+        self.shared.full(full, self.next - 1);
+        (self.epoch, self.at) = (epoch, BLOCK);
+        Ok(())
+    }
+}

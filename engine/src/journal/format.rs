@@ -1,0 +1,582 @@
+//! The bytes of the commit journal: segment headers, groups, entries. Encoding and decoding without IO.
+//!
+//! docs/store-format.md draws it:
+//!
+//! ```text
+//! segment: a file of fixed length, filled with zeros before its first use
+//!   0  8  magic "REELJRNL"
+//!   8  2  version, 1
+//!  10  6  zero
+//!  16  8  epoch: of this use of the segment; every use has a higher one
+//!  24  8  first: the sequence number that its first entry has
+//!  32  8  CRC-64/NVME of bytes 0 to 32
+//! 4096    groups, each at a multiple of 4096
+//!
+//! group: what one sync made durable
+//!   0  4  magic "RGRP"
+//!   4  4  number of entries
+//!   8  8  epoch of its segment
+//!  16  8  sequence number of its first entry
+//!  24  8  length in bytes, this header included
+//!  32  8  CRC-64/NVME of bytes 0 to 32
+//!  40     entries, one after the other
+//!
+//! entry
+//!   0  1  kind: 1 put, 2 status, 3 remove, 4 abort
+//!   1  3  zero
+//!   4  4  length of the body
+//!   8  8  length of the content that follows the body; 0 for all but puts of small files
+//!  16  8  CRC-64/NVME of bytes 0 to 16 and the body
+//!  24     body, then content
+//! ```
+//!
+//! All numbers are big-endian. The content has no checksum of its own here: the body of its put says what it must be.
+//! The epoch tells the entries of this use of a segment from older ones that lie behind them.
+
+use std::io::IoSlice;
+
+use bytes::Bytes;
+use reel_meta::{FileStatus, NewFile, Removal, RowRef, StatusChange};
+use reel_proto::checksum::Crc64;
+
+/// Groups begin at multiples of it, so that no write touches a sector of an earlier group.
+pub(super) const BLOCK: u64 = 4096;
+
+/// Longest body of an entry, bytes: a put with every text at its limit has 1.7 KiB; an abort names a group's entries.
+const BODY_LEN_MAX: usize = 64 * 1024;
+
+/// Most entries of a group.
+pub(super) const ENTRIES_MAX: usize = 4096;
+
+/// Longest content of an entry, bytes: what is larger is synced where it lies.
+pub(super) const CONTENT_LEN_MAX: u64 = 1 << 20;
+
+const SEGMENT_MAGIC: [u8; 8] = *b"REELJRNL";
+const VERSION: u16 = 1;
+const SEGMENT_HEADER_LEN: usize = 40;
+const GROUP_MAGIC: [u8; 4] = *b"RGRP";
+pub(super) const GROUP_HEADER_LEN: usize = 40;
+const ENTRY_HEADER_LEN: usize = 24;
+
+/// One use of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) epoch: u64,
+    pub(super) first: u64,
+}
+
+/// One change, as it is journaled and as it is replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// A row was inserted, if its id was free. A small file's content comes along; a large one's was durable before.
+    Put {
+        /// The row.
+        row: Box<NewFile>,
+        /// The content, in pieces; none for a large file.
+        content: Option<Vec<Bytes>>,
+    },
+    /// The state of a row was set.
+    Status(StatusChange),
+    /// A row was removed.
+    Remove {
+        /// Which.
+        removal: Removal,
+        /// Its file was purged with it: what a power loss brings back is unlinked again.
+        unlink: bool,
+    },
+    /// These entries did not happen: they were refused after they had been journaled.
+    Abort(Vec<u64>),
+}
+
+/// The number that stands for a kind of entry.
+const PUT: u8 = 1;
+const STATUS: u8 = 2;
+const REMOVE: u8 = 3;
+const ABORT: u8 = 4;
+
+/// Bytes that are no journal, or not one that this version wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("damaged {0}")]
+pub(super) struct Damaged(pub(super) &'static str);
+
+/// The header of a segment, padded to its block.
+pub(super) fn segment_header(header: &SegmentHeader) -> Vec<u8> {
+    let mut out = Vec::with_capacity(BLOCK as usize);
+    out.extend_from_slice(&SEGMENT_MAGIC);
+    out.extend_from_slice(&VERSION.to_be_bytes());
+    out.extend_from_slice(&[0; 6]);
+    out.extend_from_slice(&header.epoch.to_be_bytes());
+    out.extend_from_slice(&header.first.to_be_bytes());
+    let crc = Crc64::of(&out);
+    out.extend_from_slice(&crc.to_be_bytes());
+    out.resize(BLOCK as usize, 0);
+    out
+}
+
+/// Reads the header of a segment; `None` where it was never used.
+pub(super) fn read_segment_header(bytes: &[u8]) -> Result<Option<SegmentHeader>, Damaged> {
+    let bytes = bytes.get(..SEGMENT_HEADER_LEN).ok_or(Damaged("segment header"))?;
+    if bytes.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    let (body, crc) = bytes.split_at(SEGMENT_HEADER_LEN - 8);
+    let sound = body[..8] == SEGMENT_MAGIC
+        && body[8..10] == VERSION.to_be_bytes()
+        && crc == Crc64::of(body).to_be_bytes();
+    if !sound {
+        return Err(Damaged("segment header"));
+    }
+    Ok(Some(SegmentHeader { epoch: number(body, 16), first: number(body, 24) }))
+}
+
+/// A group, ready to be written: everything but the contents in one buffer, which is used again.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    /// Header, entry headers and bodies, one after the other.
+    bytes: Vec<u8>,
+    /// For each entry: where its header and body end in `bytes`.
+    ends: Vec<usize>,
+    contents: Vec<Vec<Bytes>>,
+    length: u64,
+}
+
+impl Group {
+    /// Empties it for the next group.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.resize(GROUP_HEADER_LEN, 0);
+        self.ends.clear();
+        self.contents.clear();
+        self.length = GROUP_HEADER_LEN as u64;
+    }
+
+    /// Adds [`Entry::Put`].
+    pub(super) fn put(&mut self, row: &NewFile, content: Option<Vec<Bytes>>) {
+        let has_content = content.is_some();
+        self.push(PUT, content.unwrap_or_default(), |out| put_body(row, has_content, out));
+    }
+
+    /// Adds [`Entry::Status`].
+    pub(super) fn status(&mut self, change: &StatusChange) {
+        self.push(STATUS, Vec::new(), |out| {
+            out.push(status_code(change.status));
+            push_optional(out, change.deleted_at);
+            push_number(out, change.changed_at);
+            push_row_ref(out, &change.row);
+        });
+    }
+
+    /// Adds [`Entry::Remove`].
+    pub(super) fn remove(&mut self, removal: &Removal, unlink: bool) {
+        self.push(REMOVE, Vec::new(), |out| {
+            out.push(u8::from(unlink));
+            out.push(removal.only.map_or(0, |state| 1 + status_code(state)));
+            push_row_ref(out, &removal.row);
+        });
+    }
+
+    /// Adds [`Entry::Abort`].
+    pub(super) fn abort(&mut self, sequences: std::ops::Range<u64>) {
+        self.push(ABORT, Vec::new(), |out| sequences.for_each(|number| push_number(out, number)));
+    }
+
+    fn push(&mut self, kind: u8, content: Vec<Bytes>, body: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        let content_len: u64 = content.iter().map(|piece| piece.len() as u64).sum();
+        self.bytes.push(kind);
+        self.bytes.extend_from_slice(&[0; 7]);
+        self.bytes.extend_from_slice(&content_len.to_be_bytes());
+        self.bytes.extend_from_slice(&[0; 8]);
+        body(&mut self.bytes);
+        let body_len = self.bytes.len() - start - ENTRY_HEADER_LEN;
+        debug_assert!(body_len <= BODY_LEN_MAX);
+        self.bytes[start + 4..start + 8].copy_from_slice(&(body_len as u32).to_be_bytes());
+        let crc =
+            entry_crc(&self.bytes[start..start + 16], &self.bytes[start + ENTRY_HEADER_LEN..]);
+        self.bytes[start + 16..start + 24].copy_from_slice(&crc.to_be_bytes());
+        self.ends.push(self.bytes.len());
+        self.contents.push(content);
+        self.length += (self.bytes.len() - start) as u64 + content_len;
+    }
+
+    /// Entries in it.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Bytes of it on the disk.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Writes the header. Nothing is added afterwards.
+    pub(super) fn seal(&mut self, epoch: u64, first: u64) {
+        let mut header = Vec::with_capacity(GROUP_HEADER_LEN);
+        header.extend_from_slice(&GROUP_MAGIC);
+        header.extend_from_slice(&(self.ends.len() as u32).to_be_bytes());
+        for number in [epoch, first, self.length] {
+            header.extend_from_slice(&number.to_be_bytes());
+        }
+        let crc = Crc64::of(&header);
+        header.extend_from_slice(&crc.to_be_bytes());
+        self.bytes[..GROUP_HEADER_LEN].copy_from_slice(&header);
+    }
+
+    /// All its bytes, to be gathered by one write.
+    pub(super) fn slices(&self) -> Vec<IoSlice<'_>> {
+        let mut slices = Vec::with_capacity(2 * self.ends.len() + 1);
+        let mut start = 0;
+        for (index, contents) in self.contents.iter().enumerate() {
+            if contents.is_empty() {
+                continue;
+            }
+            slices.push(IoSlice::new(&self.bytes[start..self.ends[index]]));
+            start = self.ends[index];
+            slices.extend(contents.iter().map(|piece| IoSlice::new(piece)));
+        }
+        if start < self.bytes.len() {
+            slices.push(IoSlice::new(&self.bytes[start..]));
+        }
+        slices
+    }
+}
+
+/// The header of a group that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct GroupHeader {
+    pub(super) entries: u32,
+    pub(super) epoch: u64,
+    pub(super) first: u64,
+    pub(super) length: u64,
+}
+
+impl GroupHeader {
+    /// Reads it; an error is anything else than a header, as behind the last group.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, Damaged> {
+        let bytes = bytes.get(..GROUP_HEADER_LEN).ok_or(Damaged("group header"))?;
+        let (body, crc) = bytes.split_at(GROUP_HEADER_LEN - 8);
+        if body[..4] != GROUP_MAGIC || crc != Crc64::of(body).to_be_bytes() {
+            return Err(Damaged("group header"));
+        }
+        let mut entries = [0; 4];
+        entries.copy_from_slice(&body[4..8]);
+        let header = Self {
+            entries: u32::from_be_bytes(entries),
+            epoch: number(body, 8),
+            first: number(body, 16),
+            length: number(body, 24),
+        };
+        let least = GROUP_HEADER_LEN as u64 + u64::from(header.entries) * ENTRY_HEADER_LEN as u64;
+        let good = (1..=ENTRIES_MAX as u32).contains(&header.entries) && header.length >= least;
+        if good { Ok(header) } else { Err(Damaged("group header")) }
+    }
+}
+
+/// Reads one entry of a group: the entry (or what is wrong with it) and the bytes it takes. Without the bytes nothing
+/// behind it can be found.
+pub(super) fn read_entry(bytes: &Bytes) -> Result<(usize, Result<Entry, Damaged>), Damaged> {
+    let cut = Damaged("entry");
+    let header = bytes.get(..ENTRY_HEADER_LEN).ok_or(cut)?;
+    let mut body_len = [0; 4];
+    body_len.copy_from_slice(&header[4..8]);
+    let body_len = u32::from_be_bytes(body_len) as usize;
+    let content_len = number(header, 8);
+    if body_len > BODY_LEN_MAX || content_len > CONTENT_LEN_MAX {
+        return Err(cut);
+    }
+    let body_end = ENTRY_HEADER_LEN + body_len;
+    let end = body_end + content_len as usize;
+    let body = bytes.get(ENTRY_HEADER_LEN..body_end).ok_or(cut)?;
+    if bytes.len() < end {
+        return Err(cut);
+    }
+    if number(header, 16) != entry_crc(&header[..16], body) {
+        // The lengths are part of what does not match: where the next entry begins is not known.
+        return Err(cut);
+    }
+    let content = (content_len > 0).then(|| bytes.slice(body_end..end));
+    Ok((end, read_body(header[0], body, content)))
+}
+
+fn read_body(kind: u8, body: &[u8], content: Option<Bytes>) -> Result<Entry, Damaged> {
+    let mut fields = Fields(body);
+    let entry = match kind {
+        PUT => {
+            let (row, has_content) = put(&mut fields)?;
+            let content = has_content.then(|| content.unwrap_or_default());
+            if let Some(content) = &content {
+                let whole = content.len() as u64 == row.size;
+                if !whole || row.checksum != Some(Crc64::of(content)) {
+                    return Err(Damaged("content"));
+                }
+            }
+            Entry::Put { row: Box::new(row), content: content.map(|content| vec![content]) }
+        }
+        STATUS => Entry::Status(StatusChange {
+            status: status(fields.byte()?),
+            deleted_at: fields.optional()?,
+            changed_at: fields.number()?,
+            row: fields.row_ref()?,
+        }),
+        REMOVE => {
+            let unlink = fields.byte()? != 0;
+            let only = match fields.byte()? {
+                0 => None,
+                state => Some(status(state - 1)),
+            };
+            Entry::Remove { removal: Removal { row: fields.row_ref()?, only }, unlink }
+        }
+        ABORT => {
+            let mut sequences = Vec::new();
+            while !fields.0.is_empty() {
+                sequences.push(fields.number()?);
+            }
+            Entry::Abort(sequences)
+        }
+        _ => return Err(Damaged("kind of entry")),
+    };
+    if fields.0.is_empty() { Ok(entry) } else { Err(Damaged("body")) }
+}
+
+fn put(fields: &mut Fields<'_>) -> Result<(NewFile, bool), Damaged> {
+    let has_content = fields.byte()? != 0;
+    let row = NewFile {
+        size: fields.number()?,
+        created_at: fields.number()?,
+        checksum: fields.optional()?,
+        expires_at: fields.optional()?,
+        file: fields.text()?,
+        app: fields.text()?,
+        user: fields.text()?,
+        file_path: fields.text()?,
+        name: fields.optional_text()?,
+        content_type: fields.optional_text()?,
+    };
+    Ok((row, has_content))
+}
+
+fn put_body(row: &NewFile, has_content: bool, out: &mut Vec<u8>) {
+    out.push(u8::from(has_content));
+    push_number(out, row.size);
+    push_number(out, row.created_at);
+    push_optional(out, row.checksum);
+    push_optional(out, row.expires_at);
+    for text in [&row.file, &row.app, &row.user, &row.file_path] {
+        push_text(out, text);
+    }
+    for text in [&row.name, &row.content_type] {
+        out.push(u8::from(text.is_some()));
+        push_text(out, text.as_deref().unwrap_or(""));
+    }
+}
+
+fn status(code: u8) -> FileStatus {
+    FileStatus::from_number(i64::from(code))
+}
+
+fn status_code(status: FileStatus) -> u8 {
+    u8::from(status != FileStatus::Normal)
+}
+
+fn push_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_be_bytes());
+}
+
+fn push_optional(out: &mut Vec<u8>, number: Option<u64>) {
+    out.push(u8::from(number.is_some()));
+    push_number(out, number.unwrap_or(0));
+}
+
+/// Texts of rows have at most 512 bytes; a longer one was refused before it came here.
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&text.as_bytes()[..usize::from(length)]);
+}
+
+fn push_row_ref(out: &mut Vec<u8>, row: &RowRef) {
+    for text in [&row.user, &row.file, &row.path] {
+        push_text(out, text);
+    }
+}
+
+fn entry_crc(header: &[u8], body: &[u8]) -> u64 {
+    let mut crc = Crc64::new();
+    crc.update(header);
+    crc.update(body);
+    crc.finish()
+}
+
+fn number(bytes: &[u8], at: usize) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_be_bytes(number)
+}
+
+/// A cursor that answers with an error where a slice would panic.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Damaged> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(Damaged("body"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, Damaged> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn number(&mut self) -> Result<u64, Damaged> {
+        Ok(number(self.take(8)?, 0))
+    }
+
+    fn optional(&mut self) -> Result<Option<u64>, Damaged> {
+        let is_set = self.byte()? != 0;
+        let number = self.number()?;
+        Ok(is_set.then_some(number))
+    }
+
+    fn text(&mut self) -> Result<String, Damaged> {
+        let length = self.take(2)?;
+        let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+        let bytes = self.take(length)?;
+        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Damaged("text"))
+    }
+
+    fn optional_text(&mut self) -> Result<Option<String>, Damaged> {
+        let is_set = self.byte()? != 0;
+        let text = self.text()?;
+        Ok(is_set.then_some(text))
+    }
+
+    fn row_ref(&mut self) -> Result<RowRef, Damaged> {
+        Ok(RowRef { user: self.text()?, file: self.text()?, path: self.text()? })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn row(content: &[u8]) -> Box<NewFile> {
+        Box::new(NewFile {
+            file: "film".to_owned(),
+            app: "app".to_owned(),
+            user: "用户".to_owned(),
+            file_path: "/data/000/000/000/65F1560C_001".to_owned(),
+            size: content.len() as u64,
+            created_at: 0x65F1_560C,
+            checksum: Some(Crc64::of(content)),
+            name: Some("a film.mp4".to_owned()),
+            content_type: None,
+            expires_at: Some(7),
+        })
+    }
+
+    fn entries() -> Vec<Entry> {
+        let reference =
+            || RowRef { user: "u".to_owned(), file: "f".to_owned(), path: "p".to_owned() };
+        let content = vec![Bytes::from_static(b"hello "), Bytes::from_static(b"world")];
+        vec![
+            Entry::Put { row: row(b"hello world"), content: Some(content) },
+            Entry::Put { row: row(b"large"), content: None },
+            Entry::Put { row: row(b""), content: Some(vec![]) },
+            Entry::Status(StatusChange {
+                row: reference(),
+                status: FileStatus::Deleted,
+                deleted_at: Some(9),
+                changed_at: 9,
+            }),
+            Entry::Remove {
+                removal: Removal { row: reference(), only: Some(FileStatus::Deleted) },
+                unlink: true,
+            },
+            Entry::Remove { removal: Removal { row: reference(), only: None }, unlink: false },
+            Entry::Abort(vec![3, 4]),
+        ]
+    }
+
+    /// As it is read back: the content in one piece.
+    fn joined(entry: Entry) -> Entry {
+        match entry {
+            Entry::Put { row, content: Some(pieces) } => {
+                Entry::Put { row, content: Some(vec![Bytes::from(pieces.concat())]) }
+            }
+            other => other,
+        }
+    }
+
+    fn written(entries: &[Entry]) -> Vec<u8> {
+        let mut group = Group::default();
+        group.clear();
+        for entry in entries {
+            match entry {
+                Entry::Put { row, content } => group.put(row, content.clone()),
+                Entry::Status(change) => group.status(change),
+                Entry::Remove { removal, unlink } => group.remove(removal, *unlink),
+                Entry::Abort(list) => group.abort(list[0]..list[list.len() - 1] + 1),
+            }
+        }
+        group.seal(3, 17);
+        let bytes: Vec<u8> = group.slices().iter().flat_map(|slice| slice.to_vec()).collect();
+        assert_eq!(bytes.len() as u64, group.length());
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<Result<Entry, Damaged>>, Damaged> {
+        let header = GroupHeader::read(bytes)?;
+        let mut rest = Bytes::copy_from_slice(bytes).slice(GROUP_HEADER_LEN..);
+        (0..header.entries)
+            .map(|_| {
+                let (used, entry) = read_entry(&rest)?;
+                rest = rest.slice(used..);
+                Ok(entry)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let bytes = written(&entries());
+        let header = GroupHeader::read(&bytes).unwrap();
+        let expected = GroupHeader { entries: 7, epoch: 3, first: 17, length: bytes.len() as u64 };
+        assert_eq!(header, expected);
+        let back: Vec<Entry> = read(&bytes).unwrap().into_iter().map(Result::unwrap).collect();
+        assert_eq!(back, entries().into_iter().map(joined).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_flip_and_every_cut_is_noticed() {
+        let bytes = written(&entries());
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let sound = read(&flipped).is_ok_and(|read| read.iter().all(Result::is_ok));
+            assert!(!sound, "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(read(&bytes[..len]).is_err(), "length {len}");
+        }
+    }
+
+    #[test]
+    fn golden_bytes_of_the_headers() {
+        let header = segment_header(&SegmentHeader { epoch: 2, first: 258 });
+        assert_eq!(header.len(), 4096);
+        assert_eq!(&header[..16], b"REELJRNL\x00\x01\x00\x00\x00\x00\x00\x00");
+        assert_eq!(header[16..32], [0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 2]);
+        let back = read_segment_header(&header).unwrap();
+        assert_eq!(back, Some(SegmentHeader { epoch: 2, first: 258 }));
+        assert_eq!(read_segment_header(&[0; 4096]).unwrap(), None);
+        for bit in 0..SEGMENT_HEADER_LEN * 8 {
+            let mut flipped = header.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(read_segment_header(&flipped).is_err(), "bit {bit}");
+        }
+        let group = written(&[Entry::Abort(vec![1])]);
+        assert_eq!(&group[..8], b"RGRP\x00\x00\x00\x01");
+        assert_eq!(group[40..48], [4, 0, 0, 0, 0, 0, 0, 8]);
+    }
+}

@@ -1,0 +1,248 @@
+//! Gives segments back: what they hold is made durable in its place first.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Gate, JournalConfig,
+    segment::{self, Segment},
+};
+
+/// Without new entries for so long, what the journal holds is put in its place: the next start finds it empty.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// Pause after a failure.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What makes everything up to now durable in its place.
+pub(crate) trait Settle: Send + 'static {
+    /// On `true` every file and every row that was written before the call is durable where it belongs; on `false`
+    /// something stood in the way that goes away by itself.
+    ///
+    /// # Errors
+    /// A sync failed, and is not to be asked again.
+    fn settle(&mut self) -> io::Result<bool>;
+}
+
+/// What the writer and the recycler share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    applied: AtomicU64,
+    frozen: AtomicBool,
+    gate: Gate,
+}
+
+#[derive(Debug)]
+struct State {
+    free: Vec<Segment>,
+    /// Segments that are full, each with its last entry, the oldest first.
+    full: VecDeque<(Segment, u64)>,
+    /// All there are, with the one that is being written.
+    segments: usize,
+    stop: bool,
+}
+
+impl Shared {
+    pub(super) fn new(free: Vec<Segment>, applied: u64, gate: Gate) -> Self {
+        let segments = free.len() + 1;
+        let state = State { free, full: VecDeque::new(), segments, stop: false };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            applied: AtomicU64::new(applied),
+            frozen: AtomicBool::new(false),
+            gate,
+        }
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire)
+    }
+
+    /// Nothing is written to it and nothing of it is overwritten any more.
+    pub(super) fn freeze(&self, why: &str) {
+        self.gate.store(false, Ordering::Release);
+        if !self.frozen.swap(true, Ordering::AcqRel) {
+            tracing::error!(
+                why,
+                "the journal is frozen and kept for the next start; this node goes on without one"
+            );
+        }
+    }
+
+    pub(super) fn applied(&self, entry: u64) {
+        self.applied.store(entry, Ordering::Release);
+    }
+
+    /// A free segment, waiting for one as long as `wait`.
+    pub(super) fn take_free(&self, wait: Duration) -> Option<Segment> {
+        let until = Instant::now() + wait;
+        let mut state = self.lock();
+        loop {
+            if let Some(segment) = state.free.pop() {
+                self.changed.notify_all();
+                return Some(segment);
+            }
+            self.changed.notify_all();
+            let left = until.checked_duration_since(Instant::now())?;
+            state = self.wait(state, left);
+        }
+    }
+
+    pub(super) fn give_back(&self, segment: Segment) {
+        self.lock().free.push(segment);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn full(&self, segment: Segment, last: u64) {
+        self.lock().full.push_back((segment, last));
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each holder makes one change that is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
+        self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// The recycler before it runs.
+#[derive(Debug)]
+pub(crate) struct Recycler {
+    config: JournalConfig,
+    shared: Arc<Shared>,
+    recycled: u64,
+    next_number: u32,
+}
+
+/// A running recycler; dropped without [`Running::stop`] it goes on for as long as the process.
+#[derive(Debug)]
+pub(crate) struct Running {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+impl Running {
+    /// Puts everything in its place and ends. Call it when the writer has written its last.
+    pub(crate) fn stop(self) {
+        self.shared.lock().stop = true;
+        self.shared.changed.notify_all();
+        if self.thread.join().is_err() {
+            tracing::error!("the thread of the journal had panicked");
+        }
+    }
+}
+
+impl Recycler {
+    pub(super) fn new(config: JournalConfig, shared: Arc<Shared>, current: u32) -> Self {
+        let highest = shared.lock().free.iter().map(Segment::number).max();
+        let next_number = highest.unwrap_or(0).max(current) + 1;
+        let recycled = shared.applied.load(Ordering::Acquire);
+        Self { config, shared, recycled, next_number }
+    }
+
+    /// Starts its thread.
+    ///
+    /// # Errors
+    /// The thread's.
+    pub(crate) fn start(mut self, mut settle: impl Settle) -> io::Result<Running> {
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new()
+            .name("reel-journal".to_owned())
+            .spawn(move || self.run(&mut settle))?;
+        Ok(Running { shared, thread })
+    }
+
+    fn run(&mut self, settle: &mut dyn Settle) {
+        let mut quiet_since = Instant::now();
+        let mut seen = self.recycled;
+        loop {
+            let applied = self.shared.applied.load(Ordering::Acquire);
+            if applied != seen {
+                (seen, quiet_since) = (applied, Instant::now());
+            }
+            let (stop, work, grow) = self.look(applied, quiet_since.elapsed() >= IDLE);
+            if grow {
+                self.grow();
+            }
+            if self.shared.is_frozen() {
+                return;
+            }
+            // Again: the wait may have been long, and what comes before a stop belongs to it.
+            let applied = self.shared.applied.load(Ordering::Acquire);
+            if (work || stop) && applied > self.recycled {
+                match self.round(settle, applied) {
+                    Ok(true) => {}
+                    Ok(false) if stop => {
+                        tracing::warn!("the next start replays what is left in the journal")
+                    }
+                    Ok(false) => std::thread::sleep(AGAIN),
+                    Err(error) => self.shared.freeze(&error.to_string()),
+                }
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Waits a moment for something to do: whether to end, whether to recycle, whether a segment is to be made.
+    fn look(&self, applied: u64, idle: bool) -> (bool, bool, bool) {
+        let mut state = self.shared.lock();
+        let due = |state: &State| !state.full.is_empty() || (idle && applied > self.recycled);
+        let grows = |state: &State| state.free.is_empty() && self.may_grow(state);
+        if !state.stop && !due(&state) && !grows(&state) {
+            state = self.shared.wait(state, IDLE / 4);
+        }
+        (state.stop, due(&state), grows(&state))
+    }
+
+    fn may_grow(&self, state: &State) -> bool {
+        !state.stop && state.segments < self.config.segments_max.max(super::SEGMENTS_MIN) as usize
+    }
+
+    fn grow(&mut self) {
+        let (number, bytes) = (self.next_number, self.config.segment_bytes);
+        match Segment::create(&self.config.folder, number, bytes) {
+            Ok(segment) => {
+                self.next_number += 1;
+                self.shared.lock().segments += 1;
+                self.shared.give_back(segment);
+            }
+            Err(error) => {
+                tracing::warn!(%error, bytes, "the journal cannot grow; it goes on with the segments that it has");
+                std::thread::sleep(AGAIN);
+            }
+        }
+    }
+
+    fn round(&mut self, settle: &mut dyn Settle, applied: u64) -> io::Result<bool> {
+        if !settle.settle()? {
+            return Ok(false);
+        }
+        segment::write_state(&self.config.folder, applied)?;
+        self.recycled = applied;
+        let mut state = self.shared.lock();
+        while state.full.front().is_some_and(|(_, last)| *last <= applied) {
+            if let Some((segment, _)) = state.full.pop_front() {
+                state.free.push(segment);
+            }
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+        Ok(true)
+    }
+}

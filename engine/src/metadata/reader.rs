@@ -1,0 +1,34 @@
+//! The reader: lookups and pages on a connection of its own, one after the other.
+
+use flume::Receiver;
+use reel_meta::FileStore;
+
+use super::{Owned, Read, StorePlace, reply};
+
+/// Answers until [`Read::Stop`], or until nobody can ask any more.
+pub(super) async fn run(mut store: impl FileStore, queue: Receiver<Read>) {
+    while let Ok(command) = queue.recv_async().await {
+        match command {
+            Read::Stop => return,
+            Read::Get(file, answer) => reply(&answer, store.get(None, &file).await),
+            Read::GetOwned(Owned { app, user, file }, answer) => {
+                reply(&answer, store.get_owned(&app, &user, &file).await);
+            }
+            Read::List(of, answer) => {
+                let after = of.after.as_deref();
+                let page = store.list(&of.app, &of.user, of.filter, after, of.limit).await;
+                reply(&answer, page);
+            }
+            Read::DeletedBefore(time, after, limit, answer) => {
+                reply(&answer, store.deleted_before(time, after.as_ref(), limit).await);
+            }
+            Read::Scan(after, limit, answer) => {
+                reply(&answer, store.scan(after.as_ref(), limit).await);
+            }
+            Read::Count(answer) => reply(&answer, store.count().await),
+            Read::Expected(StorePlace { node, path }, answer) => {
+                reply(&answer, store.expected_store(&node, &path).await);
+            }
+        }
+    }
+}
