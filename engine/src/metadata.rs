@@ -83,7 +83,7 @@ enum Write {
 enum Read {
     /// Close; see [`Metadata::close`].
     Stop,
-    Get(String, Answer<Option<FileRow>>),
+    Get(Option<u8>, String, Answer<Option<FileRow>>),
     GetOwned(Owned, Answer<Option<FileRow>>),
     List(ListOf, Answer<Page>),
     DeletedBefore(u64, Option<DeletedCursor>, usize, Answer<Page>),
@@ -252,7 +252,16 @@ impl Metadata {
     /// The database's, or busy.
     pub async fn get(&self, file: &str) -> Result<Option<FileRow>, RowError> {
         let file = file.to_owned();
-        self.read(|answer| Read::Get(file, answer)).await
+        self.read(|answer| Read::Get(None, file, answer)).await
+    }
+
+    /// The row that a file id has in one table, whoever owns it: the one that would stop an insert.
+    ///
+    /// # Errors
+    /// The database's, or busy.
+    pub async fn get_in(&self, table: u8, file: &str) -> Result<Option<FileRow>, RowError> {
+        let file = file.to_owned();
+        self.read(|answer| Read::Get(Some(table), file, answer)).await
     }
 
     /// The row of a file that belongs to this app and user.
@@ -426,7 +435,7 @@ async fn read_loop(mut store: impl FileStore, queue: Receiver<Read>) {
     while let Ok(command) = queue.recv_async().await {
         match command {
             Read::Stop => return,
-            Read::Get(file, answer) => reply(&answer, store.get(None, &file).await),
+            Read::Get(table, file, answer) => reply(&answer, store.get(table, &file).await),
             Read::GetOwned(Owned { app, user, file }, answer) => {
                 reply(&answer, store.get_owned(&app, &user, &file).await);
             }

@@ -21,10 +21,7 @@ use super::{
     place::NewPlace,
     sys,
 };
-use crate::{
-    layout,
-    record::{self, Record, State},
-};
+use crate::record::{self, Record, State};
 
 /// Places that may be taken already in a row before an upload gives up. Blocks are looked through before they are
 /// offered, so even one is a sign of somebody else's files in the store.
@@ -155,13 +152,14 @@ impl Writing {
             file: owner.file,
             app: owner.app,
             user: owner.user,
-            file_path: layout::file_path(&self.store.identity.id_key, self.place.relative()),
+            file_path: self.store.file_path(self.place.relative()),
             size: self.size,
             created_at: self.created_at,
             checksum: Some(checksum),
             name: record.name,
             content_type: record.content_type,
             expires_at: record.expires_at,
+            deleted_at: None,
         };
         let Self { place, file, generation, .. } = self;
         Ok(Sealed { place, file, generation, row, reply })
