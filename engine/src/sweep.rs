@@ -188,8 +188,8 @@ impl<'a> Cleaner<'a> {
     }
 
     /// Looks at a file and does what is to be done. Beside a running engine the look is old when the act comes, so
-    /// each act looks again in its own way: an insert finds a row that came in between, the keeper reads record and
-    /// row, and what is to be put aside is searched for in all rows and looked at once more.
+    /// each act asks the rows again in its own way: an insert finds one that came in between, the keeper reads row and
+    /// record, and what is to be put aside is searched for in all of them.
     pub(crate) fn file(&mut self, entry: &Entry) -> Result<(), SweepError> {
         self.swept.looked_at += 1;
         let action = self.look(entry)?;
@@ -248,9 +248,6 @@ impl<'a> Cleaner<'a> {
                 self.swept.left += 1;
                 tracing::error!(store = self.store.index, file = %entry.relative,
                     "a file with a row has no good record and stays: was the store copied without its attributes, or written by a later version?");
-                continue;
-            }
-            if !self.ours && self.look(&entry)? != action {
                 continue;
             }
             let (done, counter) = if action == Action::Remove {

@@ -203,8 +203,7 @@ fn repair_looks_everywhere_but_at_young_files_and_unlinks_nothing_unknown() {
     node.close();
 }
 
-/// The row comes between repair's first look and its act: acting on the first look would put an acknowledged file aside,
-/// as the insert of an adoption finds the row there.
+/// The row comes between repair's look and its act: what it does then must not be what the look said.
 #[test]
 fn repair_reads_the_row_again_before_it_acts() {
     let folder = quick_folder();
@@ -216,8 +215,14 @@ fn repair_reads_the_row_again_before_it_acts() {
     script.lock().unwrap().reads_early = 1;
     let swept = node.stores.repair(0, Duration::ZERO).unwrap();
     assert_eq!(script.lock().unwrap().reads_early, 0, "repair did not look at the row");
-    assert_eq!((swept.adopted, swept.quarantined, swept.removed), (0, 0, 0), "{swept:?}");
+    assert_eq!((swept.adopted, swept.quarantined, swept.left), (0, 0, 0), "{swept:?}");
     assert_eq!(node.read("late").unwrap(), content(7, 3000));
+    // The same with content that does not match, which would go to quarantine for want of a row.
+    fs::write(place(folder.path(), &node, "late"), content(8, 3000)).unwrap();
+    script.lock().unwrap().reads_early = 1;
+    let swept = node.stores.repair(0, Duration::ZERO).unwrap();
+    assert_eq!((swept.left, swept.quarantined), (1, 0), "{swept:?}");
+    assert!(place(folder.path(), &node, "late").exists());
     node.close();
 }
 
