@@ -330,6 +330,11 @@ impl<'a> Cleaner<'a> {
             Ok(_) => self.swept.followed += 1,
             // Changed or purged since the look.
             Err(ChangeError::Unknown) => {}
+            Err(ChangeError::Disk(error)) => {
+                let again = io::Error::new(error.kind(), error.to_string());
+                let error = error.raw_os_error().map_or(again, io::Error::from_raw_os_error);
+                return Err(at(&entry.relative)(error));
+            }
             Err(error) => return Err(SweepError::Change { file: entry.relative.clone(), error }),
         }
         Ok(())
