@@ -23,10 +23,7 @@ use std::{
     io,
     ops::Range,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -135,7 +132,6 @@ impl Journal {
         let recycler = Recycler::new(config.clone(), Arc::clone(&shared), current.number());
         let mut group = Group::default();
         group.clear();
-        gate.store(true, Ordering::Release);
         let journal = Self {
             shared,
             current,
@@ -148,6 +144,11 @@ impl Journal {
             broken: false,
         };
         Ok((journal, recycler))
+    }
+
+    /// Lets small contents in: the writer has it in hand.
+    pub(crate) fn open(&self) {
+        self.shared.open();
     }
 
     /// Adds an insert to the group; its content too, where the file is not durable yet.

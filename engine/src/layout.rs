@@ -51,6 +51,13 @@ impl Layout {
         Some((*self.stores.get(prefix)?, id, id.relative(time)))
     }
 
+    /// Whether a `file_path` names this place of this store path, under whichever of its prefixes. The only way to
+    /// compare places: one place has as many texts as its store path has prefixes.
+    pub fn names(&self, file_path: &str, store: usize, relative: &str) -> bool {
+        self.place(file_path)
+            .is_some_and(|(index, _, place)| index == store && place.as_str() == relative)
+    }
+
     /// Everything a reader needs to know of a row.
     ///
     /// # Errors
@@ -109,6 +116,11 @@ mod tests {
         let (store, id, back) = layout.place(&file_path("/data/a", &relative)).unwrap();
         assert_eq!((store, id.get(), back), (0, 512, relative));
         assert_eq!(layout.place("../data/000/000/001/65F1560C_000").unwrap().0, 1);
+        for text in ["../data/000/000/001/65F1560C_000", "/data/b/000/000/001/65F1560C_000"] {
+            assert!(!layout.names(text, 0, relative.as_str()), "{text}");
+        }
+        assert!(layout.names("../data/000/000/001/65F1560C_000", 1, relative.as_str()));
+        assert!(!layout.names("../data/000/000/001/65F1560D_000", 1, relative.as_str()));
         for nowhere in ["/data/b/000/000/001/65F1560C_000", "/data/a/000/000/65F1560C_000", "", "x"]
         {
             assert!(layout.place(nowhere).is_none(), "{nowhere}");

@@ -115,7 +115,7 @@ enum Write {
 enum Read {
     /// Close; see [`Metadata::close`].
     Stop,
-    Get(String, Answer<Option<FileRow>>),
+    Get(Option<u8>, String, Answer<Option<FileRow>>),
     GetOwned(Owned, Answer<Option<FileRow>>),
     List(ListOf, Answer<Page>),
     DeletedBefore(u64, Option<DeletedCursor>, usize, Answer<Page>),
@@ -348,7 +348,16 @@ impl Metadata {
     /// The database's, or busy.
     pub async fn get(&self, file: &str) -> Result<Option<FileRow>, RowError> {
         let file = file.to_owned();
-        self.read(|answer| Read::Get(file, answer)).await
+        self.read(|answer| Read::Get(None, file, answer)).await
+    }
+
+    /// The row that a file id has in one table, whoever owns it: the one that would stop an insert.
+    ///
+    /// # Errors
+    /// The database's, or busy.
+    pub async fn get_in(&self, table: u8, file: &str) -> Result<Option<FileRow>, RowError> {
+        let file = file.to_owned();
+        self.read(|answer| Read::Get(Some(table), file, answer)).await
     }
 
     /// The row of a file that belongs to this app and user.

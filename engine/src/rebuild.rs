@@ -2,23 +2,31 @@
 //!
 //! For a store whose database is lost; no engine may have the store open. It can be cut short and run again. Nothing
 //! on the disks is changed, and rows that are there already are left as they are unless their file is worse than
-//! the one just found.
+//! the one just found and belongs to the same owner.
+//!
+//! A file that lost its id to another before a crash looks as good as the one that won. It lies in a block of ids that
+//! was held then, so those blocks come last, when the winner has its row.
 
-use std::{collections::HashMap, io, ops::ControlFlow, os::fd::AsFd as _, path::PathBuf};
+use std::{
+    collections::HashMap,
+    io,
+    ops::{ControlFlow, Range},
+    os::fd::AsFd as _,
+    path::PathBuf,
+};
 
 use reel_meta::{FileRow, FileStatus};
 use reel_node::lock::FolderLock;
 use reel_proto::{path::PathId, table::table_of_user};
 
 use crate::{
-    metadata::{Metadata, Owned, wait},
+    metadata::{Metadata, wait},
     record::{Record, State},
     store::{
         Clock as _, SystemClock, identity,
         inspect::{self, Seal},
-        sys, walk,
+        mark, sys, walk,
     },
-    sweep::owner,
     verify::{Opened, PassError, at, open},
 };
 
@@ -72,22 +80,16 @@ pub fn rebuild_index(
         done: Rebuilt::default(),
         batch: HashMap::new(),
     };
+    let mut held = Vec::new();
     for store in &opened {
-        let mut failed = None;
-        let walked = walk::leaves(store.root.as_fd(), |leaf| {
-            for entry in leaf.entries(store.root.as_fd())? {
-                if let Err(error) = rebuild.file(store, &entry) {
-                    failed = Some(error);
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            tell(&rebuild.done);
-            Ok(ControlFlow::Continue(()))
-        });
-        walked.map_err(at(&store.folder))?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
+        held.push(held_blocks(store)?);
+    }
+    for (store, held) in opened.iter().zip(&held) {
+        rebuild.settled_files(store, held, tell)?;
+    }
+    for (store, held) in opened.iter().zip(&held) {
+        rebuild.held_files(store, held)?;
+        tell(&rebuild.done);
     }
     rebuild.flush()?;
     tell(&rebuild.done);
@@ -99,10 +101,57 @@ struct Rebuild<'a> {
     content: bool,
     metadata: &'a Metadata,
     done: Rebuilt,
-    batch: HashMap<(String, String, String), FileRow>,
+    /// By table and file id: what makes a row the only one.
+    batch: HashMap<(u8, String), FileRow>,
+}
+
+/// The blocks that the last engine held here: what is not settled lies in them.
+fn held_blocks(store: &Opened) -> Result<Vec<Range<u64>>, PassError> {
+    match mark::read_all(store.root.as_fd()) {
+        Ok(marks) => Ok(marks.state.held),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(at(&store.folder)(error)),
+    }
 }
 
 impl Rebuild<'_> {
+    /// Every file outside of the held blocks.
+    fn settled_files(
+        &mut self,
+        store: &Opened,
+        held: &[Range<u64>],
+        tell: &mut dyn FnMut(&Rebuilt),
+    ) -> Result<(), PassError> {
+        let mut failed = None;
+        let walked = walk::leaves(store.root.as_fd(), |leaf| {
+            let entries = leaf.entries(store.root.as_fd())?;
+            let is_held = |entry: &walk::Entry| held.iter().any(|block| block.contains(&entry.id));
+            for entry in entries.into_iter().filter(|entry| !is_held(entry)) {
+                if let Err(error) = self.file(store, &entry) {
+                    failed = Some(error);
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            tell(&self.done);
+            Ok(ControlFlow::Continue(()))
+        });
+        walked.map_err(at(&store.folder))?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Every file in them.
+    fn held_files(&mut self, store: &Opened, held: &[Range<u64>]) -> Result<(), PassError> {
+        for block in held {
+            for leaf in walk::Leaf::covering(block) {
+                let entries = leaf.entries(store.root.as_fd()).map_err(at(&store.folder))?;
+                for entry in entries.into_iter().filter(|entry| block.contains(&entry.id)) {
+                    self.file(store, &entry)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn file(&mut self, store: &Opened, entry: &walk::Entry) -> Result<(), PassError> {
         self.done.files += 1;
         let record = match self.record(store, entry) {
@@ -115,16 +164,18 @@ impl Rebuild<'_> {
             }
         };
         let path = format!("{}/{}", store.id_key, entry.relative);
-        let owner = owner(&record);
-        let key = (owner.app.clone(), owner.user.clone(), owner.file.clone());
         let row = row_of(&record, path);
-        if let Some(other) = self.row(&key, owner)? {
+        let key = (row.table, row.file.clone());
+        if let Some(other) = self.row(&key)? {
             if same_row(&other, &row) {
                 self.done.already += 1;
                 return Ok(());
             }
-            if other.file_path != row.file_path && self.is_whole(&other)? {
-                tracing::warn!(file = %row.file_path, kept = %other.file_path, "a second copy of a file id; left where it is");
+            // Another owner's row is not ours to judge, whatever became of its file.
+            let other_owner = (&other.app, &other.user) != (&row.app, &row.user);
+            if other_owner || (other.file_path != row.file_path && self.is_whole(&other)?) {
+                tracing::warn!(file = %row.file_path, kept = %other.file_path, other_owner,
+                    "a second file of one id; left where it is");
                 self.done.duplicates += 1;
                 return Ok(());
             }
@@ -167,14 +218,10 @@ impl Rebuild<'_> {
         Ok(Some(record))
     }
 
-    fn row(
-        &self,
-        key: &(String, String, String),
-        owner: Owned,
-    ) -> Result<Option<FileRow>, PassError> {
+    fn row(&self, key: &(u8, String)) -> Result<Option<FileRow>, PassError> {
         match self.batch.get(key) {
             Some(row) => Ok(Some(row.clone())),
-            None => Ok(wait(self.metadata.read_back(owner))?),
+            None => Ok(wait(self.metadata.get_in(key.0, &key.1))?),
         }
     }
 

@@ -1,14 +1,16 @@
 //! Repair: walks whole store paths and brings rows and files together that a crash left apart outside of the blocks
 //! that the sweep looks at.
 //!
-//! It looks only at files older than the longest commit plus clock skew, reads the row again right before it acts,
-//! and unlinks nothing but what its own record calls purging: it adopts, or moves to quarantine.
+//! It looks only at files older than the longest commit plus clock skew, leaves changes of state to the keeper, which
+//! reads record and row again, and unlinks nothing but what its own record calls purging: it adopts, or moves to
+//! quarantine what no row names.
 
 use std::{io, ops::ControlFlow, time::Duration};
 
 use crate::{
-    store::{Stores, path::StorePath, walk},
-    sweep::{Action, Cleaner, SweepError, Swept, at},
+    metadata::wait,
+    store::{Stores, change::Kind, path::StorePath, walk},
+    sweep::{Cleaner, SweepError, Swept, at},
 };
 
 /// Repairs every store path that is well, until `stop` says so. Logged; a fault on one leaves the others alone.
@@ -44,8 +46,8 @@ fn run(
     age_min: Duration,
     stop: &dyn Fn() -> bool,
 ) -> Result<Swept, SweepError> {
-    let metadata = stores.metadata();
-    let mut cleaner = Cleaner { store, metadata, swept: Swept::default() };
+    let agree = |file| wait(stores.change_at(Kind::Agree, store.index, file));
+    let mut cleaner = Cleaner::new(store, stores.metadata(), &agree, false);
     let mut failed = None;
     let before = stores.clock().now().saturating_sub(age_min.as_secs());
     let walked = walk::leaves(store.root(), |leaf| {
@@ -53,7 +55,7 @@ fn run(
             if entry.time > before {
                 continue;
             }
-            if let Err(error) = one(stores, &mut cleaner, &entry) {
+            if let Err(error) = cleaner.file(&entry) {
                 failed = Some(error);
                 return Ok(ControlFlow::Break(()));
             }
@@ -61,23 +63,5 @@ fn run(
         Ok(if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     });
     walked.map_err(at("walking the store"))?;
-    failed.map_or(Ok(cleaner.swept), Err)
-}
-
-fn one(stores: &Stores, cleaner: &mut Cleaner<'_>, entry: &walk::Entry) -> Result<(), SweepError> {
-    let action = cleaner.look(entry, false)?;
-    if action == Action::Leave {
-        return Ok(());
-    }
-    // Again: between the first look and now an upload may have got its row, a delete its state.
-    cleaner.swept.looked_at -= 1;
-    let again = cleaner.look(entry, false)?;
-    if again != action {
-        return Ok(());
-    }
-    cleaner.act(entry, action)?;
-    if let Some(file) = cleaner.file_id(entry) {
-        stores.epochs().bump(&file);
-    }
-    Ok(())
+    failed.map_or_else(|| cleaner.finish(), Err)
 }

@@ -14,7 +14,7 @@ pub mod identity;
 pub(crate) mod inspect;
 mod invalidation;
 mod journaling;
-mod keeper;
+pub(crate) mod keeper;
 pub(crate) mod mark;
 mod open;
 pub(crate) mod path;
@@ -59,7 +59,7 @@ use self::{
     change::Kind,
     commit::CommitJob,
     invalidation::Epochs,
-    keeper::{Change, KeeperJob, owned},
+    keeper::{Change, KeeperJob, Target, owned},
     path::StorePath,
     placement::NoPlace,
 };
@@ -78,7 +78,7 @@ const CLOSE_LOOK: Duration = Duration::from_millis(5);
 /// All store paths of a node. Shared by all its threads.
 pub struct Stores {
     paths: Vec<Arc<StorePath>>,
-    layout: Layout,
+    layout: Arc<Layout>,
     metadata: Metadata,
     epochs: Arc<Epochs>,
     wanted: Receiver<usize>,
@@ -138,10 +138,11 @@ impl Stores {
         let (layout, claims) = open::claim(&shared)?;
         let journal = config.journal.as_ref().filter(|_| config.durability == Durability::Sync);
         let begun = journaling::begin(journal, &metadata, &layout, &claims, &gate)?;
+        let layout = Arc::new(layout);
         let mut threads = Threads::default();
         let mut paths = Vec::new();
         for (index, claim) in claims.into_iter().enumerate() {
-            match open::open(&shared, index, claim) {
+            match open::open(&shared, &layout, index, claim) {
                 Ok(opened) => {
                     threads.committers.push(opened.committer);
                     threads.keepers.push(opened.keeper);
@@ -338,19 +339,13 @@ impl Stores {
     }
 
     async fn change(&self, kind: Kind, key: FileKey) -> Result<Changed, ChangeError> {
-        // Through the writer, behind every change that was asked before.
+        // Where it lies. Its state is looked at by the keeper, behind every change that was asked before: what is
+        // acknowledged here holds for row and record alike.
         let row = self.metadata.read_back(owned(&key)).await;
         let row = row.map_err(|error| ChangeError::Metadata(error.text))?;
         let file = row.map(|row| self.layout.locate(row)).transpose();
         let file = file.map_err(|error| ChangeError::Metadata(error.to_string().into()))?;
-        let file = file.ok_or(ChangeError::Unknown)?;
-        match (kind, file.status) {
-            (Kind::Delete, Status::Deleted) | (Kind::Restore, Status::Normal) => {
-                Ok(Changed::Already)
-            }
-            (Kind::Purge, Status::Normal) => Err(ChangeError::NotDeleted),
-            _ => self.change_located(kind, file).await,
-        }
+        self.change_located(kind, file.ok_or(ChangeError::Unknown)?).await
     }
 
     pub(crate) async fn change_located(
@@ -358,10 +353,18 @@ impl Stores {
         kind: Kind,
         file: Located,
     ) -> Result<Changed, ChangeError> {
+        self.change_at(kind, file.store, Target::from(&file)).await
+    }
+
+    pub(crate) async fn change_at(
+        &self,
+        kind: Kind,
+        store: usize,
+        file: Target,
+    ) -> Result<Changed, ChangeError> {
         let (reply, wait) = flume::bounded(1);
-        let store = &self.paths[file.store];
         let job = KeeperJob::Change(Box::new(Change { kind, file, reply }));
-        store.keeping.try_send(job).map_err(|_| ChangeError::Busy)?;
+        self.paths[store].keeping.try_send(job).map_err(|_| ChangeError::Busy)?;
         wait.recv_async().await.unwrap_or(Err(ChangeError::Busy))
     }
 
@@ -431,10 +434,6 @@ impl Stores {
 
     pub(crate) fn metadata(&self) -> &Metadata {
         &self.metadata
-    }
-
-    pub(crate) fn epochs(&self) -> &Epochs {
-        &self.epochs
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {

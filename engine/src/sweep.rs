@@ -1,31 +1,37 @@
 //! The sweep at start: files that a crash left unfinished, looked for only in the blocks of ids that this node held.
 //!
 //! Runs before any upload, after the file system was synced once, so that what is adopted is durable. Decisions are
-//! in `decide`, without IO; `repair` and `rebuild` use them too.
+//! in `decide`, without IO; `repair` uses them and the hands that follow them too.
 
 use std::{collections::HashSet, io, ops::Range, os::fd::AsFd as _};
 
-use reel_meta::{FileRow, FileStatus, InsertOutcome, NewFile, Removal, RowRef, StatusChange};
+use reel_meta::{FileRow, FileStatus, InsertOutcome, NewFile};
 use reel_proto::path::PathId;
 
 use crate::{
     metadata::{Insert, Metadata, Owned, RowError, wait},
-    record::{self, Record, State},
+    record::{Record, State},
+    store::change::Kind,
     store::inspect::{self, Seal},
+    store::keeper::{Changer, Target},
     store::path::StorePath,
     store::sys,
     store::walk::{Entry, Leaf},
+    store::{ChangeError, Changed, FileKey},
 };
+
+/// Files to be removed or put aside that wait for one search of the rows.
+const DEFERRED_MAX: usize = 4096;
 
 /// What is known of a file that was found.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts<'a> {
     /// Its attribute.
     pub(crate) seal: &'a Seal,
-    /// The `file_path` that a row of this place has.
-    pub(crate) path: &'a str,
     /// The row of the record's file id, where there is a good record.
     pub(crate) row: Option<&'a FileRow>,
+    /// It names this place.
+    pub(crate) named: bool,
     /// Whether size and checksum are those of the record; `None`: not looked at yet.
     pub(crate) whole: Option<bool>,
     /// It lies in a block of ids that this node held, and was begun before the start.
@@ -43,11 +49,8 @@ pub(crate) enum Action {
     Remove,
     /// Complete, and its row is missing: make it.
     Adopt,
-    /// Its record says deleted and its row does not: a delete that was cut short after its record. The row follows.
-    DeleteRow,
-    /// Its row says deleted and its record does not: a restore that was cut short, and nobody was told that the file
-    /// is back. The record follows: what a reader was told is deleted never comes back by itself.
-    DeleteRecord,
+    /// Record and row say different states: a change that was cut short. `store::change` says which of them follows.
+    Agree,
     /// Being purged: remove the row if it is still there, then the file.
     FinishPurge,
     /// Nothing to be sure of: keep it, out of the way.
@@ -64,15 +67,12 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Action {
         Seal::Doubtful(_) => return Action::Quarantine,
         Seal::Good(record) => record,
     };
-    let named = facts.row.is_some_and(|row| row.file_path == facts.path);
-    if record.state == State::Purging {
-        return Action::FinishPurge;
-    }
-    match (named, facts.row) {
-        (true, Some(row)) if state_of(row) != record.state => match record.state {
-            State::Deleted => Action::DeleteRow,
-            _ => Action::DeleteRecord,
-        },
+    match (facts.named, facts.row) {
+        (true, Some(row)) if state_of(row) == State::Normal && record.state != State::Normal => {
+            Action::Agree
+        }
+        _ if record.state == State::Purging => Action::FinishPurge,
+        (true, Some(row)) if state_of(row) != record.state => Action::Agree,
         (true, _) => Action::Leave,
         // Another file has the id: this one lost a race, or was replaced. It is not adopted over the row.
         (false, Some(_)) => Action::Quarantine,
@@ -100,12 +100,14 @@ pub struct Swept {
     pub removed: u64,
     /// Complete files that got their row.
     pub adopted: u64,
-    /// Files of which record and row said different states: deleted, both.
+    /// Files of which record and row said different states: deleted, both, unless a restore had won against a purge.
     pub followed: u64,
     /// Purges finished.
     pub purged: u64,
     /// Files moved to quarantine.
     pub quarantined: u64,
+    /// Files that nothing good can be said of, and that a row names all the same: left where they are.
+    pub left: u64,
 }
 
 /// Why a sweep or a repair stopped. What it did until then is whole.
@@ -122,13 +124,29 @@ pub enum SweepError {
     /// The metadata.
     #[error("metadata: {0}")]
     Row(#[from] RowError),
+    /// A change that was cut short could not be finished.
+    #[error("{file}: {error}")]
+    Change {
+        /// What was to be changed.
+        file: String,
+        /// Why it was not.
+        error: ChangeError,
+    },
 }
+
+/// Brings record and row of a file together: the sweep by itself, repair through the store path's keeper.
+pub(crate) type Agree<'a> = &'a dyn Fn(Target) -> Result<Changed, ChangeError>;
 
 /// One store path and the metadata, for the hands of sweep and repair.
 pub(crate) struct Cleaner<'a> {
-    pub(crate) store: &'a StorePath,
-    pub(crate) metadata: &'a Metadata,
+    store: &'a StorePath,
+    metadata: &'a Metadata,
+    agree: Agree<'a>,
+    /// Only files of held blocks are looked at, and nothing else is at work.
+    ours: bool,
     pub(crate) swept: Swept,
+    /// To be removed or put aside, once it is known that no row names them.
+    deferred: Vec<(Entry, Action)>,
 }
 
 /// Sweeps the blocks that the mark file says were held. On return everything done is durable and nothing is held.
@@ -137,33 +155,60 @@ pub(crate) fn sweep(
     metadata: &Metadata,
     held: &[Range<u64>],
 ) -> Result<Swept, SweepError> {
-    let mut cleaner = Cleaner { store, metadata, swept: Swept::default() };
-    let mut unsealed = Vec::new();
+    // One file at a time is synced by itself: the folder's descriptor is not asked.
+    let changer = Changer { store, metadata, folder: store.root(), read_only: false };
+    let agree = |file| changer.one(Kind::Agree, file);
+    let mut cleaner = Cleaner::new(store, metadata, &agree, true);
     for block in held {
         for leaf in Leaf::covering(block) {
             let entries = leaf.entries(store.root()).map_err(at(&leaf.folder()))?;
             for entry in entries.into_iter().filter(|entry| block.contains(&entry.id)) {
-                match cleaner.look(&entry, true)? {
-                    Action::Remove => unsealed.push(entry),
-                    action => cleaner.act(&entry, action)?,
-                }
+                cleaner.file(&entry)?;
             }
         }
     }
-    cleaner.remove_unsealed(unsealed)?;
-    if cleaner.swept.removed + cleaner.swept.purged > 0 {
+    let swept = cleaner.finish()?;
+    if swept.removed + swept.purged > 0 {
         // Before the mark lets go of these blocks: an unlink that a power loss undoes would never be found again.
         sys::open_folder(&store.folder)
             .and_then(|folder| sys::syncfs(folder.as_fd()))
             .map_err(at("syncfs"))?;
     }
-    Ok(cleaner.swept)
+    Ok(swept)
 }
 
-impl Cleaner<'_> {
-    /// Finds out what to do with a file. Reads its content only where that decides.
-    pub(crate) fn look(&mut self, entry: &Entry, ours: bool) -> Result<Action, SweepError> {
+impl<'a> Cleaner<'a> {
+    pub(crate) fn new(
+        store: &'a StorePath,
+        metadata: &'a Metadata,
+        agree: Agree<'a>,
+        ours: bool,
+    ) -> Self {
+        Self { store, metadata, agree, ours, swept: Swept::default(), deferred: Vec::new() }
+    }
+
+    /// Looks at a file and does what is to be done. Beside a running engine the look is old when the act comes, so
+    /// each act asks the rows again in its own way: an insert finds one that came in between, the keeper reads row and
+    /// record, and what is to be put aside is searched for in all of them.
+    pub(crate) fn file(&mut self, entry: &Entry) -> Result<(), SweepError> {
         self.swept.looked_at += 1;
+        let action = self.look(entry)?;
+        match action {
+            Action::Leave | Action::Read => Ok(()),
+            Action::Adopt => self.adopt(entry),
+            Action::Agree | Action::FinishPurge => self.bring_together(entry, action),
+            Action::Remove | Action::Quarantine => self.defer(entry, action),
+        }
+    }
+
+    /// Does what was put off; what was done in all.
+    pub(crate) fn finish(mut self) -> Result<Swept, SweepError> {
+        self.do_deferred()?;
+        Ok(self.swept)
+    }
+
+    /// Finds out what to do with a file. Reads its content only where that decides.
+    fn look(&self, entry: &Entry) -> Result<Action, SweepError> {
         let failed = at(&entry.relative);
         let Some((file, id)) = self.open(entry)? else { return Ok(Action::Leave) };
         let seal = inspect::seal_of(&file, id).map_err(&failed)?;
@@ -171,8 +216,9 @@ impl Cleaner<'_> {
             Seal::Good(record) => wait(self.metadata.read_back(owner(record)))?,
             _ => None,
         };
-        let path = self.path_of(entry);
-        let mut facts = Facts { seal: &seal, path: &path, row: row.as_ref(), whole: None, ours };
+        let named = row.as_ref().is_some_and(|row| self.store.is_named_by(row, &entry.relative));
+        let mut facts =
+            Facts { seal: &seal, row: row.as_ref(), named, whole: None, ours: self.ours };
         let mut action = decide(&facts);
         if action == Action::Read {
             let (size, checksum) = inspect::checksum(&file, |_| {}).map_err(&failed)?;
@@ -183,38 +229,37 @@ impl Cleaner<'_> {
         Ok(action)
     }
 
-    /// Does what was decided.
-    pub(crate) fn act(&mut self, entry: &Entry, action: Action) -> Result<(), SweepError> {
-        match action {
-            Action::Leave | Action::Read => Ok(()),
-            Action::Remove => self.remove_unsealed(vec![entry.clone()]),
-            Action::Adopt => self.adopt(entry),
-            Action::DeleteRow => self.follow(entry),
-            Action::DeleteRecord => self.mark_deleted(entry),
-            Action::FinishPurge => self.finish_purge(entry),
-            Action::Quarantine => {
-                inspect::quarantine(self.store, &entry.relative).map_err(at(&entry.relative))?;
-                self.swept.quarantined += 1;
-                Ok(())
-            }
-        }
+    fn defer(&mut self, entry: &Entry, action: Action) -> Result<(), SweepError> {
+        self.deferred.push((entry.clone(), action));
+        if self.deferred.len() >= DEFERRED_MAX { self.do_deferred() } else { Ok(()) }
     }
 
-    /// Removes uploads that never ended. A file that lost its attributes on the way (a copy by hand) looks the same,
-    /// so the rows are searched for its place first: what a row names is never removed.
-    fn remove_unsealed(&mut self, entries: Vec<Entry>) -> Result<(), SweepError> {
-        if entries.is_empty() {
+    /// Removes uploads that never ended and puts aside what is doubtful, but for what some row names. A file that
+    /// lost its attributes on the way (a copy by hand), one whose record rotted, one sealed by a later version: its
+    /// content may be whole and acknowledged, so a row that names it outweighs all that can be said against it.
+    fn do_deferred(&mut self) -> Result<(), SweepError> {
+        let deferred = std::mem::take(&mut self.deferred);
+        if deferred.is_empty() {
             return Ok(());
         }
-        let named = self.named(&entries)?;
-        for entry in entries {
-            if named.contains(&self.path_of(&entry)) {
+        let named = self.named(&deferred)?;
+        for (entry, action) in deferred {
+            if named.contains(&entry.relative) {
+                self.swept.left += 1;
                 tracing::error!(store = self.store.index, file = %entry.relative,
-                    "a file with a row has no record: was the store copied without its attributes?");
+                    "a file with a row has no good record and stays: was the store copied without its attributes, or written by a later version?");
                 continue;
             }
-            match sys::unlink_at(self.store.root(), &entry.relative) {
-                Ok(()) => self.swept.removed += 1,
+            let (done, counter) = if action == Action::Remove {
+                let removed = sys::unlink_at(self.store.root(), &entry.relative);
+                (removed, &mut self.swept.removed)
+            } else {
+                let moved = inspect::quarantine(self.store, &entry.relative);
+                (moved.map(drop), &mut self.swept.quarantined)
+            };
+            match done {
+                Ok(()) => *counter += 1,
+                // Somebody was faster.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(at(&entry.relative)(error)),
             }
@@ -222,31 +267,39 @@ impl Cleaner<'_> {
         Ok(())
     }
 
-    /// Which of these places some row names. There is no index by path: every row is read, which only a start after
-    /// a crash in the middle of an upload pays for.
-    fn named(&self, entries: &[Entry]) -> Result<HashSet<String>, SweepError> {
-        let wanted: HashSet<String> = entries.iter().map(|entry| self.path_of(entry)).collect();
+    /// Which of these places some row names. There is no index by path: every row is read, which only a pass that
+    /// found something unfinished or doubtful pays for.
+    fn named(&self, deferred: &[(Entry, Action)]) -> Result<HashSet<String>, SweepError> {
+        let wanted: HashSet<&str> =
+            deferred.iter().map(|(entry, _)| entry.relative.as_str()).collect();
         let mut named = HashSet::new();
         let mut after = None;
         loop {
             let page = wait(self.metadata.scan(after.take(), reel_meta::PAGE_ROWS_MAX))?;
-            let last = page.rows.last().map(FileRow::scan_cursor);
-            named.extend(
-                page.rows.into_iter().map(|row| row.file_path).filter(|path| wanted.contains(path)),
-            );
-            match last {
-                Some(last) if page.more => after = Some(last),
+            for row in &page.rows {
+                if let Some(place) = self.store.place_of(row)
+                    && wanted.contains(place.as_str())
+                {
+                    named.insert(place.as_str().to_owned());
+                }
+            }
+            match page.rows.last() {
+                Some(last) if page.more => after = Some(last.scan_cursor()),
                 _ => return Ok(named),
             }
         }
     }
 
     fn adopt(&mut self, entry: &Entry) -> Result<(), SweepError> {
-        let Some(record) = self.record(entry)? else { return Ok(()) };
+        let Some((record, id)) = self.record(entry)? else { return Ok(()) };
+        let mut row = new_row(&record, self.store.file_path(&id.relative(entry.time)));
+        if record.state == State::Deleted {
+            row.deleted_at = record.deleted_at.or_else(|| Some(self.store.clock.now()));
+        }
         let (reply, wait_for) = flume::bounded(1);
         self.metadata.insert(vec![Insert {
             content: None,
-            row: new_row(&record, self.path_of(entry)),
+            row,
             done: Box::new(move |outcome| drop(reply.try_send(outcome))),
         }]);
         let gone = || RowError {
@@ -257,70 +310,41 @@ impl Cleaner<'_> {
         match wait_for.recv().unwrap_or_else(|_| Err(gone()))? {
             InsertOutcome::Inserted => {
                 self.swept.adopted += 1;
+                self.store.epochs.bump(record.file.as_str());
                 tracing::info!(store = self.store.index, file = %entry.relative, "adopted a complete file without a row");
-                // An adopted file may be one that was deleted: its row is made normal, and follows at once.
-                if record.state == State::Deleted { self.follow(entry) } else { Ok(()) }
+                Ok(())
             }
+            // The row that was missing came in between.
+            InsertOutcome::Exists(row) if self.store.is_named_by(&row, &entry.relative) => Ok(()),
             InsertOutcome::Exists(_) | InsertOutcome::Refused(_) => {
-                self.act(entry, Action::Quarantine)
+                self.defer(entry, Action::Quarantine)
             }
         }
     }
 
-    /// The row takes the state of the record.
-    fn follow(&mut self, entry: &Entry) -> Result<(), SweepError> {
-        let Some(record) = self.record(entry)? else { return Ok(()) };
-        let now = self.store.clock.now();
-        let deleted = record.state == State::Deleted;
-        let change = StatusChange {
-            row: self.row_ref(entry, &record),
-            status: if deleted { FileStatus::Deleted } else { FileStatus::Normal },
-            deleted_at: deleted.then(|| record.deleted_at.unwrap_or(now)),
-            changed_at: now,
-        };
-        wait(self.metadata.set_status(vec![change]))?;
-        self.swept.followed += 1;
-        Ok(())
-    }
-
-    /// The record takes the state of the row, durably.
-    fn mark_deleted(&mut self, entry: &Entry) -> Result<(), SweepError> {
-        let Some(mut record) = self.record(entry)? else { return Ok(()) };
-        let row = wait(self.metadata.read_back(owner(&record)))?;
-        record.state = State::Deleted;
-        record.deleted_at =
-            row.and_then(|row| row.deleted_at).or_else(|| Some(self.store.clock.now()));
-        let failed = at(&entry.relative);
-        let bytes = record.encode().map_err(io::Error::other).map_err(&failed)?;
-        let Some((file, _)) = self.open(entry)? else { return Ok(()) };
-        sys::set_attribute(&file, record::ATTRIBUTE, &bytes).map_err(&failed)?;
-        if let Err(error) = file.sync_all() {
-            self.store.sync_failed("the sync of a record under repair", &error);
-            return Err(failed(error));
+    fn bring_together(&mut self, entry: &Entry, action: Action) -> Result<(), SweepError> {
+        let Some((record, path_id)) = self.record(entry)? else { return Ok(()) };
+        let key = FileKey { app: record.app, user: record.user, file: record.file };
+        let target = Target { key, path_id, relative: path_id.relative(entry.time) };
+        match (self.agree)(target) {
+            Ok(_) if action == Action::FinishPurge => self.swept.purged += 1,
+            Ok(_) => self.swept.followed += 1,
+            // Changed or purged since the look.
+            Err(ChangeError::Unknown) => {}
+            Err(ChangeError::Disk(error)) => {
+                let again = io::Error::new(error.kind(), error.to_string());
+                let error = error.raw_os_error().map_or(again, io::Error::from_raw_os_error);
+                return Err(at(&entry.relative)(error));
+            }
+            Err(error) => return Err(SweepError::Change { file: entry.relative.clone(), error }),
         }
-        self.swept.followed += 1;
         Ok(())
     }
 
-    fn finish_purge(&mut self, entry: &Entry) -> Result<(), SweepError> {
-        let Some(record) = self.record(entry)? else { return Ok(()) };
-        let row = self.row_ref(entry, &record);
-        // Whatever state the row is in: the record said "purging" durably, and nothing leads back from there.
-        wait(self.metadata.remove(vec![Removal { row, only: None }]))?;
-        sys::unlink_at(self.store.root(), &entry.relative).map_err(at(&entry.relative))?;
-        self.swept.purged += 1;
-        Ok(())
-    }
-
-    /// The file id in its record, if it has a good one.
-    pub(crate) fn file_id(&self, entry: &Entry) -> Option<reel_proto::name::FileId> {
-        self.record(entry).ok().flatten().map(|record| record.file)
-    }
-
-    fn record(&self, entry: &Entry) -> Result<Option<Box<Record>>, SweepError> {
+    fn record(&self, entry: &Entry) -> Result<Option<(Box<Record>, PathId)>, SweepError> {
         let Some((file, id)) = self.open(entry)? else { return Ok(None) };
         match inspect::seal_of(&file, id).map_err(at(&entry.relative))? {
-            Seal::Good(record) => Ok(Some(record)),
+            Seal::Good(record) => Ok(Some((record, id))),
             _ => Ok(None),
         }
     }
@@ -338,18 +362,6 @@ impl Cleaner<'_> {
             Err(error) => Err(at(&entry.relative)(error)),
         }
     }
-
-    fn path_of(&self, entry: &Entry) -> String {
-        format!("{}/{}", self.store.identity.id_key, entry.relative)
-    }
-
-    fn row_ref(&self, entry: &Entry, record: &Record) -> RowRef {
-        RowRef {
-            user: record.user.as_str().to_owned(),
-            file: record.file.as_str().to_owned(),
-            path: self.path_of(entry),
-        }
-    }
 }
 
 /// The row that a record asks for.
@@ -365,6 +377,7 @@ pub(crate) fn new_row(record: &Record, file_path: String) -> NewFile {
         name: record.name.clone(),
         content_type: record.content_type.clone(),
         expires_at: record.expires_at,
+        deleted_at: None,
     }
 }
 

@@ -4,7 +4,6 @@
 //! is older than any upload takes.
 
 use std::{
-    collections::HashMap,
     io,
     ops::ControlFlow,
     os::fd::{AsFd as _, OwnedFd},
@@ -16,6 +15,7 @@ use reel_meta::{FileRow, FileStatus};
 use reel_proto::path::PathId;
 
 use crate::{
+    layout::{Layout, PrefixTaken},
     metadata::{Metadata, RowError, wait},
     record::{Record, State},
     store::{
@@ -132,6 +132,9 @@ pub enum PassError {
     /// The metadata does not answer.
     #[error("metadata: {0}")]
     Row(#[from] RowError),
+    /// Two of the stores have one prefix: a row could not be told which of them it means.
+    #[error(transparent)]
+    Prefix(#[from] PrefixTaken),
     /// An engine has the store open.
     #[error(transparent)]
     Locked(#[from] reel_node::lock::LockError),
@@ -167,20 +170,20 @@ pub fn verify(
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Progress, PassError> {
     let mut stores = Vec::new();
-    let mut prefixes = HashMap::new();
+    let mut layout = Layout::default();
     for (folder, aliases) in &options.stores {
         let store = open(folder)?;
         for prefix in aliases.iter().chain([&store.id_key]) {
-            prefixes.insert(prefix.clone(), stores.len());
+            layout.add(prefix, stores.len())?;
         }
         stores.push(store);
     }
-    let mut pass = Pass { options, metadata, tell, progress: Progress::default() };
-    for store in &stores {
-        pass.files(store)?;
+    let mut pass = Pass { options, metadata, layout: &layout, tell, progress: Progress::default() };
+    for (index, store) in stores.iter().enumerate() {
+        pass.files(index, store)?;
     }
     if let Some(metadata) = metadata {
-        pass.rows(metadata, &stores, &prefixes)?;
+        pass.rows(metadata, &stores)?;
     }
     Ok(pass.progress)
 }
@@ -188,16 +191,17 @@ pub fn verify(
 struct Pass<'a> {
     options: &'a VerifyOptions,
     metadata: Option<&'a Metadata>,
+    layout: &'a Layout,
     tell: &'a mut dyn FnMut(Event<'_>),
     progress: Progress,
 }
 
 impl Pass<'_> {
-    fn files(&mut self, store: &Opened) -> Result<(), PassError> {
+    fn files(&mut self, index: usize, store: &Opened) -> Result<(), PassError> {
         let mut failed = None;
         let walked = walk::leaves(store.root.as_fd(), |leaf| {
             for entry in leaf.entries(store.root.as_fd())? {
-                if let Err(error) = self.file(store, &entry) {
+                if let Err(error) = self.file(index, store, &entry) {
                     failed = Some(error);
                     return Ok(ControlFlow::Break(()));
                 }
@@ -209,11 +213,11 @@ impl Pass<'_> {
         failed.map_or(Ok(()), Err)
     }
 
-    fn file(&mut self, store: &Opened, entry: &Entry) -> Result<(), PassError> {
+    fn file(&mut self, index: usize, store: &Opened, entry: &Entry) -> Result<(), PassError> {
         self.progress.files += 1;
         let place = format!("{}/{}", store.folder.display(), entry.relative);
         match self.content(store, entry) {
-            Ok(Ok(record)) => self.against_row(store, entry, &place, &record),
+            Ok(Ok(record)) => self.against_row(index, entry, &place, &record),
             Ok(Err(Fault::NoRecord)) if self.is_young(entry) => Ok(()),
             Ok(Err(fault)) => {
                 self.found(place, None, fault);
@@ -257,15 +261,15 @@ impl Pass<'_> {
 
     fn against_row(
         &mut self,
-        store: &Opened,
+        store: usize,
         entry: &Entry,
         place: &str,
         record: &Record,
     ) -> Result<(), PassError> {
         let Some(metadata) = self.metadata else { return Ok(()) };
         let row = wait(metadata.get_owned(owner(record)))?;
-        let path = format!("{}/{}", store.id_key, entry.relative);
-        let fault = match row.filter(|row| row.file_path == path) {
+        let named = |row: &FileRow| self.layout.names(&row.file_path, store, &entry.relative);
+        let fault = match row.filter(named) {
             Some(row) => difference(record, &row).map(|field| Fault::Differs { field }),
             // A purge under way has removed its row already.
             None if self.is_young(entry) || record.state == State::Purging => None,
@@ -278,19 +282,14 @@ impl Pass<'_> {
     }
 
     /// Every row against the disk: is there a file, and of that size. Its content was read from the disk's side.
-    fn rows(
-        &mut self,
-        metadata: &Metadata,
-        stores: &[Opened],
-        prefixes: &HashMap<String, usize>,
-    ) -> Result<(), PassError> {
+    fn rows(&mut self, metadata: &Metadata, stores: &[Opened]) -> Result<(), PassError> {
         let mut after = None;
         loop {
             let page = wait(metadata.scan(after.take(), reel_meta::PAGE_ROWS_MAX))?;
             after = page.rows.last().map(FileRow::scan_cursor);
             for row in page.rows {
                 self.progress.rows += 1;
-                if let Some(fault) = row_fault(&row, stores, prefixes)
+                if let Some(fault) = row_fault(&row, stores, self.layout)
                     // Purged since the page was read?
                     && self.still_there(metadata, &row)?
                 {
@@ -334,14 +333,13 @@ fn difference(record: &Record, row: &FileRow) -> Option<&'static str> {
     .find_map(|(agrees, field)| (!agrees).then_some(field))
 }
 
-fn row_fault(row: &FileRow, stores: &[Opened], prefixes: &HashMap<String, usize>) -> Option<Fault> {
-    let Ok((prefix, id, time)) = PathId::parse_file_path(&row.file_path) else {
+fn row_fault(row: &FileRow, stores: &[Opened], layout: &Layout) -> Option<Fault> {
+    let Some((store, _, relative)) = layout.place(&row.file_path) else {
         return Some(Fault::Unplaced);
     };
-    let Some(store) = prefixes.get(prefix) else { return Some(Fault::Unplaced) };
-    let root = stores[*store].root.as_fd();
-    let size = sys::open_at(root, id.relative(time).as_str(), libc::O_RDONLY)
-        .and_then(|file| file.metadata());
+    let root = stores[store].root.as_fd();
+    let size =
+        sys::open_at(root, relative.as_str(), libc::O_RDONLY).and_then(|file| file.metadata());
     match size {
         Ok(file) if file.len() == row.size => None,
         Ok(file) => Some(Fault::Size { found: file.len(), expected: row.size }),

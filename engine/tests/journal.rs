@@ -315,8 +315,9 @@ fn a_disk_that_fails_freezes_the_journal_and_nothing_acknowledged_is_lost() {
         let mut put = |node: &Node, name: String, index: u64| {
             let bytes = content(index, 9000);
             let stored = node.put(&name, &bytes);
-            if stored.is_ok() {
-                expected.insert(name, bytes);
+            match &stored {
+                Ok(_) => drop(expected.insert(name, bytes)),
+                Err(error) => println!("{kind}: {name}: {error}"),
             }
             stored.is_ok()
         };

@@ -1,4 +1,5 @@
-//! Random sequences of uploads, deletes, restores, purges, aborted uploads and restarts, judged by a model in memory.
+//! Random sequences of uploads, deletes, restores, purges, aborted uploads, refused rows, repairs and restarts, judged
+//! by a model in memory.
 #![allow(clippy::unwrap_used)]
 
 mod kit;
@@ -6,11 +7,18 @@ mod kit;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use kit::{Node, content, files, key, put_as, quick_folder, request, until};
+use kit::{
+    Node, config, content,
+    faulty::{self, Wrong},
+    files, key, put_as, quick_folder, request, until,
+};
 use proptest::prelude::*;
 use reel_engine::{
     metadata::wait,
-    store::{ChangeError, Changed, Conflict, Lookup, Outcome, Status, StatusFilter, UploadError},
+    record::State,
+    store::{
+        ChangeError, Changed, Conflict, Lookup, Outcome, Status, StatusFilter, Stores, UploadError,
+    },
 };
 
 /// Two users whose rows share a table (so that ids clash) and one apart.
@@ -18,16 +26,36 @@ const USERS: [&str; 3] = ["tnv001", "alice", "tnv002"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    Put { user: usize, file: u8, seed: u64, large: bool },
-    Abort { user: usize, file: u8 },
-    Delete { user: usize, file: u8 },
-    Restore { user: usize, file: u8 },
-    Purge { user: usize, file: u8 },
+    Put {
+        user: usize,
+        file: u8,
+        seed: u64,
+        large: bool,
+    },
+    Abort {
+        user: usize,
+        file: u8,
+    },
+    Delete {
+        user: usize,
+        file: u8,
+    },
+    Restore {
+        user: usize,
+        file: u8,
+    },
+    Purge {
+        user: usize,
+        file: u8,
+    },
+    /// The next write of a row is refused: what asks for it is cut short there.
+    Refuse,
+    Repair,
     Restart,
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let (user, file) = (0_usize..3, 0_u8..3);
+    let (user, file) = (0_usize..3, 0_u8..2);
     prop_oneof![
         6 => (user.clone(), file.clone(), 0_u64..2, prop::bool::weighted(0.1))
             .prop_map(|(user, file, seed, large)| Step::Put { user, file, seed, large }),
@@ -35,6 +63,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (user.clone(), file.clone()).prop_map(|(user, file)| Step::Delete { user, file }),
         2 => (user.clone(), file.clone()).prop_map(|(user, file)| Step::Restore { user, file }),
         2 => (user, file).prop_map(|(user, file)| Step::Purge { user, file }),
+        3 => Just(Step::Refuse),
+        2 => Just(Step::Repair),
         1 => Just(Step::Restart),
     ]
 }
@@ -44,6 +74,8 @@ struct Kept {
     bytes: Vec<u8>,
     deleted: bool,
     path_id: u64,
+    /// The record says this and the row does not: nobody was told.
+    cut_short: Option<State>,
 }
 
 #[derive(Debug, Default)]
@@ -75,14 +107,18 @@ impl Model {
             None => Ok(Outcome::New),
         };
         match (expected, result) {
+            // Refused: nothing is left of it.
+            (_, Err(UploadError::Metadata { unknown: false, .. })) => {}
             (Ok(outcome), Ok(stored)) => {
                 assert_eq!(stored.outcome, outcome);
                 let path_id = stored.path_id.get();
                 if outcome == Outcome::New {
                     assert!(self.ids.insert(path_id), "path id {path_id} twice");
-                    self.files.insert(at, Kept { bytes, deleted: false, path_id });
+                    self.files.insert(at, Kept { bytes, deleted: false, path_id, cut_short: None });
                 } else {
-                    assert_eq!(self.files[&at].path_id, path_id);
+                    let kept = self.files.get_mut(&at).unwrap();
+                    assert_eq!(kept.path_id, path_id);
+                    kept.cut_short = None;
                 }
             }
             (Err(conflict), Err(UploadError::Conflict(got))) => assert_eq!(got, conflict),
@@ -98,20 +134,38 @@ impl Model {
                 let same = kept.deleted == deleted;
                 assert_eq!(changed, if same { Changed::Already } else { Changed::Done });
                 kept.deleted = deleted;
+                if kept.cut_short != Some(State::Purging) {
+                    kept.cut_short = None;
+                }
+            }
+            (Some(kept), Err(ChangeError::Metadata(_))) => {
+                kept.cut_short = Some(if deleted { State::Deleted } else { State::Normal });
+            }
+            (Some(kept), Err(ChangeError::Purging)) => {
+                assert_eq!((kept.cut_short, deleted), (Some(State::Purging), false));
             }
             (kept, got) => panic!("{kept:?}: {got:?}"),
         }
     }
 
     fn purge(&mut self, at: (usize, u8), got: Result<Changed, ChangeError>) {
-        match (self.files.get(&at), got) {
+        match (self.files.get_mut(&at), got) {
             (None, Err(ChangeError::Unknown)) => {}
             (Some(kept), Err(ChangeError::NotDeleted)) => assert!(!kept.deleted),
+            (Some(kept), Err(ChangeError::Metadata(_))) => kept.cut_short = Some(State::Purging),
             (Some(kept), Ok(Changed::Done)) => {
                 assert!(kept.deleted);
                 self.files.remove(&at);
             }
             (kept, got) => panic!("{kept:?}: {got:?}"),
+        }
+    }
+
+    /// What was cut short ends one way: deleted stays deleted, and a purge is finished.
+    fn repair(&mut self) {
+        self.files.retain(|_, kept| kept.cut_short != Some(State::Purging));
+        for kept in self.files.values_mut() {
+            kept.deleted |= kept.cut_short.take().is_some();
         }
     }
 }
@@ -120,7 +174,13 @@ fn name(file: u8) -> String {
     format!("f{file}")
 }
 
-fn take(step: &Step, node: &Node, model: &mut Model) {
+fn open(folder: &std::path::Path) -> (Node, faulty::Shared) {
+    let (metadata, script) = faulty::metadata(&folder.join("storage.db"));
+    let stores = Stores::open(&config(&[&folder.join("store")]), metadata.clone()).unwrap();
+    (Node::serve(stores, metadata, 0), script)
+}
+
+fn take(step: &Step, node: &Node, script: &faulty::Shared, model: &mut Model) {
     let stores = &node.stores;
     match *step {
         Step::Put { user, file, seed, large } => {
@@ -145,7 +205,14 @@ fn take(step: &Step, node: &Node, model: &mut Model) {
             let got = wait(stores.purge(key(USERS[user], &name(file))));
             model.purge((user, file), got);
         }
-        Step::Restart => {}
+        Step::Refuse => script.lock().unwrap().writes.push_back(Wrong::Refused),
+        Step::Repair | Step::Restart => {
+            script.lock().unwrap().writes.clear();
+            // Not before the aborted are gone: repair takes no notice of who is at work at this age.
+            until("nothing is under way", || stores.status()[0].open_files == 0);
+            stores.repair(0, std::time::Duration::ZERO).unwrap();
+            model.repair();
+        }
     }
 }
 
@@ -180,13 +247,15 @@ proptest! {
         let folder = quick_folder();
         let store = folder.path().join("store");
         let mut model = Model::default();
-        let mut node = Node::open(folder.path());
+        let (mut node, mut script) = open(folder.path());
         for step in &steps {
-            take(step, &node, &mut model);
-            if matches!(step, Step::Restart) {
+            take(step, &node, &script, &mut model);
+            if matches!(step, Step::Repair | Step::Restart) {
                 compare(&node, &model, &store);
+            }
+            if matches!(step, Step::Restart) {
                 node.close();
-                node = Node::open(folder.path());
+                (node, script) = open(folder.path());
             }
         }
         compare(&node, &model, &store);

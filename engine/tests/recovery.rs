@@ -62,28 +62,35 @@ fn leftovers(folder: &Path) -> BTreeMap<&'static str, PathBuf> {
         "deleted",
         "follow",
         "revived",
+        "flipped-no-row",
+        "purge-lost",
     ];
     let mut places = BTreeMap::new();
     for (index, name) in names.into_iter().enumerate() {
         node.put(name, &content(index as u64, 3000)).unwrap();
         places.insert(name, place(folder, &node, name));
     }
-    for name in ["adopt", "torn", "purging-no-row", "deleted"] {
+    for name in ["adopt", "torn", "flipped-no-row", "purging-no-row", "deleted"] {
         lose_row(&node.metadata, name);
     }
     // A restore that was cut short after its record: the row says deleted still.
     wait(node.stores.delete(key("tnv001", "revived"))).unwrap();
+    // A purge needs a deleted row. One that finds it normal was overtaken by a restore ("purge-lost").
+    wait(node.stores.delete(key("tnv001", "purging"))).unwrap();
     node.close();
     let mut revived = record(&places["revived"]);
     revived.state = State::Normal;
     seal(&places["revived"], &revived);
     fs::write(&places["torn"], vec![0; 3000]).unwrap();
-    let mut flipped = attribute(&places["flipped"]).unwrap();
-    flipped[20] ^= 4;
-    set_attribute(&places["flipped"], Some(&flipped));
+    for name in ["flipped", "flipped-no-row"] {
+        let mut flipped = attribute(&places[name]).unwrap();
+        flipped[20] ^= 4;
+        set_attribute(&places[name], Some(&flipped));
+    }
     set_attribute(&places["stripped"], None);
     for (name, state) in [
         ("purging", State::Purging),
+        ("purge-lost", State::Purging),
         ("purging-no-row", State::Purging),
         ("deleted", State::Deleted),
         ("follow", State::Deleted),
@@ -136,15 +143,23 @@ fn the_sweep_removes_adopts_and_keeps_aside() {
     assert_eq!(status(&node, "follow"), Some(Status::Deleted), "the row follows the record");
     assert_eq!(status(&node, "revived"), Some(Status::Deleted), "what is deleted stays deleted");
     assert_eq!(record(&places["revived"]).state, State::Deleted);
-    for name in ["torn", "flipped", "loser", "copy"] {
+    for name in ["torn", "flipped-no-row", "loser", "copy"] {
         assert!(!places[name].exists(), "{name} is doubtful and moved away");
     }
+    // Nothing is wrong with its content, and it was acknowledged: a row outweighs a record that cannot be read.
+    assert_eq!(node.read("flipped").unwrap(), content(3, 3000));
     assert_eq!(quarantined(&folder.path().join(STORE)), 4);
     assert_eq!(status(&node, "torn"), None);
     for name in ["purging", "purging-no-row"] {
         assert!(!places[name].exists(), "{name}: the purge is finished");
         assert_eq!(status(&node, name), None);
     }
+    assert_eq!(
+        node.read("purge-lost").unwrap(),
+        content(11, 3000),
+        "somebody was told that it is back"
+    );
+    assert_eq!(record(&places["purge-lost"]).state, State::Normal);
     assert_eq!(node.read("normal").unwrap(), content(0, 3000));
     node.close();
 
@@ -174,9 +189,11 @@ fn repair_looks_everywhere_but_at_young_files_and_unlinks_nothing_unknown() {
     assert!(places["unsealed"].exists(), "unknown, outside of our blocks: never unlinked");
     assert_eq!(node.read("adopt").unwrap(), content(1, 3000));
     assert_eq!(status(&node, "follow"), Some(Status::Deleted));
-    for name in ["torn", "flipped", "loser", "copy"] {
+    for name in ["torn", "flipped-no-row", "loser", "copy"] {
         assert!(!places[name].exists(), "{name} is kept aside");
     }
+    assert_eq!(node.read("flipped").unwrap(), content(3, 3000), "a row names it");
+    assert_eq!(node.read("purge-lost").unwrap(), content(11, 3000));
     let again = node.stores.repair(0, Duration::ZERO).unwrap();
     assert_eq!(
         (again.adopted, again.purged, again.followed, again.quarantined),
@@ -186,8 +203,7 @@ fn repair_looks_everywhere_but_at_young_files_and_unlinks_nothing_unknown() {
     node.close();
 }
 
-/// The row comes between repair's first look and its act: acting on the first look would put an acknowledged file aside,
-/// as the insert of an adoption finds the row there.
+/// The row comes between repair's look and its act: what it does then must not be what the look said.
 #[test]
 fn repair_reads_the_row_again_before_it_acts() {
     let folder = quick_folder();
@@ -199,8 +215,14 @@ fn repair_reads_the_row_again_before_it_acts() {
     script.lock().unwrap().reads_early = 1;
     let swept = node.stores.repair(0, Duration::ZERO).unwrap();
     assert_eq!(script.lock().unwrap().reads_early, 0, "repair did not look at the row");
-    assert_eq!((swept.adopted, swept.quarantined, swept.removed), (0, 0, 0), "{swept:?}");
+    assert_eq!((swept.adopted, swept.quarantined, swept.left), (0, 0, 0), "{swept:?}");
     assert_eq!(node.read("late").unwrap(), content(7, 3000));
+    // The same with content that does not match, which would go to quarantine for want of a row.
+    fs::write(place(folder.path(), &node, "late"), content(8, 3000)).unwrap();
+    script.lock().unwrap().reads_early = 1;
+    let swept = node.stores.repair(0, Duration::ZERO).unwrap();
+    assert_eq!((swept.left, swept.quarantined), (1, 0), "{swept:?}");
+    assert!(place(folder.path(), &node, "late").exists());
     node.close();
 }
 

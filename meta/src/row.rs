@@ -28,7 +28,7 @@ impl FileStatus {
     }
 }
 
-/// A file that has been made durable and now gets its row, with status normal.
+/// A file that has been made durable and now gets its row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewFile {
     /// File id, 1 to 127 bytes.
@@ -51,6 +51,9 @@ pub struct NewFile {
     pub content_type: Option<String>,
     /// Seconds since 1970 from which it is no longer wanted.
     pub expires_at: Option<u64>,
+    /// None: the row's status is normal. A time, seconds since 1970: it is deleted since then, and no reader ever
+    /// sees it otherwise (a file that is found again, and was deleted).
+    pub deleted_at: Option<u64>,
 }
 
 /// One row of `t_file_01` .. `t_file_03`.
@@ -141,8 +144,8 @@ pub struct StatusChange {
     pub status: FileStatus,
     /// The deletion time to set, seconds since 1970; none when restoring.
     pub deleted_at: Option<u64>,
-    /// Time of the change, seconds since 1970, for `update_time`.
-    pub changed_at: u64,
+    /// Time of the change, seconds since 1970, for `update_time`; none leaves that as it is (a background pass).
+    pub changed_at: Option<u64>,
 }
 
 /// The removal of one row.

@@ -28,6 +28,7 @@ fn rows(round: &str, batch: usize) -> Vec<NewFile> {
             name: None,
             content_type: None,
             expires_at: None,
+            deleted_at: None,
         })
         .collect()
 }

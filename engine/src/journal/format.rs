@@ -161,7 +161,7 @@ impl Group {
         self.push(STATUS, Vec::new(), |out| {
             out.push(status_code(change.status));
             push_optional(out, change.deleted_at);
-            push_number(out, change.changed_at);
+            push_optional(out, change.changed_at);
             push_row_ref(out, &change.row);
         });
     }
@@ -315,7 +315,7 @@ fn read_body(kind: u8, body: &[u8], content: Option<Bytes>) -> Result<Entry, Dam
         STATUS => Entry::Status(StatusChange {
             status: status(fields.byte()?),
             deleted_at: fields.optional()?,
-            changed_at: fields.number()?,
+            changed_at: fields.optional()?,
             row: fields.row_ref()?,
         }),
         REMOVE => {
@@ -345,6 +345,7 @@ fn put(fields: &mut Fields<'_>) -> Result<(NewFile, bool), Damaged> {
         created_at: fields.number()?,
         checksum: fields.optional()?,
         expires_at: fields.optional()?,
+        deleted_at: fields.optional()?,
         file: fields.text()?,
         app: fields.text()?,
         user: fields.text()?,
@@ -361,6 +362,7 @@ fn put_body(row: &NewFile, has_content: bool, out: &mut Vec<u8>) {
     push_number(out, row.created_at);
     push_optional(out, row.checksum);
     push_optional(out, row.expires_at);
+    push_optional(out, row.deleted_at);
     for text in [&row.file, &row.app, &row.user, &row.file_path] {
         push_text(out, text);
     }
@@ -472,6 +474,7 @@ mod tests {
             name: Some("a film.mp4".to_owned()),
             content_type: None,
             expires_at: Some(7),
+            deleted_at: None,
         })
     }
 
@@ -487,7 +490,7 @@ mod tests {
                 row: reference(),
                 status: FileStatus::Deleted,
                 deleted_at: Some(9),
-                changed_at: 9,
+                changed_at: Some(9),
             }),
             Entry::Remove {
                 removal: Removal { row: reference(), only: Some(FileStatus::Deleted) },

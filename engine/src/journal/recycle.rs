@@ -65,6 +65,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn open(&self) {
+        self.gate.store(true, Ordering::Release);
+    }
+
     pub(super) fn is_frozen(&self) -> bool {
         self.frozen.load(Ordering::Acquire)
     }

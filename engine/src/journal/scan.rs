@@ -269,7 +269,7 @@ mod tests {
             row: RowRef { user: text("u"), file: text(file), path: text("p") },
             status: FileStatus::Deleted,
             deleted_at: Some(1),
-            changed_at: 1,
+            changed_at: Some(1),
         }
     }
 
@@ -370,6 +370,7 @@ mod tests {
         let gate = Gate::default();
         // Nobody recycles.
         let (mut journal, _recycler) = Journal::begin(&config, recovered, 0, &gate).unwrap();
+        journal.open();
         assert!(gate.load(std::sync::atomic::Ordering::Acquire));
         let row = reel_meta::NewFile {
             file: "f".to_owned(),
@@ -382,6 +383,7 @@ mod tests {
             name: None,
             content_type: None,
             expires_at: None,
+            deleted_at: None,
         };
         let content = vec![Bytes::from(vec![7; 1 << 20])];
         let frozen = (0..9).find_map(|_| {

@@ -10,7 +10,7 @@ pub(super) async fn run(mut store: impl FileStore, queue: Receiver<Read>) {
     while let Ok(command) = queue.recv_async().await {
         match command {
             Read::Stop => return,
-            Read::Get(file, answer) => reply(&answer, store.get(None, &file).await),
+            Read::Get(table, file, answer) => reply(&answer, store.get(table, &file).await),
             Read::GetOwned(Owned { app, user, file }, answer) => {
                 reply(&answer, store.get_owned(&app, &user, &file).await);
             }

@@ -191,8 +191,12 @@ impl<S: FileStore> Writer<'_, S> {
             Write::Position(answer) => reply(&answer, self.store.journal_position().await),
             Write::Replay(entries, answer) => reply(&answer, self.replay(entries).await),
             Write::Install(journal, answer) => {
-                self.journal = Some(journal);
-                reply(&answer, self.sync_commits(false).await);
+                let result = self.store.sync_commits(false).await;
+                if result.is_ok() {
+                    journal.open();
+                    self.journal = Some(journal);
+                }
+                reply(&answer, result);
             }
             Write::Checkpoint(answer) => reply(&answer, self.store.checkpoint().await),
         }

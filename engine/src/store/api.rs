@@ -267,6 +267,8 @@ pub enum Conflict {
     OtherOwner,
     /// A deleted file; restore is the way back, purge the way on.
     Deleted,
+    /// A file past its expiry, which no reader gets: it has to be deleted and purged before the id is free.
+    Expired,
 }
 
 impl std::fmt::Display for Conflict {
@@ -275,6 +277,7 @@ impl std::fmt::Display for Conflict {
             Self::OtherContent => "other content",
             Self::OtherOwner => "another owner",
             Self::Deleted => "a deleted file that is not purged yet",
+            Self::Expired => "a file past its expiry that is not purged yet",
         })
     }
 }

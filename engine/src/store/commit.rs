@@ -255,8 +255,16 @@ pub(crate) fn insert_of(
     let is_journaled = content.is_some();
     let done = move |result: Result<InsertOutcome, RowError>| {
         let mut place = place;
+        let inserted = match &result {
+            Ok(InsertOutcome::Inserted) => true,
+            // A repair found the sealed file while this insert was queued, and adopted it.
+            Ok(InsertOutcome::Exists(row)) => {
+                place.store().is_named_by(row, place.relative().as_str())
+            }
+            _ => false,
+        };
         let (place, result) = match result {
-            Ok(InsertOutcome::Inserted) => {
+            Ok(_) if inserted => {
                 count(&place.store().counts.uploads, 1);
                 count(&place.store().counts.journaled, u64::from(is_journaled));
                 place.keep();

@@ -9,7 +9,7 @@ use std::{
 use reel_proto::{checksum::Crc64, path::PathId};
 
 use super::{identity, mark, path::StorePath, same::OldFile, sys};
-use crate::record::{self, Record, RecordError};
+use crate::record::{self, Record, RecordError, State};
 
 /// Bytes of one read of a whole file.
 const READ: usize = 1 << 20;
@@ -64,17 +64,20 @@ pub(crate) fn checksum(file: &File, mut each: impl FnMut(u64)) -> io::Result<(u6
     Ok((size, crc.finish()))
 }
 
-/// Reads the file of a row, for an upload of the same id.
-pub(crate) fn read_whole(store: &StorePath, relative: &str) -> OldFile {
-    let read = sys::open_at(store.root(), relative, libc::O_RDONLY)
-        .and_then(|file| checksum(&file, |_| {}));
-    match read {
-        Ok((size, checksum)) => OldFile::Read { size, checksum },
-        Err(error) => {
-            tracing::error!(store = store.index, file = relative, %error, "a file that has a row cannot be read");
-            OldFile::Lost
-        }
-    }
+/// Reads the file of a row at the place of `id`, for an upload of the same file id.
+pub(crate) fn read_whole(store: &StorePath, relative: &str, id: PathId) -> io::Result<OldFile> {
+    let read = || {
+        let file = sys::open_at(store.root(), relative, libc::O_RDONLY)?;
+        let marked = match seal_of(&file, id)? {
+            Seal::Good(record) => record.state != State::Normal,
+            Seal::None | Seal::Doubtful(_) => false,
+        };
+        let (size, checksum) = checksum(&file, |_| {})?;
+        Ok(OldFile { size, checksum, marked })
+    };
+    read().inspect_err(|error| {
+        tracing::error!(store = store.index, file = relative, %error, "a file that has a row cannot be read");
+    })
 }
 
 /// Moves a file of this store path out of the way, durably.

@@ -1,7 +1,8 @@
 //! The table by which a delete, restore or purge reaches every cache of the node at once.
 //!
 //! A cache reads the epoch of a file **before** it looks the file up, keeps it with the entry, and drops the entry
-//! when the epoch has moved. Whoever changes a file bumps its epoch after the row's commit and before the reply.
+//! when the epoch has moved. Whoever changes a file bumps its epoch after the row's commit and before the reply: a
+//! new row too, since an older upload that ends later takes over an id that two tables hold.
 //! So a lookup that began before the commit is dropped at its next use, and one that began after it saw the change.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,17 +23,17 @@ impl Epochs {
     }
 
     pub(crate) fn get(&self, file: &FileId) -> u64 {
-        self.bucket(file).load(Ordering::Acquire)
+        self.bucket(file.as_str()).load(Ordering::Acquire)
     }
 
-    pub(crate) fn bump(&self, file: &FileId) {
+    pub(crate) fn bump(&self, file: &str) {
         self.bucket(file).fetch_add(1, Ordering::AcqRel);
     }
 
-    fn bucket(&self, file: &FileId) -> &AtomicU64 {
+    fn bucket(&self, file: &str) -> &AtomicU64 {
         // FNV-1a: a few nanoseconds, no key, and nobody gains by choosing file ids that share a bucket.
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for byte in file.as_str().bytes() {
+        for byte in file.bytes() {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         &self.buckets[(hash >> 24) as usize % BUCKETS]
@@ -49,7 +50,7 @@ mod tests {
         let epochs = Epochs::new();
         let (one, other) = (FileId::parse("one").unwrap(), FileId::parse("other").unwrap());
         let before = (epochs.get(&one), epochs.get(&other));
-        epochs.bump(&one);
+        epochs.bump(one.as_str());
         assert_eq!((epochs.get(&one), epochs.get(&other)), (before.0 + 1, before.1));
     }
 }

@@ -173,6 +173,7 @@ pub(crate) fn claim<'a>(shared: &Shared<'a>) -> Result<(Layout, Vec<Claim<'a>>),
 /// Opens one store path: lock, probes, the sync of what the last run left, sweep, threads.
 pub(crate) fn open(
     shared: &Shared<'_>,
+    layout: &Arc<Layout>,
     index: usize,
     claim: Claim<'_>,
 ) -> Result<Opened, OpenError> {
@@ -197,6 +198,8 @@ pub(crate) fn open(
         index,
         folder: folder.clone(),
         identity,
+        layout: Arc::clone(layout),
+        epochs: Arc::clone(shared.epochs),
         root,
         ledger: Ledger::new(state.mark, (shared.config.id_block / 2).max(1)),
         wanted: shared.wanted.clone(),
@@ -281,7 +284,6 @@ fn start_keeper(
         folder: sys::open_folder(&store.folder)?,
         store: Arc::clone(store),
         metadata: shared.metadata.clone(),
-        epochs: Arc::clone(shared.epochs),
     };
     std::thread::Builder::new()
         .name(format!("reel-keep-{}", store.index))

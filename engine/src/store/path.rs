@@ -12,8 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use reel_meta::FileRow;
 use reel_node::{metrics::Registry, worker::Pool};
-use reel_proto::path::PathId;
+use reel_proto::path::{PathId, RelativePath};
 
 use self::health::{Condition, Seen};
 pub(crate) use self::health::{DiskFault, READ_ONLY, Watch};
@@ -22,6 +23,7 @@ use super::{
     commit::{CommitJob, Commits},
     folders::Folders,
     identity::Identity,
+    invalidation::Epochs,
     keeper::KeeperJob,
     mark,
     placement::Fullness,
@@ -31,6 +33,7 @@ use super::{
 use crate::{
     ids::{BlockError, Ledger},
     journal::Gate,
+    layout::{self, Layout},
 };
 
 mod health;
@@ -40,6 +43,9 @@ pub(crate) struct StorePath {
     pub(crate) index: usize,
     pub(crate) folder: PathBuf,
     pub(crate) identity: Identity,
+    layout: Arc<Layout>,
+    /// The caches of the node, to be told of what changes here.
+    pub(crate) epochs: Arc<Epochs>,
     root: OwnedFd,
     pub(crate) folders: Folders,
     ledger: Mutex<Ledger>,
@@ -81,6 +87,8 @@ pub(crate) struct Parts {
     pub(crate) index: usize,
     pub(crate) folder: PathBuf,
     pub(crate) identity: Identity,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) epochs: Arc<Epochs>,
     pub(crate) root: OwnedFd,
     pub(crate) ledger: Ledger,
     pub(crate) wanted: flume::Sender<usize>,
@@ -105,6 +113,8 @@ impl StorePath {
             index: parts.index,
             folder: parts.folder,
             identity: parts.identity,
+            layout: parts.layout,
+            epochs: parts.epochs,
             root: parts.root,
             folders: Folders::default(),
             ledger: Mutex::new(parts.ledger),
@@ -151,6 +161,22 @@ impl StorePath {
     /// again.
     pub(crate) fn take_touched(&self) -> bool {
         self.touched.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether a row names this place of this store path.
+    pub(crate) fn is_named_by(&self, row: &FileRow, relative: &str) -> bool {
+        self.layout.names(&row.file_path, self.index, relative)
+    }
+
+    /// This place, if a row names one of this store path.
+    pub(crate) fn place_of(&self, row: &FileRow) -> Option<RelativePath> {
+        let (store, _, relative) = self.layout.place(&row.file_path)?;
+        (store == self.index).then_some(relative)
+    }
+
+    /// The `file_path` of a new row for this place.
+    pub(crate) fn file_path(&self, relative: &RelativePath) -> String {
+        layout::file_path(&self.identity.id_key, relative)
     }
 
     // --- path ids

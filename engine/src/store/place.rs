@@ -76,9 +76,10 @@ impl NewPlace {
         }
     }
 
-    /// The row is there: the file stays for good.
+    /// The row is there: the file stays for good, and caches are told that the id may stand for another file now.
     pub(crate) fn keep(mut self) {
         if let Some(inner) = self.inner.take() {
+            inner.store.epochs.bump(&inner.owner.file);
             inner.store.settle_id(inner.id, false);
         }
     }

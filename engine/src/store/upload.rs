@@ -8,12 +8,13 @@ use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use flume::Receiver;
-use reel_meta::{FileRow, FileStatus, InsertOutcome, NewFile, Removal};
+use reel_meta::{Change, FileRow, FileStatus, InsertOutcome, NewFile, Removal};
 use reel_proto::path::PathId;
 
 use super::{
     Stores,
-    api::{FileKey, Outcome, Stored, UploadError, UploadRequest},
+    api::{ChangeError, FileKey, Outcome, Stored, UploadError, UploadRequest},
+    change::Kind,
     commit::{CommitError, Committed, insert_of},
     inspect,
     keeper::{KeeperJob, Settled},
@@ -255,6 +256,12 @@ impl Upload {
             };
             match self.judge(&mine, &row).await? {
                 Verdict::Same => return self.same(&mine, &row),
+                Verdict::Confirm => {
+                    if self.confirm(&row).await? {
+                        return self.same(&mine, &row);
+                    }
+                    committed = self.insert(place, mine.clone()).await?;
+                }
                 Verdict::Conflict(conflict) => return Err(UploadError::Conflict(conflict)),
                 Verdict::WriteAgain => {
                     committed = self.replace(place, mine.clone(), &row).await?;
@@ -265,27 +272,42 @@ impl Upload {
     }
 
     async fn judge(&self, mine: &NewFile, row: &FileRow) -> Result<Verdict, UploadError> {
-        match same::by_row(mine, row) {
+        match same::by_row(mine, row, self.stores.clock.now()) {
             Judgement::Conflict(conflict) => Ok(Verdict::Conflict(conflict)),
             Judgement::LookAtFile => {
-                let old = match self.stores.layout.place(&row.file_path) {
-                    Some((index, _, relative)) => {
-                        let store = Arc::clone(&self.stores.paths[index]);
-                        let pool = store.pool.clone();
-                        pool.run(move || inspect::read_whole(&store, relative.as_str()))
-                            .await
-                            .map_err(|_| UploadError::Busy("too much work waits for this disk"))?
-                    }
-                    None => same::OldFile::Lost,
-                };
-                Ok(same::by_file(mine, row, old))
+                // Of a store that is not here nothing is known, least of all that the file is lost.
+                let (index, id, relative) =
+                    self.stores.layout.place(&row.file_path).ok_or_else(unplaced)?;
+                let store = Arc::clone(&self.stores.paths[index]);
+                let pool = store.pool.clone();
+                let read = pool
+                    .run(move || inspect::read_whole(&store, relative.as_str(), id))
+                    .await
+                    .map_err(|_| UploadError::Busy("too much work waits for this disk"))?;
+                match read {
+                    Ok(old) => Ok(same::by_file(mine, row, old)),
+                    Err(error) if same::is_lost(&error, row) => Ok(Verdict::WriteAgain),
+                    Err(error) => Err(UploadError::Disk { store: index, error: Arc::new(error) }),
+                }
             }
         }
     }
 
+    /// Has the keeper see to it that record and row say "normal". `false`: the row does not any more.
+    async fn confirm(&self, row: &FileRow) -> Result<bool, UploadError> {
+        let file = self.stores.layout.locate(row.clone()).map_err(|_| unplaced())?;
+        let store = file.store;
+        match self.stores.change_located(Kind::Confirm, file).await {
+            Ok(_) => Ok(true),
+            Err(ChangeError::Unknown | ChangeError::NotDeleted | ChangeError::Purging) => Ok(false),
+            Err(ChangeError::ReadOnly) => Err(UploadError::ReadOnly),
+            Err(ChangeError::Busy) => Err(UploadError::Busy("too much work waits for this disk")),
+            Err(ChangeError::Disk(error)) => Err(UploadError::Disk { store, error }),
+            Err(ChangeError::Metadata(text)) => Err(UploadError::Metadata { text, unknown: false }),
+        }
+    }
+
     fn same(&self, mine: &NewFile, row: &FileRow) -> Result<Stored, UploadError> {
-        let unplaced =
-            || UploadError::Metadata { text: "a row without a place".into(), unknown: false };
         let (_, path_id, _) = self.stores.layout.place(&row.file_path).ok_or_else(unplaced)?;
         Ok(Stored {
             outcome: Outcome::Same,
@@ -300,26 +322,24 @@ impl Upload {
     /// no row; a crash there leaves our sealed file in a held block, which the sweep adopts.
     async fn replace(
         &self,
-        mut place: NewPlace,
+        place: NewPlace,
         mine: NewFile,
         row: &FileRow,
     ) -> Result<Committed, UploadError> {
         tracing::error!(file = ?mine.file, old = %row.file_path, new = %mine.file_path,
             "the stored file does not match its row; the same content was uploaded again and takes its place");
         let removal = Removal { row: row.reference(), only: Some(FileStatus::Normal) };
-        self.stores
-            .metadata
-            .remove(vec![removal])
-            .await
-            .map_err(|error| UploadError::Metadata { text: error.text, unknown: error.unknown })?;
-        self.stores.epochs.bump(&self.request.key.file);
-        let store_index = place.store().index;
-        let (reply, wait) = flume::bounded(1);
-        place.set_sent(true);
-        self.stores.metadata.insert_one(insert_of(place, mine, None, reply)).await;
-        let committed = outcome(&self.stores.paths[store_index], wait).await?;
-        self.stores.epochs.bump(&self.request.key.file);
-        if let Some((index, _, relative)) = self.stores.layout.place(&row.file_path) {
+        let removed =
+            self.stores.metadata.remove(vec![removal]).await.map_err(|error| {
+                UploadError::Metadata { text: error.text, unknown: error.unknown }
+            })?;
+        self.stores.epochs.bump(self.request.key.file.as_str());
+        let committed = self.insert(place, mine).await?;
+        self.stores.epochs.bump(self.request.key.file.as_str());
+        // Where the removal found no such row, the file may have been deleted meanwhile, and can be restored.
+        if removed == [Change::Applied]
+            && let Some((index, _, relative)) = self.stores.layout.place(&row.file_path)
+        {
             let store = Arc::clone(&self.stores.paths[index]);
             // Its row is gone: it is out of the way of every repair, but nothing of ours is unlinked in doubt.
             let _ = Arc::clone(&store)
@@ -327,6 +347,15 @@ impl Upload {
                 .post(move || drop(inspect::quarantine(&store, relative.as_str())));
         }
         Ok(committed)
+    }
+
+    /// Inserts the row of a file that is durable already.
+    async fn insert(&self, mut place: NewPlace, mine: NewFile) -> Result<Committed, UploadError> {
+        let store = Arc::clone(place.store());
+        let (reply, wait) = flume::bounded(1);
+        place.set_sent(true);
+        self.stores.metadata.insert_one(insert_of(place, mine, None, reply)).await;
+        outcome(&store, wait).await
     }
 
     async fn row_error(
@@ -352,6 +381,11 @@ impl Upload {
             Ok(Settled::Unknown) | Err(_) => Err(failed(true)),
         }
     }
+}
+
+fn unplaced() -> UploadError {
+    let text = "the row of this file id names no store path of this node".into();
+    UploadError::Metadata { text, unknown: false }
 }
 
 fn stored_of(row: &NewFile, path_id: PathId, outcome: Outcome) -> Stored {

@@ -22,7 +22,6 @@ use super::{
     sys,
 };
 use crate::{
-    layout,
     metadata::Metadata,
     record::{self, Record, State},
 };
@@ -156,13 +155,14 @@ impl Writing {
             file: owner.file,
             app: owner.app,
             user: owner.user,
-            file_path: layout::file_path(&self.store.identity.id_key, self.place.relative()),
+            file_path: self.store.file_path(self.place.relative()),
             size: self.size,
             created_at: self.created_at,
             checksum: Some(checksum),
             name: record.name,
             content_type: record.content_type,
             expires_at: record.expires_at,
+            deleted_at: None,
         };
         let Self { place, file, generation, .. } = self;
         Ok(Sealed { place, file, generation, row, reply })

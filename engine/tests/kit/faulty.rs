@@ -2,14 +2,15 @@
 
 use std::{
     collections::VecDeque,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
 use reel_engine::metadata::Metadata;
 use reel_meta::{
-    Change, DeletedCursor, ExpectedStore, FileRow, FileStore, InsertOutcome, MetaError, NewFile,
-    Page, Removal, ScanCursor, StatusChange, StatusFilter, TableCount, sqlite::SqliteFileStore,
+    Change, DeletedCursor, ExpectedStore, FileRow, FileStatus, FileStore, InsertOutcome, MetaError,
+    NewFile, Page, Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
+    sqlite::SqliteFileStore,
 };
 
 /// What goes wrong with the next call.
@@ -23,6 +24,8 @@ pub enum Wrong {
     LostDone,
     /// The answer is lost; it was not committed.
     LostUndone,
+    /// It comes a second time, after somebody else did the same a moment before.
+    Twice,
 }
 
 /// What goes wrong with the next writes, and with the next reads of the writer.
@@ -32,6 +35,12 @@ pub struct Script {
     pub reads_refused: usize,
     /// Reads that come just before the row they ask for: it is not there yet.
     pub reads_early: usize,
+    /// Another node gives rows this state just before the next removal of them.
+    pub before_removal: Option<FileStatus>,
+    /// Removals that were asked for.
+    pub removals: usize,
+    /// A file that is unlinked while the next row is removed.
+    pub vanishes: Option<PathBuf>,
 }
 
 /// The script, to be written while the store runs.
@@ -74,6 +83,10 @@ macro_rules! scripted {
             Wrong::Nothing => $call.await,
             Wrong::Refused => Err(Faulty::refused()),
             Wrong::LostUndone => Err(Faulty::lost()),
+            Wrong::Twice => {
+                $call.await?;
+                $call.await
+            }
             Wrong::LostDone => {
                 $call.await?;
                 Err(Faulty::lost())
@@ -116,6 +129,24 @@ impl FileStore for Faulty {
     }
 
     async fn remove(&mut self, removals: &[Removal]) -> Result<Vec<Change>, MetaError> {
+        let before = {
+            let mut script = self.script.lock().unwrap();
+            script.removals += 1;
+            if let Some(file) = script.vanishes.take() {
+                std::fs::remove_file(file).unwrap();
+            }
+            script.before_removal.take()
+        };
+        if let Some(status) = before {
+            let change = |removal: &Removal| StatusChange {
+                row: removal.row.clone(),
+                status,
+                deleted_at: (status == FileStatus::Deleted).then_some(1 << 40),
+                changed_at: None,
+            };
+            let changes: Vec<_> = removals.iter().map(change).collect();
+            self.real.set_status(&changes).await?;
+        }
         scripted!(self, self.real.remove(removals))
     }
 

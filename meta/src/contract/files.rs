@@ -59,6 +59,7 @@ pub(super) fn new_file(user: &str, file: &str, created_at: u64) -> NewFile {
         name: None,
         content_type: None,
         expires_at: None,
+        deleted_at: None,
     }
 }
 
@@ -69,15 +70,15 @@ pub(super) fn row_of(new: &NewFile) -> FileRow {
         file: new.file.clone(),
         app: new.app.clone(),
         user: new.user.clone(),
-        status: FileStatus::Normal,
+        status: if new.deleted_at.is_some() { FileStatus::Deleted } else { FileStatus::Normal },
         file_path: new.file_path.clone(),
         size: new.size,
         created_at: new.created_at,
-        updated_at: new.created_at,
+        updated_at: new.deleted_at.unwrap_or(new.created_at),
         checksum: new.checksum,
         name: new.name.clone(),
         content_type: new.content_type.clone(),
-        deleted_at: None,
+        deleted_at: new.deleted_at,
         expires_at: new.expires_at,
     }
 }
@@ -91,7 +92,7 @@ pub(super) async fn insert_all<S: FileStore>(store: &mut S, rows: &[NewFile]) {
 }
 
 pub(super) fn deletion(row: RowRef, at: u64) -> StatusChange {
-    StatusChange { row, status: FileStatus::Deleted, deleted_at: Some(at), changed_at: at }
+    StatusChange { row, status: FileStatus::Deleted, deleted_at: Some(at), changed_at: Some(at) }
 }
 
 async fn a_row_comes_back_as_it_went_in<S: Source<Store: FileStore>>(source: &S) {
@@ -111,7 +112,10 @@ async fn a_row_comes_back_as_it_went_in<S: Source<Store: FileStore>>(source: &S)
         name: Some(String::new()),
         ..new_file("", "empty", 1_710_000_002)
     };
-    let rows = [plain, full, empty];
+    // Found again after a crash, and deleted before it: no moment in which it could be read.
+    let gone =
+        NewFile { deleted_at: Some(1_710_000_009), ..new_file("tnv001", "gone", 1_710_000_003) };
+    let rows = [plain, full, empty, gone];
     insert_all(&mut store, &rows).await;
     assert!(store.insert(&[]).await.unwrap().is_empty());
     let mut again = source.open().await;
@@ -242,11 +246,15 @@ async fn states_change_for_the_row_that_is_meant<S: Source<Store: FileStore>>(so
         row: reference,
         status: FileStatus::Normal,
         deleted_at: None,
-        changed_at: 30,
+        changed_at: Some(30),
     };
     assert_eq!(store.set_status(&[restore]).await.unwrap(), [Change::Applied]);
     let restored = FileRow { updated_at: 30, ..row };
-    assert_eq!(store.get(None, "f").await.unwrap(), Some(restored));
+    assert_eq!(store.get(None, "f").await.unwrap().as_ref(), Some(&restored));
+    let quietly = StatusChange { changed_at: None, ..deletion(restored.reference(), 40) };
+    store.set_status(&[quietly]).await.unwrap();
+    let found = store.get(None, "f").await.unwrap().unwrap();
+    assert_eq!((found.deleted_at, found.updated_at), (Some(40), 30), "a background pass");
 }
 
 async fn removal_looks_at_path_and_state<S: Source<Store: FileStore>>(source: &S) {

@@ -138,7 +138,7 @@ impl FileStore for SqliteFileStore {
                         change.row.path,
                         change.status.number(),
                         sql::time(change.deleted_at),
-                        change.changed_at.cast_signed(),
+                        sql::time(change.changed_at),
                     ])?;
                 done.push(applied(count));
             }

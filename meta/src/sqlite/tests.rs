@@ -61,6 +61,7 @@ fn new_file(file: &str) -> NewFile {
         name: None,
         content_type: None,
         expires_at: None,
+        deleted_at: None,
     }
 }
 

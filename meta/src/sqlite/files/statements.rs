@@ -84,7 +84,7 @@ const UPSERT: [&str; 3] = per_table!(
 
 pub(super) const SET_STATUS: [&str; 3] = per_table!(
     "UPDATE ",
-    " SET status = ?4, deleted_at = ?5, update_time = ?6 \
+    " SET status = ?4, deleted_at = ?5, update_time = coalesce(?6, update_time) \
      WHERE id = ?1 AND userid = ?2 AND file_path = ?3"
 );
 
@@ -118,19 +118,20 @@ pub(super) fn insert(
     slot: usize,
     row: &NewFile,
 ) -> rusqlite::Result<bool> {
+    let status = if row.deleted_at.is_some() { FileStatus::Deleted } else { FileStatus::Normal };
     let count = connection.prepare_cached(INSERT[slot])?.execute(params![
         row.file,
         row.app,
         row.user,
-        FileStatus::Normal.number(),
+        status.number(),
         row.file_path,
         size(row.size)?,
         bounded(row.created_at),
-        bounded(row.created_at),
+        bounded(row.deleted_at.unwrap_or(row.created_at)),
         row.checksum.map(u64::cast_signed),
         row.name,
         row.content_type,
-        None::<i64>,
+        time(row.deleted_at),
         time(row.expires_at),
     ])?;
     Ok(count == 1)

@@ -1,0 +1,306 @@
+//! Carries out deletes, restores and purges: record durable → row → unlink of what is purged → caches → reply.
+//!
+//! Row and record of a file are read here, by the one thread of its store path that changes their states, so what is
+//! decided from them still holds when it is done. The sweep, which runs when there is no keeper, uses it too.
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::{Arc, atomic::Ordering},
+};
+
+use flume::Sender;
+use futures_util::future::join_all;
+use reel_meta::{Change as RowChange, FileRow, FileStatus, Removal, RowRef, StatusChange};
+use reel_proto::path::{PathId, RelativePath};
+
+use super::owned;
+use crate::{
+    metadata::{Metadata, RowError, wait},
+    record::{self, Record},
+    store::{
+        api::{ChangeError, Changed, FileKey, Located},
+        change::{self, Found, Kind, Step},
+        inspect,
+        path::{DiskFault, StorePath, count},
+        sys,
+    },
+};
+
+/// A file and where it lies. Which row names that place is read when a change is carried out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) key: FileKey,
+    pub(crate) path_id: PathId,
+    pub(crate) relative: RelativePath,
+}
+
+impl From<&Located> for Target {
+    fn from(file: &Located) -> Self {
+        Self { key: file.key, path_id: file.path_id, relative: file.relative }
+    }
+}
+
+/// A change of one file.
+pub(crate) struct Change {
+    pub(crate) kind: Kind,
+    pub(crate) file: Target,
+    pub(crate) reply: Sender<Result<Changed, ChangeError>>,
+}
+
+/// The hands that change a file of one store path.
+pub(crate) struct Changer<'a> {
+    pub(crate) store: &'a StorePath,
+    pub(crate) metadata: &'a Metadata,
+    /// For syncfs.
+    pub(crate) folder: BorrowedFd<'a>,
+    /// Nothing may be written.
+    pub(crate) read_only: bool,
+}
+
+/// A change whose record is written, and not durable yet.
+struct Begun {
+    change: Change,
+    step: Step,
+    /// To be synced; `None` where nothing was to be written.
+    file: Option<File>,
+    /// The file is not known to be the one that the row means.
+    doubtful: bool,
+}
+
+impl Changer<'_> {
+    /// One change, at once.
+    pub(crate) fn one(&self, kind: Kind, file: Target) -> Result<Changed, ChangeError> {
+        let (reply, answer) = flume::bounded(1);
+        self.round(vec![Change { kind, file, reply }]);
+        answer.recv().unwrap_or(Err(ChangeError::Busy))
+    }
+
+    /// Many changes that share syncs and transactions. Those of one file wait for each other: each sees row and
+    /// record as the one before it left them.
+    pub(crate) fn all(&self, mut changes: Vec<Change>) {
+        while !changes.is_empty() {
+            let mut files = HashSet::new();
+            let (now, later) =
+                changes.into_iter().partition(|change| files.insert(change.file.key));
+            self.round(now);
+            changes = later;
+        }
+    }
+
+    fn round(&self, changes: Vec<Change>) {
+        let rows = changes.iter().map(|c| self.metadata.read_back(owned(&c.file.key)));
+        let rows = wait(join_all(rows));
+        let mut begun = Vec::with_capacity(changes.len());
+        for (change, row) in changes.into_iter().zip(rows) {
+            match self.begin(&change, row) {
+                Ok((step, file, doubtful)) => begun.push(Begun { change, step, file, doubtful }),
+                Err(error) => self.answer(change, Err(error)),
+            }
+        }
+        if let Err(error) = self.sync(&begun) {
+            self.store.sync_failed("the sync of a changed record", &error);
+            let error = Arc::new(error);
+            for Begun { change, .. } in begun {
+                self.answer(change, Err(ChangeError::Disk(Arc::clone(&error))));
+            }
+            return;
+        }
+        let (mut settings, mut removals) = (Vec::new(), Vec::new());
+        for Begun { change, step, doubtful, .. } in begun {
+            match step {
+                Step::Keep => self.answer(change, Ok(Changed::Already)),
+                Step::Set(setting) => settings.push((change, setting)),
+                Step::Remove(row) => removals.push((change, row, doubtful)),
+                Step::Unlink => {
+                    let done = self.unlink(&change.file);
+                    self.answer(change, done);
+                }
+            }
+        }
+        self.set_rows(settings);
+        self.remove_rows(removals);
+    }
+
+    /// Decides, and writes the record.
+    fn begin(
+        &self,
+        change: &Change,
+        row: Result<Option<FileRow>, RowError>,
+    ) -> Result<(Step, Option<File>, bool), ChangeError> {
+        let disk = |error: io::Error| {
+            self.store.failed(DiskFault::of(&error), "changing a record", &error);
+            ChangeError::Disk(Arc::new(error))
+        };
+        let row = row.map_err(|error| ChangeError::Metadata(error.text))?;
+        let relative = change.file.relative.as_str();
+        let row = row.filter(|row| self.store.is_named_by(row, relative));
+        let (file, found) = read_record(self.store, &change.file).map_err(disk)?;
+        let plan = change::plan(change.kind, row.as_ref(), &found, self.store.clock.now())?;
+        if self.read_only && (plan.record.is_some() || plan.step != Step::Keep) {
+            return Err(ChangeError::ReadOnly);
+        }
+        let doubtful = found == Found::Doubtful;
+        let (Some(record), Some(file)) = (plan.record, file) else {
+            return Ok((plan.step, None, doubtful));
+        };
+        let bytes = record.encode().map_err(|error| disk(io::Error::other(error)))?;
+        sys::set_attribute(&file, record::ATTRIBUTE, &bytes).map_err(disk)?;
+        self.store.touch();
+        Ok((plan.step, Some(file), doubtful))
+    }
+
+    /// Makes the records durable. Where the row changes too and there is a journal, its entry does: it says what the
+    /// record must be.
+    fn sync(&self, begun: &[Begun]) -> io::Result<()> {
+        let _watch = self.store.keeper_watch.begin(self.store.elapsed_ms());
+        let has_journal = self.store.journal.load(Ordering::Acquire);
+        let files: Vec<&File> = begun
+            .iter()
+            .filter(|begun| !(has_journal && begun.step.changes_row()))
+            .filter_map(|begun| begun.file.as_ref())
+            .collect();
+        match files.as_slice() {
+            [] => return Ok(()),
+            [file] => file.sync_all()?,
+            [one, other] => one.sync_all().and_then(|()| other.sync_all())?,
+            _ => sys::syncfs(self.folder.as_fd())?,
+        }
+        sys::still_in_service(files[0], record::ATTRIBUTE)
+    }
+
+    fn set_rows(&self, settings: Vec<(Change, StatusChange)>) {
+        if settings.is_empty() {
+            return;
+        }
+        let (changes, settings): (Vec<_>, Vec<_>) = settings.into_iter().unzip();
+        match wait(self.metadata.set_status(settings)) {
+            Ok(outcomes) => {
+                for (change, outcome) in changes.into_iter().zip(outcomes) {
+                    let applied = outcome == RowChange::Applied;
+                    count(&self.store.counts.changes, u64::from(applied));
+                    let result =
+                        if applied { Ok(Changed::Done) } else { Err(ChangeError::Unknown) };
+                    self.answer(change, result);
+                }
+            }
+            Err(error) => self.answer_all(changes, &error),
+        }
+    }
+
+    fn remove_rows(&self, removals: Vec<(Change, RowRef, bool)>) {
+        if removals.is_empty() {
+            return;
+        }
+        // Only a file that is known to be the row's own is unlinked, now or by a replay.
+        let (doubtful, sure): (Vec<_>, Vec<_>) =
+            removals.into_iter().partition(|(_, _, doubtful)| *doubtful);
+        self.remove_and(sure, true);
+        self.remove_and(doubtful, false);
+    }
+
+    fn remove_and(&self, removals: Vec<(Change, RowRef, bool)>, unlink: bool) {
+        let rows = removals
+            .iter()
+            .map(|(_, row, _)| Removal { row: row.clone(), only: Some(FileStatus::Deleted) })
+            .collect::<Vec<_>>();
+        if rows.is_empty() {
+            return;
+        }
+        let outcomes =
+            if unlink { wait(self.metadata.purge(rows)) } else { wait(self.metadata.remove(rows)) };
+        let outcomes = match outcomes {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                return self.answer_all(removals.into_iter().map(|(change, ..)| change), &error);
+            }
+        };
+        for ((change, _, doubtful), outcome) in removals.into_iter().zip(outcomes) {
+            let result = match outcome {
+                RowChange::Applied if doubtful => self.put_aside(&change.file),
+                RowChange::Applied => self.unlink(&change.file),
+                RowChange::Missing if change.kind == Kind::Agree => Err(ChangeError::Unknown),
+                RowChange::Missing => self.overtaken(change.file),
+            };
+            self.answer(change, result);
+        }
+    }
+
+    /// The row is gone: nothing names the file any more, and its record says why.
+    fn unlink(&self, file: &Target) -> Result<Changed, ChangeError> {
+        self.gone(
+            "unlinking a purged file",
+            sys::unlink_at(self.store.root(), file.relative.as_str()),
+        )
+    }
+
+    /// The row is gone, and the file may be another one than it meant: kept, out of the way.
+    fn put_aside(&self, file: &Target) -> Result<Changed, ChangeError> {
+        let moved = inspect::quarantine(self.store, file.relative.as_str());
+        self.gone("moving a purged file to quarantine", moved.map(drop))
+    }
+
+    fn gone(&self, doing: &str, outcome: io::Result<()>) -> Result<Changed, ChangeError> {
+        match outcome {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.store.failed(DiskFault::of(&error), doing, &error);
+                Err(ChangeError::Disk(Arc::new(error)))
+            }
+            _ => {
+                self.store.touch();
+                count(&self.store.counts.purged, 1);
+                Ok(Changed::Done)
+            }
+        }
+    }
+
+    /// No deleted row fits any more: on another node the file was purged, or restored, between the look and the
+    /// removal. Whoever was told of a restore wins, and the record is put back.
+    fn overtaken(&self, file: Target) -> Result<Changed, ChangeError> {
+        match self.one(Kind::Agree, file) {
+            Ok(Changed::Already) => Err(ChangeError::NotDeleted),
+            other => other,
+        }
+    }
+
+    fn answer_all(&self, changes: impl IntoIterator<Item = Change>, error: &RowError) {
+        for change in changes {
+            self.answer(change, Err(ChangeError::Metadata(Arc::clone(&error.text))));
+        }
+    }
+
+    /// Caches are told before whoever asked, whatever the answer: the outcome of an error may be unknown, what is so
+    /// already may have become so a moment ago, and a bump too many costs one lookup.
+    fn answer(&self, change: Change, result: Result<Changed, ChangeError>) {
+        self.store.epochs.bump(change.file.key.file.as_str());
+        let _ = change.reply.try_send(result);
+    }
+}
+
+/// Opens a file and reads its record, if it is one of this very file.
+fn read_record(store: &StorePath, file: &Target) -> io::Result<(Option<File>, Found)> {
+    // Attributes of a descriptor opened for reading can be written by the file's owner.
+    let opened = match sys::open_at(store.root(), file.relative.as_str(), libc::O_RDONLY) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((None, Found::None)),
+        Err(error) => return Err(error),
+    };
+    let found = match sys::attribute(&opened, record::ATTRIBUTE, record::LEN_MAX) {
+        Ok(None) => Found::None,
+        Ok(Some(bytes)) => match Record::decode(&bytes) {
+            Ok(record) if record.path_id == file.path_id && is_of(&record, &file.key) => {
+                Found::Record(Box::new(record))
+            }
+            _ => Found::Doubtful,
+        },
+        Err(error) if error.raw_os_error() == Some(libc::ERANGE) => Found::Doubtful,
+        Err(error) => return Err(error),
+    };
+    Ok((Some(opened), found))
+}
+
+fn is_of(record: &Record, key: &FileKey) -> bool {
+    (record.app, record.user, record.file) == (key.app, key.user, key.file)
+}
