@@ -43,6 +43,12 @@ pub(crate) fn test(quick: bool) -> Result<()> {
     // The binary first: the end-to-end tests start it as a user would.
     step("build", &mut cargo(&["build", "--workspace", "--locked"]))?;
     step("tests", &mut cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]))?;
+    // The store's suites once more with the commit journal before the database.
+    let mut journaled = cargo(&["test", "--package", "reel-engine", "--locked", "--no-fail-fast"]);
+    for suite in ["changes", "faults", "model", "recovery", "uploads"] {
+        journaled.args(["--test", suite]);
+    }
+    step("tests with a journal", journaled.env("REEL_TEST_JOURNAL", "1"))?;
     // The same whole store once more where the kernel refuses io_uring. The table of HTTP cases has done that already.
     let mut again = cargo(&["test", "--package", "reel-tests", "--locked", "--no-fail-fast"]);
     for suite in ["cli", "disks", "faults", "players", "torture"] {
