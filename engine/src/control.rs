@@ -65,6 +65,10 @@ pub(crate) fn disk_metrics(process: &Process, stores: &Stores) -> Vec<DiskMetric
         exporter.export(&store.commit_metrics, role, &labels);
         DiskMetrics(exporter.registry::<Disk>(role, &labels).shared())
     };
+    // One for all of them; each has the same.
+    if let Some(store) = stores.paths().first() {
+        exporter.export(&store.journal.metrics, role, &[]);
+    }
     stores.paths().iter().map(of).collect()
 }
 

@@ -14,6 +14,7 @@
 //! Invariant: nothing of a segment is overwritten before everything up to its last entry is durable in its place.
 
 mod format;
+mod gate;
 mod recycle;
 mod replay;
 mod scan;
@@ -23,22 +24,25 @@ use std::{
     io,
     ops::Range,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use reel_meta::{NewFile, Removal, StatusChange};
+use reel_node::metrics::SharedCell;
 
 pub use self::replay::ReplayError;
 pub(crate) use self::{
     format::Entry,
+    gate::Gate,
     recycle::{Recycler, Running, Settle},
     replay::replay,
     scan::Recovered,
 };
 use self::{
     format::{BLOCK, Group, SegmentHeader},
+    gate::Journaling,
     recycle::Shared,
     segment::Segment,
 };
@@ -99,10 +103,8 @@ pub(crate) struct Journal {
     group: Group,
     full_wait: Duration,
     broken: bool,
+    metrics: SharedCell<Journaling>,
 }
-
-/// Whether small contents go into the journal now. Closed before the journal is begun and once it is frozen.
-pub(crate) type Gate = Arc<AtomicBool>;
 
 impl Journal {
     /// Begins to write, after the replay: every segment that was found is free. `position` is the entry up to which the
@@ -114,7 +116,7 @@ impl Journal {
         config: &JournalConfig,
         recovered: Recovered,
         position: u64,
-        gate: &Gate,
+        gate: &Arc<Gate>,
     ) -> io::Result<(Self, Recycler)> {
         let epoch = recovered.epoch + 1;
         let last = recovered.found.last.max(recovered.recycled).max(position);
@@ -142,6 +144,7 @@ impl Journal {
             group,
             full_wait: config.full_wait,
             broken: false,
+            metrics: gate.metrics.shared(),
         };
         Ok((journal, recycler))
     }
@@ -193,11 +196,13 @@ impl Journal {
             })?;
         }
         let entries = self.next..self.next + self.group.len() as u64;
+        let began = Instant::now();
         self.group.seal(self.epoch, entries.start);
         match self.current.append(&mut self.group.slices(), length) {
             Ok(()) => {
                 self.at += padded;
                 self.next = entries.end;
+                self.measure(began, entries.end - entries.start, padded);
                 Ok(entries)
             }
             Err(error) => {
@@ -214,6 +219,13 @@ impl Journal {
                 }
             }
         }
+    }
+
+    fn measure(&self, began: Instant, entries: u64, bytes: u64) {
+        let us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.metrics.observe(Journaling::TIME, us);
+        self.metrics.observe(Journaling::ENTRIES, entries);
+        self.metrics.add(Journaling::BYTES, bytes);
     }
 
     /// Says that entries did not happen, durably, so that no replay carries them out.

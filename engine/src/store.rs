@@ -126,7 +126,7 @@ impl Stores {
         let epochs = Arc::new(Epochs::new());
         // One request per store path is out at a time.
         let (want, wanted) = flume::bounded(config.paths.len());
-        let gate = Gate::default();
+        let gate = Arc::new(Gate::closed());
         let shared = open::Shared {
             config,
             metadata: &metadata,

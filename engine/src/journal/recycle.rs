@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     Gate, JournalConfig,
+    gate::Journaling,
     segment::{self, Segment},
 };
 
@@ -39,7 +40,7 @@ pub(super) struct Shared {
     changed: Condvar,
     applied: AtomicU64,
     frozen: AtomicBool,
-    gate: Gate,
+    gate: Arc<Gate>,
 }
 
 #[derive(Debug)]
@@ -53,7 +54,7 @@ struct State {
 }
 
 impl Shared {
-    pub(super) fn new(free: Vec<Segment>, applied: u64, gate: Gate) -> Self {
+    pub(super) fn new(free: Vec<Segment>, applied: u64, gate: Arc<Gate>) -> Self {
         let segments = free.len() + 1;
         let state = State { free, full: VecDeque::new(), segments, stop: false };
         Self {
@@ -66,7 +67,7 @@ impl Shared {
     }
 
     pub(super) fn open(&self) {
-        self.gate.store(true, Ordering::Release);
+        self.gate.open();
     }
 
     pub(super) fn is_frozen(&self) -> bool {
@@ -75,7 +76,7 @@ impl Shared {
 
     /// Nothing is written to it and nothing of it is overwritten any more.
     pub(super) fn freeze(&self, why: &str) {
-        self.gate.store(false, Ordering::Release);
+        self.gate.freeze();
         if !self.frozen.swap(true, Ordering::AcqRel) {
             tracing::error!(
                 why,
@@ -238,6 +239,7 @@ impl Recycler {
             return Ok(false);
         }
         segment::write_state(&self.config.folder, applied)?;
+        self.shared.gate.metrics.shared().add(Journaling::ROUNDS, 1);
         self.recycled = applied;
         let mut state = self.shared.lock();
         while state.full.front().is_some_and(|(_, last)| *last <= applied) {

@@ -240,7 +240,7 @@ impl Used {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{os::unix::fs::FileExt as _, path::PathBuf, time::Duration};
+    use std::{os::unix::fs::FileExt as _, path::PathBuf, sync::Arc, time::Duration};
 
     use reel_meta::{FileStatus, RowRef, StatusChange};
 
@@ -260,7 +260,7 @@ mod tests {
     fn begin(folder: &Path) -> Journal {
         let config = config(folder);
         let recovered = Recovered::open(&config.folder).unwrap();
-        Journal::begin(&config, recovered, 0, &Gate::default()).unwrap().0
+        Journal::begin(&config, recovered, 0, &Arc::new(Gate::closed())).unwrap().0
     }
 
     fn change(file: &str) -> StatusChange {
@@ -367,11 +367,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path());
         let recovered = Recovered::open(&config.folder).unwrap();
-        let gate = Gate::default();
+        let gate = Arc::new(Gate::closed());
         // Nobody recycles.
         let (mut journal, _recycler) = Journal::begin(&config, recovered, 0, &gate).unwrap();
         journal.open();
-        assert!(gate.load(std::sync::atomic::Ordering::Acquire));
+        assert!(gate.is_open());
         let row = reel_meta::NewFile {
             file: "f".to_owned(),
             app: "a".to_owned(),
@@ -391,7 +391,7 @@ mod tests {
             journal.commit().err()
         });
         assert!(matches!(frozen, Some(AppendError::Frozen)), "{frozen:?}");
-        assert!(!gate.load(std::sync::atomic::Ordering::Acquire));
+        assert!(!gate.is_open());
         journal.put(&row, None);
         assert!(matches!(journal.commit(), Err(AppendError::Frozen)));
     }

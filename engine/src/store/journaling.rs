@@ -46,7 +46,7 @@ pub(super) fn begin(
     metadata: &Metadata,
     layout: &Layout,
     claims: &[Claim<'_>],
-    gate: &Gate,
+    gate: &Arc<Gate>,
 ) -> Result<Option<Begun>, OpenError> {
     let Some(config) = config else { return Ok(None) };
     let fail = |error: ReplayError| OpenError::Journal { folder: config.folder.clone(), error };

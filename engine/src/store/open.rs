@@ -139,7 +139,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) epochs: &'a Arc<Epochs>,
     pub(crate) wanted: &'a Sender<usize>,
     pub(crate) clock: &'a Arc<dyn Clock>,
-    pub(crate) journal: &'a Gate,
+    pub(crate) journal: &'a Arc<Gate>,
 }
 
 /// A store path whose store is the one that belongs there.

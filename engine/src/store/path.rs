@@ -74,7 +74,7 @@ pub(crate) struct StorePath {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counts: Counts,
     /// Whether small contents go into the commit journal now.
-    pub(crate) journal: Gate,
+    pub(crate) journal: Arc<Gate>,
     /// See [`StorePath::touch`].
     touched: AtomicBool,
     /// Made here and exported by whoever serves, so that a store needs no exporter.
@@ -102,7 +102,7 @@ pub(crate) struct Parts {
     pub(crate) workers: usize,
     pub(crate) hang_limit: Duration,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) journal: Gate,
+    pub(crate) journal: Arc<Gate>,
 }
 
 impl StorePath {

@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io::{self, IoSlice, Write as _},
     os::fd::AsFd as _,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -177,7 +177,7 @@ pub(crate) fn journal_or_hand_over(
     sealed: Sealed,
     content: Vec<Bytes>,
 ) {
-    if !store.journal.load(Ordering::Acquire) {
+    if !store.journal.is_open() {
         return hand_over(store, sealed);
     }
     // After the last write to the file and before its entry: see `StorePath::touch`.

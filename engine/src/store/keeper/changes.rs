@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd as _, BorrowedFd},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use flume::Sender;
@@ -156,7 +156,7 @@ impl Changer<'_> {
     /// record must be.
     fn sync(&self, begun: &[Begun]) -> io::Result<()> {
         let _watch = self.store.keeper_watch.begin(self.store.elapsed_ms());
-        let has_journal = self.store.journal.load(Ordering::Acquire);
+        let has_journal = self.store.journal.is_open();
         let files: Vec<&File> = begun
             .iter()
             .filter(|begun| !(has_journal && begun.step.changes_row()))
