@@ -346,7 +346,7 @@ fn read_only_outlives_a_restart_until_an_operator_re_admits() {
     assert_eq!(node.stores.status()[0].fault.as_deref(), Some("sync: I/O error"));
     assert!(matches!(node.put("g", b"x"), Err(UploadError::ReadOnly)));
     assert_eq!(node.read("f").unwrap(), b"content", "reads go on");
-    node.stores.readmit(0).unwrap();
+    wait(node.stores.readmit(0)).unwrap();
     until("ids in hand", || node.put("g", b"x").is_ok());
     node.close();
     let node = Node::open(folder.path());

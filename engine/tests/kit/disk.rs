@@ -63,7 +63,9 @@ impl Disk {
         fs::File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
         let name = image.to_str().unwrap();
         match kind {
-            "ext4" => run("mkfs.ext4", &["-q", "-F", "-I", inode, name]),
+            // Small disks get blocks of 1 KiB by themselves, which hold no long record.
+            "ext4" => run("mkfs.ext4", &["-q", "-F", "-b", "4096", "-I", inode, name]),
+            "ext4-1k" => run("mkfs.ext4", &["-q", "-F", "-b", "1024", "-I", inode, name]),
             "xfs" => run("mkfs.xfs", &["-q", "-f", "-i", &format!("size={inode}"), name]),
             other => panic!("no such kind of disk: {other}"),
         }
@@ -95,6 +97,18 @@ impl Disk {
     pub fn unmount(&mut self) {
         run("umount", &[self.mount.to_str().unwrap()]);
         self.mounted = false;
+    }
+
+    /// A command of debugfs on the unmounted image.
+    pub fn debug(&self, command: &str) {
+        run("debugfs", &["-w", "-R", command, self.image.to_str().unwrap()]);
+    }
+
+    /// fsck, with its leave to mend everything; the disk is not mounted.
+    pub fn check(&self) {
+        let checked = Command::new("e2fsck").arg("-fy").arg(&self.image).output().unwrap();
+        // 1: errors were corrected.
+        assert!(matches!(checked.status.code(), Some(0 | 1)), "{checked:?}");
     }
 
     /// Power cut, then on again.
