@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use kit::{
     Node, config, content,
-    disk::{Disk, skipped},
+    disk::{Disk, Frozen, skipped},
     files, key, put_as, request, until,
 };
 use reel_engine::{
@@ -352,28 +352,6 @@ fn read_only_outlives_a_restart_until_an_operator_re_admits() {
     let node = Node::open(folder.path());
     assert_eq!(node.stores.status()[0].fault, None);
     node.close();
-}
-
-/// A file system that answers no write. Thawed when dropped, also by a failing test: a frozen one that nobody can
-/// thaw any more holds its threads until the machine stops.
-struct Frozen(std::path::PathBuf);
-
-impl Frozen {
-    fn new(mount: &Path) -> Self {
-        let frozen = Self(mount.to_owned());
-        frozen.call("-f");
-        frozen
-    }
-
-    fn call(&self, how: &str) {
-        assert!(Command::new("fsfreeze").arg(how).arg(&self.0).status().unwrap().success());
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        self.call("-u");
-    }
 }
 
 #[test]

@@ -130,3 +130,25 @@ impl Drop for Disk {
         }
     }
 }
+
+/// A file system that answers no write. Thawed when dropped, also by a failing test: a frozen one that nobody can
+/// thaw any more holds its threads until the machine stops.
+pub struct Frozen(PathBuf);
+
+impl Frozen {
+    pub fn new(mount: &Path) -> Self {
+        let frozen = Self(mount.to_owned());
+        frozen.call("-f");
+        frozen
+    }
+
+    fn call(&self, how: &str) {
+        assert!(Command::new("fsfreeze").arg(how).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.call("-u");
+    }
+}
