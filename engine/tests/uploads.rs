@@ -183,6 +183,33 @@ fn the_same_file_again_mends_one_that_is_damaged_or_lost() {
 }
 
 #[test]
+fn looking_through_stored_files_keeps_no_reader_from_opening_one() {
+    let folder = quick_folder();
+    let node = Node::open(folder.path());
+    node.put("large", &content(1, 5000)).unwrap();
+    node.put("other", &content(2, 5000)).unwrap();
+    let large = node.find("large").unwrap();
+    // A file that takes for ever to read: a pipe that somebody holds open and nobody writes to.
+    let place = folder.path().join("store").join(large.relative.as_str());
+    fs::remove_file(&place).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&place).status().unwrap().success());
+    std::thread::scope(|scope| {
+        let pipe = fs::File::options().read(true).write(true).open(&place).unwrap();
+        for _ in 0..8 {
+            scope.spawn(|| node.put("large", &content(1, 5000)));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let other = node.find("other").unwrap().place();
+        let opened = within(Duration::from_secs(10), node.stores.open_file(&other));
+        // Whoever comes after the one that has it open finds no file at all.
+        fs::remove_file(&place).unwrap();
+        drop(pipe);
+        assert!(opened.is_some(), "a reader waits behind checks of other files");
+    });
+    node.close();
+}
+
+#[test]
 fn two_at_once_with_one_id_end_with_one_file() {
     let folder = quick_folder();
     let node = Node::open(folder.path());
