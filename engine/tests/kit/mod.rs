@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::large_futures)]
 
 pub mod disk;
+pub mod engine;
 pub mod faulty;
 
 use std::{
