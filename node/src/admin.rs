@@ -65,6 +65,12 @@ impl std::fmt::Debug for Admin {
     }
 }
 
+/// What a request gets.
+enum Answer {
+    Ready(Response<Full<Bytes>>),
+    Awaited(Act),
+}
+
 /// Binds the admin listener, so that a port in use is found before anything else starts.
 ///
 /// # Errors
@@ -152,14 +158,16 @@ impl Admin {
         peer: SocketAddr,
     ) -> impl Future<Output = Response<Full<Bytes>>> + use<B> {
         let (method, path) = (request.method(), request.uri().path());
-        let decided = match self.pages.act(path) {
-            None => Err(self.page(method, path)),
-            Some(act) => act::judge(request, local, peer).map(|()| act),
+        let answer = match self.pages.act(path) {
+            None => Answer::Ready(self.page(method, path)),
+            Some(act) => {
+                act::refuse(request, local, peer).map_or(Answer::Awaited(act), Answer::Ready)
+            }
         };
         async move {
-            match decided {
-                Ok(act) => act::answer(act.await),
-                Err(response) => response,
+            match answer {
+                Answer::Ready(response) => response,
+                Answer::Awaited(act) => act::answer(act.await),
             }
         }
     }

@@ -14,14 +14,14 @@ use super::{not_allowed, page, text};
 use crate::access::{HttpWriteRule, WriteRequest};
 use crate::role::ActError;
 
-/// Whether the request may have something done.
-pub(super) fn judge<B>(
+/// The refusal, where the request may not have anything done.
+pub(super) fn refuse<B>(
     request: &Request<B>,
     local: SocketAddr,
     peer: SocketAddr,
-) -> Result<(), Response<Full<Bytes>>> {
+) -> Option<Response<Full<Bytes>>> {
     if request.method() != Method::POST {
-        return Err(not_allowed("POST"));
+        return Some(not_allowed("POST"));
     }
     let headers = request.headers();
     let asked = WriteRequest {
@@ -34,9 +34,8 @@ pub(super) fn judge<B>(
         app: "",
         user: "",
     };
-    HttpWriteRule::local_only()
-        .check(&asked)
-        .map_err(|refusal| text(StatusCode::FORBIDDEN, format!("{refusal}\n")))
+    let refusal = HttpWriteRule::local_only().check(&asked).err()?;
+    Some(text(StatusCode::FORBIDDEN, format!("{refusal}\n")))
 }
 
 /// A field that is there once, as text.
