@@ -99,7 +99,7 @@ impl Default for Config {
             durability: Durability::Sync,
             journal: ByteSize(512 << 20),
             retention: HumanTime(Duration::from_secs(7 * 24 * 3600)),
-            id_block: 1024,
+            id_block: 16_384,
             record_cache: ByteSize(64 << 20),
             open_files: 8192,
             buffers: ByteSize(512 << 20),

@@ -74,12 +74,13 @@ pub(crate) fn disk_metrics(process: &Process, stores: &Stores) -> Vec<DiskMetric
 
 /// Runs until the last data thread has ended.
 pub(crate) async fn run(shared: Arc<Shared>, cx: &ControlContext) {
-    let tasks = [
-        tokio::task::spawn_local(publish(shared.clone(), cx.finished.clone())),
-        tokio::task::spawn_local(blocks::refill(shared.clone(), cx.finished.clone())),
-    ];
+    let publishing = tokio::task::spawn_local(publish(shared.clone(), cx.finished.clone()));
+    let refills: Vec<_> = (0..shared.stores.paths().len())
+        .map(|store| blocks::refill(shared.clone(), store, cx.finished.clone()))
+        .map(tokio::task::spawn_local)
+        .collect();
     let trackers = trackers::all(&shared, cx);
-    for task in trackers.into_iter().chain(tasks) {
+    for task in trackers.into_iter().chain(refills).chain([publishing]) {
         if let Err(error) = task.await {
             tracing::error!(%error, "a background task of the engine ended");
         }

@@ -11,8 +11,12 @@ use std::{
 
 use reel_proto::path::PathId;
 
+#[cfg(test)]
+mod tests;
+
 /// Most blocks that a node holds of one store at a time: what the mark file has room for. A block stays held
-/// until every id of it is settled, so one upload that takes hours keeps one block, not all after it.
+/// until every id of it is settled, so one upload that takes hours keeps one block, not all after it. Where many
+/// slow uploads hold more, neighbours are held as one.
 pub const HELD_MAX: usize = 64;
 
 /// One past the last path id of a store: four digits of base 512.
@@ -25,6 +29,16 @@ pub struct MarkState {
     pub mark: u64,
     /// Blocks of which some ids are not settled: the only places where a crash leaves unfinished files.
     pub held: Vec<Range<u64>>,
+}
+
+/// What to write, and what must be durable before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextMark {
+    /// What the mark file is to say.
+    pub state: MarkState,
+    /// The file system must be synced first: this mark lets go of a block in which a file was unlinked, and a power
+    /// loss that undoes the unlink would bring the file back where no sweep looks.
+    pub sync_first: bool,
 }
 
 /// Why a block that the ID node gave is not used.
@@ -53,7 +67,7 @@ pub enum BlockError {
         /// One past its last id.
         end: u64,
     },
-    /// Too many blocks have unsettled ids.
+    /// Too many blocks have unsettled ids, with ids of others between them.
     #[error("{HELD_MAX} blocks of ids have uploads under way")]
     TooManyHeld,
 }
@@ -68,6 +82,8 @@ struct Block {
     discarded: bool,
     /// Ids whose place somebody else's file has: skipped.
     occupied: BTreeSet<u64>,
+    /// Every id between the block before it and this one was this node's as well.
+    follows: bool,
 }
 
 impl Block {
@@ -86,16 +102,50 @@ impl Block {
 #[derive(Debug)]
 pub struct Ledger {
     mark: u64,
+    /// The store's own mark could be read; before, no block is asked for.
+    known: bool,
+    /// What an earlier run held and no sweep has looked at yet: in every mark until one has.
+    earlier: Vec<Range<u64>>,
+    /// By their ids.
     blocks: VecDeque<Block>,
+    /// One past the last id of the block that came last.
+    came_last: u64,
     /// Ask for the next block when fewer ids than this are left.
     refill_below: u64,
-    asked: bool,
 }
 
 impl Ledger {
-    /// `mark`: what is durable at the store. `refill_below`: when to ask for more, before uploads have to wait.
-    pub fn new(mark: u64, refill_below: u64) -> Self {
-        Self { mark, blocks: VecDeque::new(), refill_below, asked: false }
+    /// Of a store whose mark was not read yet. `refill_below`: when to ask for more, before uploads have to wait.
+    pub fn new(refill_below: u64) -> Self {
+        Self {
+            mark: 0,
+            known: false,
+            earlier: Vec::new(),
+            blocks: VecDeque::new(),
+            came_last: 0,
+            refill_below,
+        }
+    }
+
+    /// What is durable at the store, as an earlier run left it. Nothing was given out before.
+    pub fn resume(&mut self, found: MarkState) {
+        assert!(self.blocks.is_empty(), "the store's mark is read before the first block");
+        (self.mark, self.earlier, self.known) = (found.mark, found.held, true);
+    }
+
+    /// Whether the store's mark is known.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// What an earlier run held and no sweep has looked at yet.
+    pub fn earlier(&self) -> &[Range<u64>] {
+        &self.earlier
+    }
+
+    /// What an earlier run held was swept, durably.
+    pub fn swept(&mut self) {
+        self.earlier.clear();
     }
 
     /// The durable mark.
@@ -108,23 +158,16 @@ impl Ledger {
         self.blocks.iter().map(|block| block.range.end - block.next).sum()
     }
 
-    /// True once for each block that should be fetched; the caller fetches it with `at_least` = [`Self::mark`].
-    pub fn want(&mut self) -> bool {
-        let wanted = !self.asked && self.left() < self.refill_below && self.mark < END;
-        self.asked |= wanted;
-        wanted
+    /// Whether a block should be fetched; the caller fetches it with `at_least` = [`Self::mark`].
+    pub fn wants(&self) -> bool {
+        self.known && self.left() < self.refill_below && self.mark < END
     }
 
-    /// The fetch failed, or its block was refused: [`Self::want`] says yes again.
-    pub fn unask(&mut self) {
-        self.asked = false;
-    }
-
-    /// What to write, durably, before `range` is offered. Changes nothing.
+    /// What to write, durably, before `range` is offered. Gives no id out.
     ///
     /// # Errors
     /// See [`BlockError`]; the block is then not to be used at all.
-    pub fn admit(&self, range: &Range<u64>) -> Result<MarkState, BlockError> {
+    pub fn admit(&mut self, range: &Range<u64>) -> Result<NextMark, BlockError> {
         let Range { start, end } = *range;
         if range.is_empty() {
             return Err(BlockError::Empty);
@@ -135,30 +178,74 @@ impl Ledger {
         if end > END {
             return Err(BlockError::PastEnd { start, end });
         }
-        let mut held = self.held();
-        if held.len() >= HELD_MAX {
-            return Err(BlockError::TooManyHeld);
+        while self.held().len() >= HELD_MAX {
+            self.join_nearest()?;
         }
-        held.push(range.clone());
-        Ok(MarkState { mark: end, held })
+        let mut next = self.next_mark();
+        next.state.mark = end;
+        next.state.held.push(range.clone());
+        Ok(next)
     }
 
-    /// True where the next written mark lets go of a block in which a file was unlinked: that unlink must be
-    /// durable first, or a power loss would bring the file back where no sweep looks.
-    pub fn drops_discarded(&self) -> bool {
-        self.blocks.iter().any(|block| block.settled() && block.discarded)
+    /// What the mark file should say now, with no new block.
+    pub fn next_mark(&self) -> NextMark {
+        NextMark {
+            state: MarkState { mark: self.mark, held: self.held() },
+            sync_first: self.blocks.iter().any(|block| block.settled() && block.discarded),
+        }
     }
 
-    /// The state that [`Self::admit`] gave is durable: the ids of `range` may be taken, but for those whose place is
+    /// Holds two unsettled neighbours as one, with all between them: those that lie closest. A sweep that looks at
+    /// settled ids as well finds them in order. Ids of other nodes are never between: their uploads are not ours.
+    fn join_nearest(&mut self) -> Result<(), BlockError> {
+        let unsettled: Vec<usize> =
+            (0..self.blocks.len()).filter(|&at| !self.blocks[at].settled()).collect();
+        let pairs = unsettled.windows(2).map(|pair| (pair[0], pair[1]));
+        let ours = pairs.filter(|&(first, last)| {
+            // One that has ids left is not closed yet.
+            let closed = self.blocks[last].next == self.blocks[last].range.end;
+            closed && self.blocks.range(first + 1..=last).all(|block| block.follows)
+        });
+        let gap = |&(first, last): &(usize, usize)| {
+            self.blocks[last].range.start - self.blocks[first].range.end
+        };
+        let (first, last) = ours.min_by_key(gap).ok_or(BlockError::TooManyHeld)?;
+        let joined: Vec<Block> = self.blocks.drain(first + 1..=last).collect();
+        let block = &mut self.blocks[first];
+        for other in joined {
+            block.range.end = other.range.end;
+            block.next = other.range.end;
+            block.open += other.open;
+            block.discarded |= other.discarded;
+        }
+        Ok(())
+    }
+
+    /// What [`Self::admit`] gave, `written`, is durable: the ids of `range` may be taken, but for those whose place is
     /// `occupied`. O_EXCL alone would not notice a file there from another second, since its name has the time in it.
-    pub fn offer(&mut self, range: Range<u64>, occupied: BTreeSet<u64>) {
+    pub fn offer(&mut self, range: Range<u64>, occupied: BTreeSet<u64>, written: &MarkState) {
         assert!(range.start >= self.mark, "a block is admitted before it is offered");
+        self.wrote(written);
         self.mark = range.end;
-        self.asked = false;
-        self.blocks.retain(|block| !block.settled());
-        let mut block = Block { next: range.start, range, open: 0, discarded: false, occupied };
+        let follows = range.start == self.came_last;
+        self.came_last = range.end;
+        let mut block =
+            Block { next: range.start, range, open: 0, discarded: false, occupied, follows };
         block.skip_occupied();
         self.blocks.push_back(block);
+    }
+
+    /// A mark is durable. Settled blocks that it does not name are done with. One that was settled meanwhile stays
+    /// until a mark without it is written: whether that needs a sync first is asked then.
+    pub fn wrote(&mut self, written: &MarkState) {
+        let mut follows = true;
+        self.blocks.retain_mut(|block| {
+            block.follows &= follows;
+            let keep = !block.settled() || written.held.contains(&block.range);
+            // What is dropped leaves its place to the next: that one follows if both did.
+            follows = keep || block.follows;
+            keep
+        });
     }
 
     /// The next id, never given before.
@@ -182,157 +269,9 @@ impl Ledger {
         block.discarded |= discarded;
     }
 
-    /// The blocks of which some ids are not settled.
+    /// The blocks of which some ids are not settled, and those of an earlier run that no sweep has looked at.
     pub fn held(&self) -> Vec<Range<u64>> {
-        self.blocks
-            .iter()
-            .filter(|block| !block.settled())
-            .map(|block| block.range.clone())
-            .collect()
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_block_below_the_mark_is_never_believed() {
-        let ledger = Ledger::new(1000, 10);
-        assert_eq!(
-            ledger.admit(&(999..1500)),
-            Err(BlockError::BelowMark { start: 999, end: 1500, mark: 1000 })
-        );
-        assert!(ledger.admit(&(0..100)).unwrap_err().to_string().contains("moved up"));
-        assert_eq!(
-            ledger.admit(&(1000..1100)),
-            Ok(MarkState { mark: 1100, held: vec![1000..1100] })
-        );
-    }
-
-    #[test]
-    fn nothing_is_taken_before_it_is_offered() {
-        let mut ledger = Ledger::new(0, 10);
-        assert!(ledger.want());
-        assert!(!ledger.want(), "one request at a time");
-        ledger.admit(&(0..5)).unwrap();
-        assert_eq!(ledger.take(), None);
-        ledger.offer(0..5, BTreeSet::new());
-        assert_eq!(ledger.take().unwrap().get(), 0);
-        assert!(ledger.want(), "four are fewer than ten");
-    }
-
-    #[test]
-    fn occupied_places_are_skipped() {
-        let mut ledger = Ledger::new(0, 1);
-        ledger.offer(0..5, BTreeSet::from([0, 1, 3, 4, 77]));
-        assert_eq!(ledger.take().unwrap().get(), 2);
-        assert_eq!(ledger.take(), None);
-        ledger.offer(5..6, BTreeSet::from([5]));
-        assert_eq!(ledger.take(), None);
-        assert_eq!(ledger.left(), 0);
-    }
-
-    #[test]
-    fn the_last_id_and_no_further() {
-        let mut ledger = Ledger::new(END - 2, 10);
-        assert!(matches!(ledger.admit(&(END - 2..END + 1)), Err(BlockError::PastEnd { .. })));
-        ledger.admit(&(END - 2..END)).unwrap();
-        ledger.offer(END - 2..END, BTreeSet::new());
-        assert_eq!(ledger.take().unwrap().get(), END - 2);
-        assert_eq!(ledger.take().unwrap().get(), END - 1);
-        assert_eq!(ledger.take(), None);
-        assert!(!ledger.want(), "there is nothing to ask for");
-    }
-
-    #[test]
-    fn a_block_is_held_until_its_last_id_is_settled() {
-        let mut ledger = Ledger::new(0, 1);
-        ledger.offer(0..2, BTreeSet::new());
-        let first = ledger.take().unwrap();
-        let second = ledger.take().unwrap();
-        ledger.settle(second, true);
-        assert_eq!(ledger.held(), vec![0..2]);
-        assert!(!ledger.drops_discarded());
-        ledger.settle(first, false);
-        assert!(ledger.drops_discarded());
-        assert_eq!(ledger.admit(&(2..4)).unwrap().held, vec![2..4]);
-    }
-
-    #[test]
-    fn too_many_held_blocks_are_refused() {
-        let mut ledger = Ledger::new(0, 1);
-        for index in 0..HELD_MAX as u64 {
-            ledger.offer(index..index + 1, BTreeSet::new());
-            ledger.take().unwrap();
-        }
-        let next = HELD_MAX as u64;
-        assert_eq!(ledger.admit(&(next..next + 1)), Err(BlockError::TooManyHeld));
-        ledger.settle(PathId::new(7).unwrap(), false);
-        assert!(ledger.admit(&(next..next + 1)).is_ok());
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Block { skip: i64, len: u64 },
-        Take,
-        Settle(usize),
-        Crash,
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            2 => (-20_i64..20, 1_u64..12).prop_map(|(skip, len)| Step::Block { skip, len }),
-            6 => Just(Step::Take),
-            4 => any::<usize>().prop_map(Step::Settle),
-            1 => Just(Step::Crash),
-        ]
-    }
-
-    proptest! {
-        /// An ID node that gives any blocks at all, crashes at any moment: no id twice, every id below the durable
-        /// mark, every open id inside a held block.
-        #[test]
-        fn never_an_id_twice(steps in prop::collection::vec(step(), 1..200)) {
-            let mut durable = MarkState::default();
-            let mut ledger = Ledger::new(0, 4);
-            let mut given = BTreeSet::new();
-            let mut open = Vec::new();
-            for step in steps {
-                match step {
-                    Step::Block { skip, len } => {
-                        let start = durable.mark.saturating_add_signed(skip);
-                        if let Ok(state) = ledger.admit(&(start..start + len)) {
-                            durable = state;
-                            ledger.offer(start..start + len, BTreeSet::new());
-                        }
-                    }
-                    Step::Take => {
-                        if let Some(id) = ledger.take() {
-                            prop_assert!(given.insert(id.get()), "{} twice", id.get());
-                            prop_assert!(id.get() < durable.mark);
-                            open.push(id);
-                        }
-                    }
-                    Step::Settle(index) if !open.is_empty() => {
-                        let id = open.swap_remove(index % open.len());
-                        ledger.settle(id, index % 2 == 0);
-                    }
-                    Step::Settle(_) => {}
-                    Step::Crash => {
-                        for id in open.drain(..) {
-                            prop_assert!(
-                                durable.held.iter().any(|held| held.contains(&id.get())),
-                                "{} is open and in no held block", id.get()
-                            );
-                        }
-                        ledger = Ledger::new(durable.mark, 4);
-                    }
-                }
-            }
-        }
+        let unsettled = self.blocks.iter().filter(|block| !block.settled());
+        self.earlier.iter().cloned().chain(unsettled.map(|block| block.range.clone())).collect()
     }
 }

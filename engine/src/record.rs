@@ -39,6 +39,9 @@ pub const LEN_MAX: usize = 2048;
 /// Longest original name and longest content type, in bytes: their lengths are one byte each.
 pub const TEXT_LEN_MAX: usize = 255;
 
+/// Longest record that this version writes: five texts of the longest length that one byte says.
+pub const WRITTEN_LEN_MAX: usize = FIXED_LEN + 5 * TEXT_LEN_MAX + CRC_LEN;
+
 const MAGIC: [u8; 2] = *b"RL";
 const VERSION: u8 = 1;
 const FIXED_LEN: usize = 64;
@@ -147,7 +150,7 @@ impl Record {
             *slot = u8::try_from(text.len()).map_err(|_| RecordError::Field { field })?;
             total += text.len();
         }
-        // 64 + 5 × 255 + 8 = 1347 bytes at most, so the length always fits its two bytes and LEN_MAX.
+        // WRITTEN_LEN_MAX = 64 + 5 × 255 + 8 = 1347 at most, so the length always fits its two bytes and LEN_MAX.
         let total = u16::try_from(total).map_err(|_| RecordError::Length { len: total })?;
         let mut out = Vec::with_capacity(usize::from(total));
         out.extend_from_slice(&MAGIC);

@@ -13,14 +13,29 @@ use crate::{
     sweep::{Cleaner, SweepError, Swept, at},
 };
 
-/// Repairs every store path that is well, until `stop` says so. Logged; a fault on one leaves the others alone.
-pub(crate) fn all(stores: &Stores, age_min: Duration, stop: &dyn Fn() -> bool) {
+mod schedule;
+
+pub(crate) use schedule::Schedule;
+
+/// Repairs every store path that is well and due, until `stop` says so. Logged; a fault on one leaves the others alone.
+pub(crate) fn all_due(
+    stores: &Stores,
+    schedule: &mut Schedule,
+    age_min: Duration,
+    stop: &dyn Fn() -> bool,
+) {
     for store in stores.paths() {
-        if store.is_read_only() || stop() {
+        let now = stores.clock().now();
+        if store.is_read_only() || stop() || !schedule.is_due(store, now) {
             continue;
         }
         match run(stores, store, age_min, stop) {
-            Ok(swept) => tracing::info!(store = store.index, ?swept, "repair pass"),
+            // Cut short by the end of the node: the next start begins anew.
+            Ok(_) if stop() => {}
+            Ok(swept) => {
+                tracing::info!(store = store.index, ?swept, "repair pass");
+                schedule::note(store, now);
+            }
             Err(error) => tracing::warn!(store = store.index, %error, "repair pass cut short"),
         }
     }

@@ -13,8 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use reel_node::{
-    Accepted, ControlContext, Listener, Process, Role, RoleSpec, Running, Service, ServiceError,
-    ThreadContext,
+    Accepted, Act, ActError, ControlContext, Listener, Process, Role, RoleSpec, Running, Service,
+    ServiceError, ThreadContext,
     access::{AccessError, HttpWriteRule},
     config::{ConfigError, NodeConfig, Secret, TokenConfig},
     frame_server::FrameConfig,
@@ -29,7 +29,7 @@ use crate::{
     control, media,
     metadata::{Metadata, RowError},
     metrics::Serve,
-    store::{OpenError, Stores},
+    store::{OpenError, ReadmitError, Stores},
     thread::{Thread, now},
 };
 
@@ -218,6 +218,7 @@ impl Service for Engine {
             "requests_in_flight": shared.registry.level(Serve::IN_FLIGHT),
             "buffered_bytes": shared.registry.level(Serve::BUFFERED),
             "store_paths": shared.stores.status(),
+            "acts": acts(&shared.stores),
         })
     }
 
@@ -230,6 +231,27 @@ impl Service for Engine {
         }
         Ok(())
     }
+
+    fn act(self: &Arc<Self>, path: &str) -> Option<Act> {
+        let number = path.strip_prefix("/store-paths/")?.strip_suffix("/readmit")?;
+        let store = number.parse().ok().filter(|store| *store < self.0.stores.paths().len())?;
+        let stores = self.0.stores.clone();
+        Some(Box::pin(async move {
+            match stores.readmit(store).await {
+                Ok(swept) => Ok(serde_json::json!({ "store": store, "swept": swept })),
+                Err(error @ ReadmitError::NotReadOnly) => {
+                    Err(ActError::Needless(error.to_string()))
+                }
+                Err(error) => Err(ActError::Failed(error.to_string())),
+            }
+        }))
+    }
+}
+
+/// What an operator may ask for as things are, at the admin server.
+fn acts(stores: &Stores) -> Vec<String> {
+    let paths = stores.paths().iter().filter(|path| path.is_read_only());
+    paths.map(|path| format!("POST /store-paths/{}/readmit", path.index)).collect()
 }
 
 /// The address at which others reach a listener: the advertised one, else the bound one. All addresses (`0.0.0.0`) stand

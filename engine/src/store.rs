@@ -8,6 +8,7 @@
 mod api;
 pub(crate) mod change;
 mod commit;
+mod durable;
 mod expected;
 pub(crate) mod folders;
 pub mod identity;
@@ -17,6 +18,7 @@ mod journaling;
 pub(crate) mod keeper;
 pub(crate) mod mark;
 mod open;
+mod order;
 pub(crate) mod path;
 mod pieces;
 mod place;
@@ -40,7 +42,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flume::{Receiver, Sender};
+use flume::Sender;
 use reel_node::{lock::FolderLock, worker::Pool};
 use reel_proto::name::{AppId, FileId, UserId};
 
@@ -51,6 +53,7 @@ pub use self::{
         StoreConfig, StorePathConfig, Stored, SystemClock, UploadError, UploadRequest,
     },
     open::OpenError,
+    order::ReadmitError,
     path::BlockRefused,
     placement::{Health, Reserve},
     upload::{PIECE, SMALL_MAX, Upload},
@@ -81,7 +84,6 @@ pub struct Stores {
     layout: Arc<Layout>,
     metadata: Metadata,
     epochs: Arc<Epochs>,
-    wanted: Receiver<usize>,
     id_block: u64,
     pub(crate) retention: Duration,
     clock: Arc<dyn Clock>,
@@ -124,14 +126,11 @@ impl Stores {
             return Err(OpenError::NoPaths);
         }
         let epochs = Arc::new(Epochs::new());
-        // One request per store path is out at a time.
-        let (want, wanted) = flume::bounded(config.paths.len());
         let gate = Arc::new(Gate::closed());
         let shared = open::Shared {
             config,
             metadata: &metadata,
             epochs: &epochs,
-            wanted: &want,
             clock: &clock,
             journal: &gate,
         };
@@ -164,15 +163,11 @@ impl Stores {
                 }
             }
         }
-        for path in &paths {
-            path.request_ids();
-        }
         let stores = Arc::new(Self {
             paths,
             layout,
             metadata,
             epochs,
-            wanted,
             id_block: config.id_block.max(1),
             retention: config.retention,
             clock,
@@ -189,50 +184,32 @@ impl Stores {
 
     // --- blocks of path ids
 
-    /// The next block of path ids to fetch. One request per store path is out at a time.
+    /// Waits until a store path wants a block of path ids; the one to fetch. Each path has a caller of its own, who
+    /// asks again after each answer: a disk that hangs or refuses its mark keeps no other from its ids.
     ///
-    /// Cancel safe: a request is lost only together with its answer here.
-    pub async fn block_wanted(&self) -> BlockRequest {
-        match self.wanted.recv_async().await {
-            Ok(index) => {
-                let store = &self.paths[index];
-                BlockRequest {
-                    store: index,
-                    key: store.identity.id_key.clone(),
-                    count: self.id_block,
-                    at_least: store.mark(),
-                }
-            }
-            // The senders live in the paths, which live as long as self.
-            Err(_) => std::future::pending().await,
+    /// Cancel safe: what is wanted is wanted until a block was accepted.
+    pub async fn block_wanted(&self, store: usize) -> BlockRequest {
+        // The number of a path that is not there: no block is ever wanted for it.
+        let Some(path) = self.paths.get(store) else { return std::future::pending().await };
+        path.ids_are_wanted().await;
+        BlockRequest {
+            store,
+            key: path.identity.id_key.clone(),
+            count: self.id_block,
+            at_least: path.mark(),
         }
     }
 
     /// Takes a fetched block: its end goes durably into the mark, then its ids are offered to uploads.
     ///
     /// # Errors
-    /// The block is not to be used, or the disk refused. A new request is out already; wait a little before the
-    /// next try, so that an ID node that is wrong is not asked in a loop.
+    /// The block is not to be used, or the disk refused; then the same block may be tried again. Wait a little before
+    /// the next try, so that neither an ID node that is wrong nor a disk is asked in a loop.
     pub async fn block_arrived(&self, store: usize, block: Range<u64>) -> Result<(), BlockRefused> {
         let Some(path) = self.paths.get(store) else { return Err(BlockRefused::Busy) };
         let path = Arc::clone(path);
         let pool = path.pool.clone();
-        let job_path = Arc::clone(&path);
-        let accepted =
-            pool.run(move || job_path.accept_block(block)).await.unwrap_or(Err(BlockRefused::Busy));
-        if accepted.is_err() {
-            path.ids_failed();
-        } else {
-            path.request_ids();
-        }
-        accepted
-    }
-
-    /// The block could not be fetched: the request is put out again. Wait a little before taking it.
-    pub fn block_failed(&self, store: usize) {
-        if let Some(path) = self.paths.get(store) {
-            path.ids_failed();
-        }
+        pool.run(move || path.accept_block(block)).await.unwrap_or(Err(BlockRefused::Busy))
     }
 
     // --- lookups
@@ -384,17 +361,6 @@ impl Stores {
             return Err("draining".to_owned());
         }
         self.choose(0, &[]).map(|_| ()).map_err(|none| none.to_string())
-    }
-
-    /// Lets a store path that went read-only take uploads again: an operator's word that its disk is well.
-    ///
-    /// # Errors
-    /// The marker of the read-only state could not be removed.
-    pub fn readmit(&self, store: usize) -> std::io::Result<()> {
-        match self.paths.get(store) {
-            Some(path) => path.readmit(),
-            None => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
-        }
     }
 
     /// From now on no upload begins.

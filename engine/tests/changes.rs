@@ -314,6 +314,8 @@ fn caches_hear_of_an_older_upload_that_ends_later() {
     let file = key("tnv001", "f").file;
     let mut slow = wait(node.stores.begin(request(key("tnv001", "f"), None))).unwrap();
     wait(slow.write(Bytes::from(content(1, 1_000_000)))).unwrap();
+    // Its time is that of its file, which a worker makes.
+    until("it has begun", || files(&folder.path().join("store")).len() == 1);
     clock.advance(5);
     put_as(&node.stores, key("tnv002", "f"), b"quick").unwrap();
     let epoch = node.stores.epoch(&file);

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use kit::{
     Node, config, content,
-    disk::{Disk, skipped},
+    disk::{Disk, Frozen, skipped},
     files, key, put_as, request, until,
 };
 use reel_engine::{
@@ -350,34 +350,12 @@ fn read_only_outlives_a_restart_until_an_operator_re_admits() {
     assert_eq!(node.stores.status()[0].fault.as_deref(), Some("sync: I/O error"));
     assert!(matches!(node.put("g", b"x"), Err(UploadError::ReadOnly)));
     assert_eq!(node.read("f").unwrap(), b"content", "reads go on");
-    node.stores.readmit(0).unwrap();
+    wait(node.stores.readmit(0)).unwrap();
     until("ids in hand", || node.put("g", b"x").is_ok());
     node.close();
     let node = Node::open(folder.path());
     assert_eq!(node.stores.status()[0].fault, None);
     node.close();
-}
-
-/// A file system that answers no write. Thawed when dropped, also by a failing test: a frozen one that nobody can
-/// thaw any more holds its threads until the machine stops.
-struct Frozen(std::path::PathBuf);
-
-impl Frozen {
-    fn new(mount: &Path) -> Self {
-        let frozen = Self(mount.to_owned());
-        frozen.call("-f");
-        frozen
-    }
-
-    fn call(&self, how: &str) {
-        assert!(Command::new("fsfreeze").arg(how).arg(&self.0).status().unwrap().success());
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        self.call("-u");
-    }
 }
 
 #[test]

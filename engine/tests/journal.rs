@@ -310,6 +310,8 @@ fn a_disk_that_fails_freezes_the_journal_and_nothing_acknowledged_is_lost() {
         let paths = [broken.mount.join("store"), well.mount.join("store")];
         config.paths = paths.iter().map(|path| path_config(path)).collect();
         config.journal = Some(journal(&folder.path().join(DATABASE)));
+        // More than are used: how they are fetched is not looked at here.
+        config.id_block = 4096;
         let node = Node::open_with(&config, &folder.path().join(DATABASE), 0);
         let mut expected = BTreeMap::new();
         let mut put = |node: &Node, name: String, index: u64| {

@@ -183,6 +183,33 @@ fn the_same_file_again_mends_one_that_is_damaged_or_lost() {
 }
 
 #[test]
+fn looking_through_stored_files_keeps_no_reader_from_opening_one() {
+    let folder = quick_folder();
+    let node = Node::open(folder.path());
+    node.put("large", &content(1, 5000)).unwrap();
+    node.put("other", &content(2, 5000)).unwrap();
+    let large = node.find("large").unwrap();
+    // A file that takes for ever to read: a pipe that somebody holds open and nobody writes to.
+    let place = folder.path().join("store").join(large.relative.as_str());
+    fs::remove_file(&place).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&place).status().unwrap().success());
+    std::thread::scope(|scope| {
+        let pipe = fs::File::options().read(true).write(true).open(&place).unwrap();
+        for _ in 0..8 {
+            scope.spawn(|| node.put("large", &content(1, 5000)));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let other = node.find("other").unwrap().place();
+        let opened = within(Duration::from_secs(10), node.stores.open_file(&other));
+        // Whoever comes after the one that has it open finds no file at all.
+        fs::remove_file(&place).unwrap();
+        drop(pipe);
+        assert!(opened.is_some(), "a reader waits behind checks of other files");
+    });
+    node.close();
+}
+
+#[test]
 fn two_at_once_with_one_id_end_with_one_file() {
     let folder = quick_folder();
     let node = Node::open(folder.path());
@@ -374,7 +401,7 @@ fn a_block_is_in_the_mark_before_its_first_id_is_used() {
     let store = folder.path().join("store");
     let metadata = Metadata::sqlite(&folder.path().join("storage.db")).unwrap();
     let stores = Stores::open(&config(&[&store]), metadata).unwrap();
-    let wanted = wait(stores.block_wanted());
+    let wanted = wait(stores.block_wanted(0));
     assert_eq!((wanted.store, wanted.count, wanted.at_least), (0, 64, 0));
     assert_eq!(wanted.key, store.to_str().unwrap());
     let early = wait(async {
@@ -386,11 +413,14 @@ fn a_block_is_in_the_mark_before_its_first_id_is_used() {
     let mark = fs::read(store.join(".reel/marks/local.mark")).unwrap();
     assert_eq!(mark[16..24], 704_u64.to_be_bytes());
     assert_eq!(stores.status()[0].mark, 704);
-    // The mark cannot be written: the block is not used, and the path takes no uploads any more.
-    fs::remove_dir_all(store.join(".reel/marks")).unwrap();
+    // The mark cannot be written: the block is not used. It is, once the mark can be written again.
+    let (marks, aside) = (store.join(".reel/marks"), store.join(".reel/aside"));
+    fs::rename(&marks, &aside).unwrap();
     assert!(matches!(wait(stores.block_arrived(0, 704..768)), Err(BlockRefused::Disk(_))));
-    assert_eq!(stores.status()[0].mark, 704);
-    assert!(stores.status()[0].fault.is_some());
+    assert_eq!((stores.status()[0].mark, stores.status()[0].ids_left), (704, 64));
+    fs::rename(&aside, &marks).unwrap();
+    wait(stores.block_arrived(0, 704..768)).unwrap();
+    assert_eq!((stores.status()[0].mark, stores.status()[0].ids_left), (768, 128));
 }
 
 #[test]
@@ -402,11 +432,11 @@ fn an_id_node_behind_the_mark_is_moved_up() {
     // Its database is lost: it starts at zero and would give the same ids again.
     let metadata = Metadata::sqlite(&folder.path().join("storage.db")).unwrap();
     let stores = Stores::open(&config(&[&folder.path().join("store")]), metadata).unwrap();
-    let wanted = wait(stores.block_wanted());
+    let wanted = wait(stores.block_wanted(0));
     assert!(wanted.at_least > first.path_id.get());
     assert!(matches!(wait(stores.block_arrived(0, 0..64)), Err(BlockRefused::Block(_))));
     assert_eq!(stores.status()[0].ids_left, 0, "a block below the mark is never believed");
-    let wanted = wait(stores.block_wanted());
+    let wanted = wait(stores.block_wanted(0));
     wait(stores.block_arrived(0, wanted.at_least..wanted.at_least + 64)).unwrap();
     let second = put_as(&stores, key("tnv001", "g"), b"content").unwrap();
     assert!(second.path_id > first.path_id);
@@ -421,7 +451,7 @@ fn a_lost_mark_file_is_made_up_for_by_the_files_on_the_disk() {
     fs::remove_file(folder.path().join("store/.reel/marks/local.mark")).unwrap();
     let metadata = Metadata::sqlite(&folder.path().join("storage.db")).unwrap();
     let stores = Stores::open(&config(&[&folder.path().join("store")]), metadata).unwrap();
-    assert_eq!(wait(stores.block_wanted()).at_least, last.get() + 1);
+    assert_eq!(wait(stores.block_wanted(0)).at_least, last.get() + 1);
 }
 
 #[test]

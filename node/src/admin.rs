@@ -1,8 +1,9 @@
 //! Admin HTTP: `/metrics`, `/healthz`, `/readyz`, `/status`, for operators and their tools. hyper on
 //! the control thread: a scrape never takes a data thread's time.
 //!
-//! Read only, so a listener on loopback needs no token; on another address the list of networks
-//! of `access` stands before it.
+//! Pages are read only, so a listener on loopback needs no token; on another address the list of
+//! networks of `access` stands before it. What an operator asks for with a POST (`act`) is taken
+//! from this machine only.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,6 +22,9 @@ use tokio::sync::Semaphore;
 
 use crate::access::AllowList;
 use crate::metrics::Exporter;
+use crate::role::Act;
+
+mod act;
 
 /// Open connections at a time; one more is closed at accept. A scraper, a balancer's probe and a
 /// few people need ten.
@@ -43,6 +47,8 @@ pub trait Pages: Send + Sync + 'static {
     /// # Errors
     /// The reason, one line.
     fn ready(&self) -> Result<(), String>;
+    /// What `POST path` does; `None`: there is no such path. Nothing is done before it is polled.
+    fn act(&self, path: &str) -> Option<Act>;
 }
 
 /// The admin pages of one role.
@@ -57,6 +63,12 @@ impl std::fmt::Debug for Admin {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Admin").field("allow", &self.allow).finish_non_exhaustive()
     }
+}
+
+/// What a request gets.
+enum Answer {
+    Ready(Response<Full<Bytes>>),
+    Awaited(Act),
 }
 
 /// Binds the admin listener, so that a port in use is found before anything else starts.
@@ -119,11 +131,12 @@ impl Admin {
             return;
         };
         let admin = self.clone();
+        let Ok(local) = stream.local_addr() else { return };
         tokio::spawn(async move {
             let _permit = permit;
-            let service = service_fn(move |request| {
-                let response = admin.answer(&request);
-                async move { Ok::<_, Infallible>(response) }
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = admin.answer(&request, local, peer);
+                async move { Ok::<_, Infallible>(answer.await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -137,16 +150,32 @@ impl Admin {
         });
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        self.page(request.method(), request.uri().path())
+    /// Decided at once; only what an operator asked for is waited for.
+    fn answer<B>(
+        &self,
+        request: &Request<B>,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + use<B> {
+        let (method, path) = (request.method(), request.uri().path());
+        let answer = match self.pages.act(path) {
+            None => Answer::Ready(self.page(method, path)),
+            Some(act) => {
+                act::refuse(request, local, peer).map_or(Answer::Awaited(act), Answer::Ready)
+            }
+        };
+        async move {
+            match answer {
+                Answer::Ready(response) => response,
+                Answer::Awaited(act) => act::answer(act.await),
+            }
+        }
     }
 
     fn page(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         let known = matches!(path, "/metrics" | "/healthz" | "/readyz" | "/status");
         if known && method != Method::GET && method != Method::HEAD {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
+            return not_allowed("GET, HEAD");
         }
         match path {
             "/metrics" => {
@@ -165,6 +194,12 @@ impl Admin {
             _ => text(StatusCode::NOT_FOUND, "/metrics /healthz /readyz /status\n"),
         }
     }
+}
+
+fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("{methods}\n"));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
@@ -192,6 +227,7 @@ mod tests {
     use super::{Admin, Pages, bind};
     use crate::access::AllowList;
     use crate::metrics::Exporter;
+    use crate::role::{Act, ActError};
 
     crate::metric_table! {
         /// One counter.
@@ -210,6 +246,16 @@ mod tests {
 
         fn ready(&self) -> Result<(), String> {
             self.ready.load(Ordering::Relaxed).then_some(()).ok_or("no tracker answers".to_owned())
+        }
+
+        fn act(&self, path: &str) -> Option<Act> {
+            let outcome = match path {
+                "/lamp/on" => Ok(serde_json::json!({"lamp": "on"})),
+                "/lamp/off" => Err(ActError::Needless("it is off".to_owned())),
+                "/lamp/mend" => Err(ActError::Failed("no spare bulb".to_owned())),
+                _ => return None,
+            };
+            Some(Box::pin(async move { outcome }))
         }
     }
 
@@ -274,6 +320,39 @@ mod tests {
         assert!(ask(address, "rubbish\r\n\r\n").starts_with("HTTP/1.1 400 "));
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(20_000));
         assert!(ask(address, &long).starts_with("HTTP/1.1 4"));
+    }
+
+    #[test]
+    fn what_an_operator_asks_for_is_done_and_told() {
+        let (address, _stop) = start(Arc::new(Role { ready: AtomicBool::new(true) }));
+        let post = |path: &str, fields: &str| {
+            ask(address, &format!("POST {path} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n"))
+        };
+        let own = format!("Host: {address}\r\n");
+        let done = post("/lamp/on", &own);
+        assert!(done.starts_with("HTTP/1.1 200 ") && done.contains("\"lamp\": \"on\""), "{done}");
+        for (path, status, text) in
+            [("/lamp/off", "409", "it is off"), ("/lamp/mend", "503", "no spare bulb")]
+        {
+            let refused = post(path, &own);
+            assert!(refused.starts_with(&format!("HTTP/1.1 {status} ")), "{refused}");
+            assert!(refused.ends_with(&format!("{text}\n")), "{refused}");
+        }
+        assert!(post("/lamp", &own).starts_with("HTTP/1.1 404 "));
+        let get = get(address, "/lamp/on");
+        assert!(get.starts_with("HTTP/1.1 405 ") && get.contains("allow: POST"), "{get}");
+        // What a web page, a rebound name or a proxy cannot leave out.
+        for foreign in [
+            String::new(),
+            "Host: reel.example\r\n".to_owned(),
+            "Host: localhost\r\nHost: reel.example\r\n".to_owned(),
+            format!("{own}Origin: http://elsewhere.example\r\n"),
+            format!("{own}Origin: null\r\n"),
+            format!("{own}X-Forwarded-For: 192.0.2.1\r\n"),
+        ] {
+            let refused = post("/lamp/on", &foreign);
+            assert!(refused.starts_with("HTTP/1.1 403 "), "{foreign:?}: {refused}");
+        }
     }
 
     #[test]

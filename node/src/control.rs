@@ -15,7 +15,7 @@ use crate::capability::Capabilities;
 use crate::drain::Drain;
 use crate::listen::ListenAddress;
 use crate::metrics::Exporter;
-use crate::role::{ControlContext, Role, Service, ServiceError};
+use crate::role::{Act, ControlContext, Role, Service, ServiceError};
 use crate::start::ThreadState;
 
 /// Entries of the control thread's ring: repair and scrub keep tens of operations in flight.
@@ -199,5 +199,9 @@ impl<S: Service> admin::Pages for Pages<S> {
             return Err("draining".to_owned());
         }
         self.service.ready()
+    }
+
+    fn act(&self, path: &str) -> Option<Act> {
+        self.service.act(path)
     }
 }

@@ -32,7 +32,9 @@ pub use connection::Accepted;
 pub use drain::Drain;
 pub use listen::{ListenAddress, ListenError, ListenSpec};
 pub use ring::Driver;
-pub use role::{ControlContext, Process, Role, RoleSpec, Service, ServiceError, ThreadContext};
+pub use role::{
+    Act, ActError, ControlContext, Process, Role, RoleSpec, Service, ServiceError, ThreadContext,
+};
 pub use spec::Listener;
 pub use start::{Readiness, RunError, Running, StartError, start};
 pub use thread::yield_turn;

@@ -47,17 +47,20 @@ impl FolderLock {
     /// Locks `folder`, which must exist. Does not wait.
     ///
     /// # Errors
-    /// Another process holds it, or the file cannot be made (permission, read-only file system).
+    /// Another process holds it, or the file cannot be made (permission, no space) or, on a read-only file system, is
+    /// not there.
     pub fn take(folder: &Path) -> Result<Self, LockError> {
         let path = folder.join(LOCK_FILE);
         let io_error = |source| LockError::Io { path: path.clone(), source };
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(io_error)?;
+        let made =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let mut file = match made {
+            // A disk that has become read-only still has files to read, by one process at a time. The lock itself
+            // writes nothing.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
+            made => made,
+        }
+        .map_err(io_error)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -68,10 +71,10 @@ impl FolderLock {
             }
             Err(TryLockError::Error(source)) => return Err(io_error(source)),
         }
-        // Only a note for the error message of the next one, so it is not synced.
-        file.set_len(0).map_err(io_error)?;
-        file.rewind().map_err(io_error)?;
-        writeln!(file, "{}", std::process::id()).map_err(io_error)?;
+        // Only a note for the error message of the next one: it is not synced, and a full or read-only disk that
+        // does not take it may be locked all the same.
+        let _ = file.set_len(0).and_then(|()| file.rewind());
+        let _ = writeln!(file, "{}", std::process::id());
         Ok(Self { _file: file, path })
     }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +83,28 @@ pub trait Service: Send + Sync + 'static {
     /// # Errors
     /// What is missing, in words for a person.
     fn ready(&self) -> Result<(), String>;
+
+    /// What `POST path` on the admin server asks the role to do; `None`: it knows no such thing. Only asked where the
+    /// operator may, but made also to tell whether there is such a path: nothing is done before the future is polled,
+    /// on the control thread, which it must not block.
+    fn act(self: &Arc<Self>, path: &str) -> Option<Act> {
+        let _ = path;
+        None
+    }
+}
+
+/// Something that an operator asked for, to its end; what it did.
+pub type Act = Pin<Box<dyn Future<Output = Result<serde_json::Value, ActError>> + Send>>;
+
+/// What an operator asked for was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    /// It is not to be done as things are: 409.
+    #[error("{0}")]
+    Needless(String),
+    /// It was tried: 503. What stands in the way has to go first.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// What ended a role's background work.

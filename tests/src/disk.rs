@@ -23,7 +23,7 @@ pub enum FileSystem {
 impl FileSystem {
     fn make(self) -> (&'static str, &'static [&'static str]) {
         match self {
-            Self::Ext4 => ("mkfs.ext4", &["-q", "-F", "-I", "512", "-m", "0"]),
+            Self::Ext4 => ("mkfs.ext4", &["-q", "-F", "-b", "4096", "-I", "512", "-m", "0"]),
             Self::Xfs => ("mkfs.xfs", &["-q", "-f", "-i", "size=512"]),
         }
     }

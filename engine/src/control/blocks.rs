@@ -1,7 +1,7 @@
 //! Fetches blocks of path ids from the ID nodes, ahead of the uploads that use them.
 //!
-//! The store side says what it wants and makes its mark durable before it uses what came; here bytes move. One ID node
-//! is asked until it fails, then the next. An ID node of the deployed system knows no blocks: its ids come one by one.
+//! The store side says what it wants and makes its mark durable before it uses what came; here bytes move, by one task for
+//! each store path. One ID node is asked until it fails, then the next. An ID node of the deployed system knows no blocks: its ids come one by one.
 
 use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
@@ -17,7 +17,11 @@ use reel_proto::{
 };
 
 use super::{may_be_unknown, seal, until};
-use crate::{metrics::Serve, service::Shared, store::BlockRequest};
+use crate::{
+    metrics::Serve,
+    service::Shared,
+    store::{BlockRefused, BlockRequest},
+};
 
 /// Time for an ID node to answer; it may have to make its database durable first.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
@@ -42,24 +46,29 @@ enum BlockFault {
     Call(#[from] CallError),
     #[error("the answer is no block")]
     Malformed,
+    #[error("block {start}..{end} has more than the {asked} ids that were asked for")]
+    TooLarge { start: u64, end: u64, asked: u64 },
     #[error("the sequence is at {at}, below the store's mark {mark}: it must be moved up")]
     Behind { at: u64, mark: u64 },
 }
 
-/// Runs until `finished`: uploads that drain still need ids.
-pub(super) async fn refill(shared: Arc<Shared>, finished: Drain) {
-    let mut source = Source { shared: shared.clone(), caller: TokioCaller::default(), first: 0 };
+/// Fetches the blocks of one store path, until `finished`: uploads that drain still need ids.
+pub(super) async fn refill(shared: Arc<Shared>, store: usize, finished: Drain) {
+    let mut source =
+        Source { shared: shared.clone(), caller: TokioCaller::default(), first: 0, in_hand: None };
     let mut pause = PAUSE_MIN;
-    while let Some(request) = until(&finished, shared.stores.block_wanted()).await {
-        let Some(got) = until(&finished, source.fetch(&request)).await else { return };
+    while let Some(request) = until(&finished, shared.stores.block_wanted(store)).await {
+        // A person has to look once, not every two seconds.
+        let first_failure = pause == PAUSE_MIN;
+        let filled = until(&finished, source.fill(&request, first_failure)).await;
+        let Some(filled) = filled else { return };
         let cell = shared.registry.shared();
-        if got {
+        if filled {
             cell.add(Serve::ID_BLOCKS.at([0]), 1);
             pause = PAUSE_MIN;
             continue;
         }
         cell.add(Serve::ID_BLOCKS.at([1]), 1);
-        shared.stores.block_failed(request.store);
         if until(&finished, tokio::time::sleep(pause)).await.is_none() {
             return;
         }
@@ -67,40 +76,74 @@ pub(super) async fn refill(shared: Arc<Shared>, finished: Drain) {
     }
 }
 
-/// The ID nodes.
+/// What became of a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Given {
+    /// Its ids are in use.
+    Accepted,
+    /// Not yet: it waits for the disk.
+    Kept,
+    /// It is none to use.
+    Refused,
+}
+
+/// The ID nodes, as one store path asks them.
 struct Source {
     shared: Arc<Shared>,
     caller: TokioCaller,
     /// The one that worked last.
     first: usize,
+    /// A block that the disk would not take yet. It is tried again: with a new one each time, a disk that refuses
+    /// its mark for a day would burn tens of millions of ids.
+    in_hand: Option<Range<u64>>,
 }
 
 impl Source {
     /// Fetches a block and gives it to the store. `false`: no ID node had one, or the store could not use it.
-    async fn fetch(&mut self, request: &BlockRequest) -> bool {
+    async fn fill(&mut self, request: &BlockRequest, loud: bool) -> bool {
+        if let Some(block) = self.in_hand.take() {
+            match self.give(request, block, loud).await {
+                Given::Refused => {}
+                other => return matches!(other, Given::Accepted),
+            }
+        }
         let idgens = self.shared.config.idgens.clone();
         for turn in 0..idgens.len() {
             let index = (self.first + turn) % idgens.len();
-            match self.fetch_from(&idgens[index], request).await {
+            let idgen = &idgens[index];
+            match self.fetch_from(idgen, request).await {
                 Ok(block) => {
+                    let last = self.first;
                     self.first = index;
-                    let (start, end) = (block.start, block.end);
-                    match self.shared.stores.block_arrived(request.store, block).await {
-                        Ok(()) => return true,
-                        Err(error) => {
-                            let idgen = &idgens[index];
-                            tracing::error!(%idgen, key = request.key, start, end, %error,
-                                "a block of path ids cannot be used");
-                        }
+                    match self.give(request, block, loud).await {
+                        // The fault is the ID node's: the next may be better.
+                        Given::Refused => self.first = last,
+                        other => return matches!(other, Given::Accepted),
                     }
                 }
                 Err(error) => {
-                    let idgen = &idgens[index];
                     tracing::warn!(%idgen, key = request.key, %error, "no path ids");
                 }
             }
         }
         false
+    }
+
+    async fn give(&mut self, request: &BlockRequest, block: Range<u64>, loud: bool) -> Given {
+        let arrived = self.shared.stores.block_arrived(request.store, block.clone()).await;
+        let Err(error) = arrived else { return Given::Accepted };
+        let (idgen, key) = (&self.shared.config.idgens[self.first], &request.key);
+        let Range { start, end } = block;
+        if loud {
+            tracing::error!(%idgen, key, start, end, %error, "a block of path ids cannot be used");
+        } else {
+            tracing::debug!(%idgen, key, start, end, %error, "a block of path ids cannot be used");
+        }
+        if matches!(error, BlockRefused::Block(_)) {
+            return Given::Refused;
+        }
+        self.in_hand = Some(block);
+        Given::Kept
     }
 
     async fn fetch_from(
@@ -131,7 +174,12 @@ impl Source {
         let body = seal(&self.shared, command::ID_BLOCK, &payload);
         let reply = self.caller.call(address, command::ID_BLOCK, &body, CALL_DEADLINE).await?;
         let block = IdBlockReply::decode(&reply).map_err(|_| BlockFault::Malformed)?;
-        Ok(block.start..block.end)
+        let (start, end) = (block.start, block.end);
+        // All of it would go into the mark, and be read through for files.
+        if end.saturating_sub(start) > request.count {
+            return Err(BlockFault::TooLarge { start, end, asked: request.count });
+        }
+        Ok(start..end)
     }
 
     /// Ids one by one, as many as follow each other without a gap.

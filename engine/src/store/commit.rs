@@ -14,6 +14,7 @@ use reel_proto::path::PathId;
 
 use super::{
     api::Durability,
+    durable::NotDurable,
     folders::Fresh,
     mark,
     path::{StorePath, count},
@@ -89,8 +90,8 @@ pub(crate) trait Strategy: Send {
     /// On return content, record, name and every new folder above each file survive a power loss.
     ///
     /// # Errors
-    /// A sync failed. It must not be tried again: the kernel may have dropped the pages and would say yes.
-    fn make_durable(&mut self, store: &StorePath, group: &[&Sealed]) -> io::Result<()>;
+    /// See [`NotDurable`]. What the sync itself refused must not be tried again.
+    fn make_durable(&mut self, store: &StorePath, group: &[&Sealed]) -> Result<(), NotDurable>;
 }
 
 /// The strategy for a durability. The folder is opened once more: a descriptor of our own tells us every write-back
@@ -108,11 +109,11 @@ struct SyncGroup {
 }
 
 impl Strategy for SyncGroup {
-    fn make_durable(&mut self, store: &StorePath, group: &[&Sealed]) -> io::Result<()> {
+    fn make_durable(&mut self, store: &StorePath, group: &[&Sealed]) -> Result<(), NotDurable> {
         if group.len() > EACH_MAX {
             use std::os::fd::AsFd;
             let fresh = store.folders.all();
-            sys::syncfs(self.folder.as_fd())?;
+            sys::syncfs(self.folder.as_fd()).map_err(NotDurable::Refused)?;
             in_service(group)?;
             store.folders.settled(&fresh);
             return Ok(());
@@ -120,7 +121,7 @@ impl Strategy for SyncGroup {
         let (folders, fresh) = to_sync(store, group);
         for sealed in group {
             // fsync, not fdatasync: after fdatasync one in twenty records was gone on ext4.
-            sealed.file.sync_all()?;
+            sealed.file.sync_all().map_err(NotDurable::Refused)?;
         }
         for folder in folders {
             mark::sync_folder(store.root(), &folder)?;
@@ -132,8 +133,10 @@ impl Strategy for SyncGroup {
 }
 
 /// One file speaks for its whole file system.
-fn in_service(group: &[&Sealed]) -> io::Result<()> {
-    group.first().map_or(Ok(()), |sealed| sys::still_in_service(&sealed.file, record::ATTRIBUTE))
+fn in_service(group: &[&Sealed]) -> Result<(), NotDurable> {
+    group.first().map_or(Ok(()), |sealed| {
+        sys::still_in_service(&sealed.file, record::ATTRIBUTE).map_err(NotDurable::in_doubt)
+    })
 }
 
 fn to_sync(store: &StorePath, group: &[&Sealed]) -> (BTreeSet<String>, Fresh) {
@@ -144,7 +147,7 @@ fn to_sync(store: &StorePath, group: &[&Sealed]) -> (BTreeSet<String>, Fresh) {
 struct NoSync;
 
 impl Strategy for NoSync {
-    fn make_durable(&mut self, _: &StorePath, _: &[&Sealed]) -> io::Result<()> {
+    fn make_durable(&mut self, _: &StorePath, _: &[&Sealed]) -> Result<(), NotDurable> {
         Ok(())
     }
 }
@@ -220,8 +223,8 @@ fn commit(
         }
         Err(error) => {
             count(&store.counts.commit_failures, 1);
-            store.sync_failed("the sync of a commit", &error);
-            fail(group, &Arc::new(error));
+            store.not_durable("the sync of a commit", &error);
+            fail(group, &Arc::new(error.into()));
         }
     }
 }
@@ -305,9 +308,10 @@ mod tests {
     }
 
     impl Strategy for Scripted {
-        fn make_durable(&mut self, _: &StorePath, _: &[&Sealed]) -> io::Result<()> {
+        fn make_durable(&mut self, _: &StorePath, _: &[&Sealed]) -> Result<(), NotDurable> {
             self.asked += 1;
-            self.failures.pop().map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
+            let refused = |code| NotDurable::Refused(io::Error::from_raw_os_error(code));
+            self.failures.pop().map_or(Ok(()), |code| Err(refused(code)))
         }
     }
 

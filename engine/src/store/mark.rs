@@ -20,7 +20,7 @@ use std::{
 
 use reel_proto::checksum::Crc64;
 
-use super::sys;
+use super::{durable::NotDurable, sys};
 use crate::ids::{END, HELD_MAX, MarkState};
 
 /// Folder of the mark files, below the store's root.
@@ -134,20 +134,28 @@ pub(crate) fn read_all(root: BorrowedFd<'_>) -> io::Result<Marks> {
 
 /// Writes this node's mark file, durably: on return its ids may be used. The old file stands until the new one is
 /// whole, so a crash in between leaves one of the two.
-pub(crate) fn write(root: BorrowedFd<'_>, state: &MarkState) -> io::Result<()> {
+///
+/// # Errors
+/// See [`NotDurable`]; either of the two may be there then, and the ids may not be used.
+pub(crate) fn write(root: BorrowedFd<'_>, state: &MarkState) -> Result<(), NotDurable> {
     let new = format!("{FOLDER}/{LOCAL}.new");
-    let mut file = sys::open_at(root, &new, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC)?;
-    file.write_all(&encode(state))?;
-    file.sync_all()?;
-    sys::rename_at(root, &new, &format!("{FOLDER}/{LOCAL}"))?;
+    let mut file = sys::open_at(root, &new, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC)
+        .map_err(NotDurable::Unasked)?;
+    file.write_all(&encode(state)).map_err(NotDurable::Unasked)?;
+    file.sync_all().map_err(NotDurable::Refused)?;
+    sys::rename_at(root, &new, &format!("{FOLDER}/{LOCAL}")).map_err(NotDurable::Unasked)?;
     sync_folder(root, FOLDER)
 }
 
 /// Makes the names in a folder durable. "" is the root itself.
-pub(crate) fn sync_folder(root: BorrowedFd<'_>, folder: &str) -> io::Result<()> {
+///
+/// # Errors
+/// See [`NotDurable`]: the folder could not be opened, or its sync said no.
+pub(crate) fn sync_folder(root: BorrowedFd<'_>, folder: &str) -> Result<(), NotDurable> {
     let name = if folder.is_empty() { "." } else { folder };
-    let folder = sys::open_at(root.as_fd(), name, libc::O_RDONLY | libc::O_DIRECTORY)?;
-    folder.sync_all()
+    let folder = sys::open_at(root.as_fd(), name, libc::O_RDONLY | libc::O_DIRECTORY)
+        .map_err(NotDurable::Unasked)?;
+    folder.sync_all().map_err(NotDurable::Refused)
 }
 
 #[cfg(test)]

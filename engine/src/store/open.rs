@@ -2,16 +2,12 @@
 
 use std::{
     fs, io,
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
 };
 
-use flume::Sender;
 use reel_node::{
     lock::{FolderLock, LockError},
     worker::Pool,
@@ -24,25 +20,21 @@ use super::{
     identity::{self, Identity, IdentityError},
     invalidation::Epochs,
     keeper::{self, Keeper},
-    mark,
+    order::at,
     path::{Parts, READ_ONLY, StorePath},
-    sys, walk,
+    sys,
 };
 use crate::{
-    ids::{Ledger, MarkState},
+    ids::Ledger,
     journal::{Gate, ReplayError},
     layout::{Layout, PrefixTaken},
     metadata::{Metadata, RowError, StorePlace},
     record,
-    sweep::{self, SweepError},
+    sweep::SweepError,
 };
 
 /// Commits that may wait; past it, workers wait, and with them the uploads to that disk.
 const COMMIT_QUEUE_MAX: usize = 4096;
-
-/// Size of the attribute that the probe writes: a record whose ids, name and type are long but not unusual. Not more
-/// than 248 bytes: xfs keeps no longer attribute inside an inode, however large that is.
-const PROBE_LEN: usize = 200;
 
 /// Why the stores do not open.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +67,18 @@ pub enum OpenError {
         path.display()
     )]
     NoAttributes {
+        /// The store path.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file system has too little room for the record of a file with long names.
+    #[error(
+        "{}: this file system takes no extended attribute of {} bytes ({error}); make it with blocks of 4 KiB \
+         (`mkfs.ext4 -b 4096`), or use xfs or btrfs",
+        path.display(), record::WRITTEN_LEN_MAX
+    )]
+    ShortAttributes {
         /// The store path.
         path: PathBuf,
         /// What the system said.
@@ -137,7 +141,6 @@ pub(crate) struct Shared<'a> {
     pub(crate) config: &'a StoreConfig,
     pub(crate) metadata: &'a Metadata,
     pub(crate) epochs: &'a Arc<Epochs>,
-    pub(crate) wanted: &'a Sender<usize>,
     pub(crate) clock: &'a Arc<dyn Clock>,
     pub(crate) journal: &'a Arc<Gate>,
 }
@@ -170,7 +173,7 @@ pub(crate) fn claim<'a>(shared: &Shared<'a>) -> Result<(Layout, Vec<Claim<'a>>),
     Ok((layout, claims))
 }
 
-/// Opens one store path: lock, probes, the sync of what the last run left, sweep, threads.
+/// Opens one store path: lock, what was left to put in order, threads.
 pub(crate) fn open(
     shared: &Shared<'_>,
     layout: &Arc<Layout>,
@@ -182,18 +185,14 @@ pub(crate) fn open(
     let disk = |doing| at(&folder, doing);
     let lock = FolderLock::take(&folder.join(identity::FOLDER))?;
     let root = sys::open_folder(&folder).map_err(disk("opening the folder"))?;
-    let small_inodes = probe_attributes(&folder)?;
-    // What a killed process left in the page cache counts as nothing yet: folders it made, files that are adopted
-    // below. One sync, and all of it is as durable as it looks.
-    let syncing = sys::open_folder(&folder).map_err(disk("opening the folder"))?;
-    sys::syncfs(syncing.as_fd()).map_err(disk("the first sync"))?;
-    let state = read_mark(index, &folder, &root)?;
     let space = sys::space(root.as_fd()).map_err(disk("reading the free space"))?;
     let (commits, commit_queue) = flume::bounded(COMMIT_QUEUE_MAX);
     let (keeping, keeper_queue) = flume::bounded(keeper::QUEUE_MAX);
     // Pool names are static; a store path lives as long as the process.
     let name: &'static str = format!("reel-store-{index}").leak();
     let pool = Pool::new(name, path.workers, path.queue_limit).map_err(disk("starting workers"))?;
+    let name: &'static str = format!("reel-whole-{index}").leak();
+    let whole_reads = Pool::new(name, 1, path.queue_limit).map_err(disk("starting workers"))?;
     let parts = Parts {
         index,
         folder: folder.clone(),
@@ -201,64 +200,26 @@ pub(crate) fn open(
         layout: Arc::clone(layout),
         epochs: Arc::clone(shared.epochs),
         root,
-        ledger: Ledger::new(state.mark, (shared.config.id_block / 2).max(1)),
-        wanted: shared.wanted.clone(),
+        ledger: Ledger::new((shared.config.id_block / 2).max(1)),
         pool,
+        whole_reads,
         commits,
         keeping,
         reserve: path.reserve.bytes(space.total),
         space,
         fault: read_only_marker(&folder),
-        small_inodes,
         workers: path.workers.max(1),
         hang_limit: shared.config.hang_limit,
         clock: Arc::clone(shared.clock),
         journal: Arc::clone(shared.journal),
     };
     let store = Arc::new(StorePath::new(parts));
-    put_in_order(&store, shared.metadata, &state)?;
+    store.begin(shared.metadata)?;
     expected::remember(shared.metadata, place, &store, shared.clock.now())?;
     let committer =
         start_committer(shared, &store, commit_queue).map_err(disk("starting the committer"))?;
     let keeper = start_keeper(shared, &store, keeper_queue).map_err(disk("starting the keeper"))?;
     Ok(Opened { store, committer, keeper, lock })
-}
-
-fn read_mark(index: usize, folder: &Path, root: &OwnedFd) -> Result<MarkState, OpenError> {
-    let marks = mark::read_all(root.as_fd()).map_err(at(folder, "reading the marks"))?;
-    for name in &marks.damaged {
-        tracing::error!(store = index, path = %folder.display(), name, "damaged mark file; going by the files on the disk");
-    }
-    let highest =
-        walk::past_highest(root.as_fd()).map_err(at(folder, "looking for the highest id"))?;
-    let mut state = marks.state;
-    if highest > state.mark {
-        tracing::warn!(store = index, path = %folder.display(), mark = state.mark, highest,
-            "files above the mark of path ids: the mark is moved up");
-        state.mark = highest;
-    }
-    Ok(state)
-}
-
-/// The sweep; then the mark says that nothing is held.
-fn put_in_order(
-    store: &StorePath,
-    metadata: &Metadata,
-    state: &MarkState,
-) -> Result<(), OpenError> {
-    let folder = &store.folder;
-    if store.is_read_only() {
-        // Nothing may be written. The held blocks stay in the mark file for the start after re-admission.
-        tracing::error!(store = store.index, path = %folder.display(), "store path is read-only; not swept");
-        return Ok(());
-    }
-    let swept = sweep::sweep(store, metadata, &state.held)
-        .map_err(|error| OpenError::Sweep { path: folder.clone(), error })?;
-    if !state.held.is_empty() {
-        tracing::info!(store = store.index, path = %folder.display(), ?swept, "swept the blocks held at the last end");
-    }
-    let nothing_held = MarkState { mark: state.mark, held: Vec::new() };
-    mark::write(store.root(), &nothing_held).map_err(at(folder, "writing the mark"))
 }
 
 fn start_committer(
@@ -290,36 +251,13 @@ fn start_keeper(
         .spawn(move || keeper.run(&queue))
 }
 
+/// Why the path was read-only when the node last ended. A marker that cannot be read is one.
 fn read_only_marker(folder: &Path) -> Option<String> {
-    fs::read_to_string(folder.join(READ_ONLY)).ok()
-}
-
-/// Writes a record-sized attribute to a file of our own: a file system without user attributes is refused, one
-/// whose inodes are too small for them is warned about.
-fn probe_attributes(folder: &Path) -> Result<bool, OpenError> {
-    let path = folder.join(identity::FOLDER).join("probe");
-    let probed = || -> Result<bool, OpenError> {
-        let file = fs::File::create(&path).map_err(at(folder, "making a probe file"))?;
-        let before = file.metadata().map_err(at(folder, "probing"))?.blocks();
-        sys::set_attribute(&file, record::ATTRIBUTE, &[0x5A; PROBE_LEN])
-            .map_err(|error| OpenError::NoAttributes { path: folder.to_owned(), error })?;
-        Ok(file.metadata().map_err(at(folder, "probing"))?.blocks() > before)
-    };
-    let probed = probed();
-    let removed = fs::remove_file(&path);
-    let outside = probed?;
-    removed.map_err(at(folder, "removing the probe file"))?;
-    if outside {
-        tracing::warn!(path = %folder.display(),
-            "inodes are too small to hold the record of a file, which costs 30 to 50 % of small uploads; \
-             make the file system with `mkfs.ext4 -I 512` or `mkfs.xfs -i size=512`");
+    match fs::read_to_string(folder.join(READ_ONLY)) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(format!("reading the marker of the read-only state: {error}")),
     }
-    Ok(outside)
-}
-
-fn at(folder: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> OpenError {
-    let path = folder.to_owned();
-    move |error| OpenError::Disk { path, doing, error }
 }
 
 /// The identities of all paths must differ.

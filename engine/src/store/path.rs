@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
+    ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{
@@ -15,12 +16,14 @@ use std::{
 use reel_meta::FileRow;
 use reel_node::{metrics::Registry, worker::Pool};
 use reel_proto::path::{PathId, RelativePath};
+use tokio::sync::Notify;
 
 use self::health::{Condition, Seen};
 pub(crate) use self::health::{DiskFault, READ_ONLY, Watch};
 use super::{
     api::{Clock, PathCounts, PathStatus},
     commit::{CommitJob, Commits},
+    durable::NotDurable,
     folders::Folders,
     identity::Identity,
     invalidation::Epochs,
@@ -31,7 +34,7 @@ use super::{
     walk::Leaf,
 };
 use crate::{
-    ids::{BlockError, Ledger},
+    ids::{BlockError, Ledger, NextMark},
     journal::Gate,
     layout::{self, Layout},
 };
@@ -49,8 +52,14 @@ pub(crate) struct StorePath {
     root: OwnedFd,
     pub(crate) folders: Folders,
     ledger: Mutex<Ledger>,
-    pub(crate) wanted: flume::Sender<usize>,
+    /// Held by whoever writes the mark file, from what it is to say until the ledger knows that it says so.
+    marking: Mutex<()>,
+    /// Told whenever a block of ids may be wanted that was not before.
+    ids_wanted: Notify,
     pub(crate) pool: Pool,
+    /// One thread that reads whole files. On the workers eight large ones would keep every reader of this disk from
+    /// opening its file.
+    pub(crate) whole_reads: Pool,
     pub(crate) commits: flume::Sender<CommitJob>,
     pub(crate) keeping: flume::Sender<KeeperJob>,
     condition: Mutex<Condition>,
@@ -70,7 +79,7 @@ pub(crate) struct StorePath {
     finished: AtomicU64,
     workers: usize,
     hang_limit: Duration,
-    small_inodes: bool,
+    pub(super) small_inodes: AtomicBool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counts: Counts,
     /// Whether small contents go into the commit journal now.
@@ -91,14 +100,13 @@ pub(crate) struct Parts {
     pub(crate) epochs: Arc<Epochs>,
     pub(crate) root: OwnedFd,
     pub(crate) ledger: Ledger,
-    pub(crate) wanted: flume::Sender<usize>,
     pub(crate) pool: Pool,
+    pub(crate) whole_reads: Pool,
     pub(crate) commits: flume::Sender<CommitJob>,
     pub(crate) keeping: flume::Sender<KeeperJob>,
     pub(crate) reserve: u64,
     pub(crate) space: sys::Space,
     pub(crate) fault: Option<String>,
-    pub(crate) small_inodes: bool,
     pub(crate) workers: usize,
     pub(crate) hang_limit: Duration,
     pub(crate) clock: Arc<dyn Clock>,
@@ -118,8 +126,10 @@ impl StorePath {
             root: parts.root,
             folders: Folders::default(),
             ledger: Mutex::new(parts.ledger),
-            wanted: parts.wanted,
+            marking: Mutex::default(),
+            ids_wanted: Notify::new(),
             pool: parts.pool,
+            whole_reads: parts.whole_reads,
             commits: parts.commits,
             keeping: parts.keeping,
             condition: Mutex::new(Condition { fullness, fault: parts.fault, space: parts.space }),
@@ -135,7 +145,7 @@ impl StorePath {
             finished: AtomicU64::new(0),
             workers: parts.workers,
             hang_limit: parts.hang_limit,
-            small_inodes: parts.small_inodes,
+            small_inodes: AtomicBool::new(false),
             clock: parts.clock,
             counts: Counts::default(),
             journal: parts.journal,
@@ -186,7 +196,7 @@ impl StorePath {
         let id = {
             let mut ledger = self.ledger();
             let id = ledger.take();
-            self.request(&mut ledger);
+            self.show_ids(&ledger);
             id
         };
         if id.is_some() {
@@ -201,22 +211,24 @@ impl StorePath {
         self.open_files.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Puts a request for a block into the queue, if one is due and none is there.
-    pub(crate) fn request_ids(&self) {
-        self.request(&mut self.ledger());
-    }
-
-    fn request(&self, ledger: &mut Ledger) {
-        self.seen.ids_left.store(ledger.left(), Ordering::Relaxed);
-        // The queue holds one request per store path and want() gives one at a time, so it is never full.
-        if ledger.want() && self.wanted.try_send(self.index).is_err() {
-            ledger.unask();
+    /// Waits until a block of ids is wanted: the ledger runs low, and the path could use them. Says so again until
+    /// a block was accepted.
+    pub(crate) async fn ids_are_wanted(&self) {
+        loop {
+            // A path that takes no upload needs no ids, and would only burn the ID node's: the mark cannot be written.
+            if !self.is_read_only() && !self.is_full() && self.ledger().wants() {
+                return;
+            }
+            self.ids_wanted.notified().await;
         }
     }
 
-    pub(crate) fn ids_failed(&self) {
-        self.ledger().unask();
-        self.request_ids();
+    /// Shows what is left to data threads, which take no lock, and to whoever fetches more.
+    fn show_ids(&self, ledger: &Ledger) {
+        self.seen.ids_left.store(ledger.left(), Ordering::Relaxed);
+        if ledger.wants() {
+            self.ids_wanted.notify_one();
+        }
     }
 
     pub(crate) fn mark(&self) -> u64 {
@@ -228,37 +240,46 @@ impl StorePath {
     }
 
     /// Makes a block usable: its end is in the mark file, durably, before the first id of it is taken.
-    /// On a worker; one at a time, by the one request that is out.
-    pub(crate) fn accept_block(&self, block: std::ops::Range<u64>) -> Result<(), BlockRefused> {
-        let (state, drops_discarded) = {
-            let ledger = self.ledger();
-            (ledger.admit(&block)?, ledger.drops_discarded())
-        };
-        let written = (|| {
-            if drops_discarded {
-                // Its own descriptor: an error told here must be told to the committer's too.
-                let root = sys::open_folder(&self.folder)?;
-                sys::syncfs(root.as_fd())?;
-            }
-            mark::write(self.root(), &state)?;
-            self.occupied(&block)
-        })();
+    /// On a worker. A block that the disk refused may be offered again.
+    pub(crate) fn accept_block(&self, block: Range<u64>) -> Result<(), BlockRefused> {
+        let _marking = self.marking();
+        if self.is_read_only() {
+            return Err(BlockRefused::ReadOnly);
+        }
+        let next = self.ledger().admit(&block)?;
+        let written = self
+            .write_mark(&next)
+            .and_then(|()| self.occupied(&block).map_err(NotDurable::Unasked));
         match written {
             Ok(occupied) => {
                 let mut ledger = self.ledger();
-                ledger.offer(block, occupied);
-                self.request(&mut ledger);
+                ledger.offer(block, occupied, &next.state);
+                self.show_ids(&ledger);
                 Ok(())
             }
             Err(error) => {
-                self.sync_failed("writing the mark of path ids", &error);
-                Err(BlockRefused::Disk(error))
+                self.not_durable("writing the mark of path ids", &error);
+                Err(BlockRefused::Disk(error.into()))
             }
         }
     }
 
+    pub(super) fn write_mark(&self, next: &NextMark) -> Result<(), NotDurable> {
+        if next.sync_first {
+            // Its own descriptor: an error told here must be told to the committer's too.
+            let root = sys::open_folder(&self.folder).map_err(NotDurable::Unasked)?;
+            sys::syncfs(root.as_fd()).map_err(NotDurable::Refused)?;
+        }
+        mark::write(self.root(), &next.state)
+    }
+
+    /// The right to write the mark file.
+    pub(super) fn marking(&self) -> MutexGuard<'_, ()> {
+        self.marking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ids of a block whose place has a file already: two or three folder reads for each thousand uploads.
-    fn occupied(&self, block: &std::ops::Range<u64>) -> io::Result<BTreeSet<u64>> {
+    fn occupied(&self, block: &Range<u64>) -> io::Result<BTreeSet<u64>> {
         let mut occupied = BTreeSet::new();
         for leaf in Leaf::covering(block) {
             let entries = leaf.entries(self.root())?;
@@ -276,7 +297,7 @@ impl StorePath {
         Ok(occupied)
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // A panic inside the ledger is a broken invariant and aborts the process in release builds.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -308,7 +329,7 @@ impl StorePath {
             promised_bytes: self.promised.load(Ordering::Relaxed),
             mark,
             ids_left,
-            small_inodes: self.small_inodes,
+            small_inodes: self.small_inodes.load(Ordering::Relaxed),
             open_files: self.open_files.load(Ordering::Relaxed),
             counts: self.counts.read(),
         }
@@ -327,6 +348,9 @@ pub enum BlockRefused {
     /// The store path's workers did not take the job.
     #[error("the store path's workers are busy")]
     Busy,
+    /// Nothing is written there until an operator re-admits it.
+    #[error("the store path is read-only")]
+    ReadOnly,
 }
 
 /// Bytes of a store path that an upload under way may count on.

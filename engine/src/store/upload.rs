@@ -279,7 +279,7 @@ impl Upload {
                 let (index, id, relative) =
                     self.stores.layout.place(&row.file_path).ok_or_else(unplaced)?;
                 let store = Arc::clone(&self.stores.paths[index]);
-                let pool = store.pool.clone();
+                let pool = store.whole_reads.clone();
                 let read = pool
                     .run(move || inspect::read_whole(&store, relative.as_str(), id))
                     .await

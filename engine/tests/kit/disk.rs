@@ -63,7 +63,9 @@ impl Disk {
         fs::File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
         let name = image.to_str().unwrap();
         match kind {
-            "ext4" => run("mkfs.ext4", &["-q", "-F", "-I", inode, name]),
+            // Small disks get blocks of 1 KiB by themselves, which hold no long record.
+            "ext4" => run("mkfs.ext4", &["-q", "-F", "-b", "4096", "-I", inode, name]),
+            "ext4-1k" => run("mkfs.ext4", &["-q", "-F", "-b", "1024", "-I", inode, name]),
             "xfs" => run("mkfs.xfs", &["-q", "-f", "-i", &format!("size={inode}"), name]),
             other => panic!("no such kind of disk: {other}"),
         }
@@ -97,6 +99,18 @@ impl Disk {
         self.mounted = false;
     }
 
+    /// A command of debugfs on the unmounted image.
+    pub fn debug(&self, command: &str) {
+        run("debugfs", &["-w", "-R", command, self.image.to_str().unwrap()]);
+    }
+
+    /// fsck, with its leave to mend everything; the disk is not mounted.
+    pub fn check(&self) {
+        let checked = Command::new("e2fsck").arg("-fy").arg(&self.image).output().unwrap();
+        // 1: errors were corrected.
+        assert!(matches!(checked.status.code(), Some(0 | 1)), "{checked:?}");
+    }
+
     /// Power cut, then on again.
     pub fn cycle(&mut self) {
         self.cut_power();
@@ -114,5 +128,27 @@ impl Drop for Disk {
         if let Some(folder) = self.image.parent() {
             let _ = fs::remove_dir(folder);
         }
+    }
+}
+
+/// A file system that answers no write. Thawed when dropped, also by a failing test: a frozen one that nobody can
+/// thaw any more holds its threads until the machine stops.
+pub struct Frozen(PathBuf);
+
+impl Frozen {
+    pub fn new(mount: &Path) -> Self {
+        let frozen = Self(mount.to_owned());
+        frozen.call("-f");
+        frozen
+    }
+
+    fn call(&self, how: &str) {
+        assert!(Command::new("fsfreeze").arg(how).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.call("-u");
     }
 }

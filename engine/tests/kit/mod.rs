@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::large_futures)]
 
 pub mod disk;
+pub mod engine;
 pub mod faulty;
 
 use std::{
@@ -22,8 +23,8 @@ use reel_engine::{
     journal::{JournalConfig, SEGMENT_BYTES_MIN},
     metadata::{Metadata, wait},
     store::{
-        Clock, FileKey, Located, Lookup, Reserve, StoreConfig, StorePathConfig, Stored, Stores,
-        UploadError, UploadRequest,
+        Clock, FileKey, Health, Located, Lookup, PathStatus, Reserve, StoreConfig, StorePathConfig,
+        Stored, Stores, UploadError, UploadRequest,
     },
 };
 use reel_proto::name::{AppId, FileId, GroupName, HostName, UserId};
@@ -51,41 +52,48 @@ impl Clock for HandClock {
 /// The time at which hand clocks start.
 pub const START: u64 = 0x65F1_560C;
 
-/// An ID node in memory, as honest or as forgetful as a test wants. It records every id range it was asked for.
+/// An ID node in memory, as honest or as forgetful as a test wants.
 pub struct IdNode {
     pub next: Arc<Mutex<u64>>,
     end: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl IdNode {
-    /// Serves `stores` from `next` on.
+    /// Serves `stores` from `next` on, each store path on a thread of its own.
     pub fn serve(stores: &Arc<Stores>, next: Arc<Mutex<u64>>) -> Self {
-        let (stores, end) = (Arc::clone(stores), Arc::new(AtomicBool::new(false)));
-        let (sequence, ended) = (Arc::clone(&next), Arc::clone(&end));
-        let thread = std::thread::spawn(move || {
-            while !ended.load(Ordering::SeqCst) {
-                let Some(request) = within(Duration::from_millis(50), stores.block_wanted()) else {
-                    continue;
-                };
-                let block = {
-                    let mut next = sequence.lock().unwrap();
-                    // A node that does not know at_least would start at *next; ours moves up.
-                    *next = (*next).max(request.at_least);
-                    let start = *next;
-                    *next += request.count;
-                    start..*next
-                };
-                let _ = wait(stores.block_arrived(request.store, block));
-            }
-        });
-        Self { next, end, thread: Some(thread) }
+        let end = Arc::new(AtomicBool::new(false));
+        let serve = |store: usize| {
+            let (stores, sequence, ended) =
+                (Arc::clone(stores), Arc::clone(&next), Arc::clone(&end));
+            std::thread::spawn(move || serve_one(&stores, store, &sequence, &ended))
+        };
+        let threads = (0..stores.status().len()).map(serve).collect();
+        Self { next, end, threads }
     }
 
     pub fn stop(&mut self) {
         self.end.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             thread.join().unwrap();
+        }
+    }
+}
+
+fn serve_one(stores: &Stores, store: usize, sequence: &Mutex<u64>, ended: &AtomicBool) {
+    while !ended.load(Ordering::SeqCst) {
+        let wanted = stores.block_wanted(store);
+        let Some(request) = within(Duration::from_millis(50), wanted) else { continue };
+        let block = {
+            let mut next = sequence.lock().unwrap();
+            // A node that does not know at_least would start at *next; ours moves up.
+            *next = (*next).max(request.at_least);
+            let start = *next;
+            *next += request.count;
+            start..*next
+        };
+        if wait(stores.block_arrived(store, block)).is_err() {
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
@@ -192,7 +200,8 @@ impl Node {
         let ids = IdNode::serve(&stores, Arc::new(Mutex::new(next_id)));
         let node = Self { stores, metadata, ids };
         until("ids in hand", || {
-            node.stores.status().iter().all(|path| path.ids_left > 0 || path.fault.is_some())
+            let has = |path: &PathStatus| path.ids_left > 0 || path.health != Health::Ok;
+            node.stores.status().iter().all(has)
         });
         node
     }

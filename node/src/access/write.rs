@@ -97,6 +97,11 @@ impl HttpWriteRule {
         Ok(Self { tokens: tokens.into(), insecure })
     }
 
+    /// The rule where no token counts: programs on this machine that speak to us directly.
+    pub fn local_only() -> Self {
+        Self { tokens: Arc::from([]), insecure: false }
+    }
+
     /// Whether a header field (its name in any case) shows that a proxy passed the request on: the
     /// registered ones, and the families by which proxies, tunnels and CDNs tell of their client.
     pub fn is_forwarding_header(name: &str) -> bool {

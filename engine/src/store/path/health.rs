@@ -10,6 +10,9 @@ use std::{
 
 use super::StorePath;
 use crate::store::{
+    durable::NotDurable,
+    identity, mark,
+    open::OpenError,
     placement::{Candidate, Fullness, Health},
     sys,
 };
@@ -86,11 +89,15 @@ impl StorePath {
             || self.worker_watch.longer_than(now, limit)
         {
             Health::Hung
-        } else if self.seen.full.load(Ordering::Relaxed) {
+        } else if self.is_full() {
             Health::Full
         } else {
             Health::Ok
         }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.seen.full.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -108,22 +115,35 @@ impl StorePath {
                 condition.fullness.refused(self.clock.now());
                 self.publish(&condition);
             }
-            DiskFault::Broken => {
-                let text = format!("{doing}: {error}");
-                let first = {
-                    let mut condition = self.condition();
-                    let first = condition.fault.is_none();
-                    condition.fault.get_or_insert_with(|| text.clone());
-                    self.publish(&condition);
-                    first
-                };
-                if first {
-                    tracing::error!(store = self.index, path = %self.folder.display(), %error, doing,
-                        "store path is read-only until an operator re-admits it");
-                    self.remember_read_only(&text);
-                }
-            }
+            DiskFault::Broken => self.broken(&format!("{doing}: {error}")),
             DiskFault::Other => {}
+        }
+    }
+
+    /// Not in order at the start, for a reason that lies with the disk.
+    pub(in crate::store) fn fault_at_start(&self, fault: DiskFault, error: &OpenError) {
+        tracing::error!(store = self.index, %error, "not swept: what the last run held stays held");
+        if fault == DiskFault::Full {
+            let mut condition = self.condition();
+            condition.fullness.refused(self.clock.now());
+            self.publish(&condition);
+        } else {
+            self.broken(&error.to_string());
+        }
+    }
+
+    fn broken(&self, text: &str) {
+        let first = {
+            let mut condition = self.condition();
+            let first = condition.fault.is_none();
+            condition.fault.get_or_insert_with(|| text.to_owned());
+            self.publish(&condition);
+            first
+        };
+        if first {
+            tracing::error!(store = self.index, path = %self.folder.display(), fault = text,
+                "store path is read-only until an operator re-admits it");
+            self.remember_read_only(text);
         }
     }
 
@@ -131,6 +151,15 @@ impl StorePath {
     pub(crate) fn sync_failed(&self, doing: &str, error: &io::Error) {
         self.sync_failures.fetch_add(1, Ordering::AcqRel);
         self.failed(DiskFault::of_sync(error), doing, error);
+    }
+
+    /// Something did not become durable. Where the sync was not even asked, the error speaks for itself: want of
+    /// descriptors or memory says nothing of the disk.
+    pub(crate) fn not_durable(&self, doing: &str, not: &NotDurable) {
+        match not {
+            NotDurable::Unasked(error) => self.failed(DiskFault::of(error), doing, error),
+            NotDurable::Refused(error) => self.sync_failed(doing, error),
+        }
     }
 
     /// To be remembered when a file is created, and compared at its commit.
@@ -141,15 +170,19 @@ impl StorePath {
     fn remember_read_only(&self, text: &str) {
         let written =
             sys::open_at(self.root(), READ_ONLY, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC)
-                .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()));
+                .and_then(|mut file| {
+                    io::Write::write_all(&mut file, text.as_bytes())?;
+                    file.sync_all()
+                })
+                .and_then(|()| Ok(mark::sync_folder(self.root(), identity::FOLDER)?));
         if let Err(error) = written {
             // A disk that takes no byte refuses this one as well; after a restart the first commit finds out again.
             tracing::warn!(store = self.index, %error, "the read-only state could not be written down");
         }
     }
 
-    /// An operator says that the disk is well again.
-    pub(crate) fn readmit(&self) -> io::Result<()> {
+    /// An operator says that the disk is well again, and it was found to be.
+    pub(in crate::store) fn take_into_service(&self) -> io::Result<()> {
         match sys::unlink_at(self.root(), READ_ONLY) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -204,6 +237,8 @@ impl StorePath {
         self.seen.free.store(condition.space.free, Ordering::Relaxed);
         self.seen.full.store(condition.fullness.is_full(), Ordering::Relaxed);
         self.seen.read_only.store(condition.fault.is_some(), Ordering::Release);
+        // A path that is back may want ids again.
+        self.ids_wanted.notify_one();
     }
 
     pub(super) fn condition(&self) -> MutexGuard<'_, Condition> {
