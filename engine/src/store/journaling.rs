@@ -3,15 +3,12 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::PathBuf,
     sync::Arc,
 };
 
 use reel_meta::sqlite::SqliteCheckpointer;
-use reel_node::lock::FolderLock;
 
 use super::{
-    identity,
     open::{Claim, OpenError},
     path::StorePath,
     sys,
@@ -89,15 +86,8 @@ fn replayed(
     if recovered.is_empty() {
         return Ok(true);
     }
-    // Nobody else may have the stores while files in them are written.
-    let folders: Vec<PathBuf> = claims.iter().map(|claim| claim.path.path.clone()).collect();
-    let mut locks = Vec::new();
-    let mut roots: Vec<Option<OwnedFd>> = Vec::new();
-    for folder in &folders {
-        let lock = FolderLock::take(&folder.join(identity::FOLDER)).ok();
-        roots.push(lock.as_ref().and_then(|_| sys::open_folder(folder).ok()));
-        locks.push(lock);
-    }
+    let roots: Vec<Option<OwnedFd>> =
+        claims.iter().map(|claim| sys::open_folder(&claim.path.path).ok()).collect();
     let done = journal::replay(recovered, position, metadata, layout, &roots)?;
     tracing::info!(
         live = found.live,

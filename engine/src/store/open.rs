@@ -150,40 +150,45 @@ pub(crate) struct Claim<'a> {
     pub(super) path: &'a StorePathConfig,
     identity: Identity,
     place: StorePlace,
+    lock: FolderLock,
 }
 
-/// Who the stores are, made where there is none and none is expected; and where rows name their files.
+/// Who the stores are, made where there is none and none is expected; and where rows name their files. No other
+/// process has them from here on.
 pub(crate) fn claim<'a>(shared: &Shared<'a>) -> Result<(Layout, Vec<Claim<'a>>), OpenError> {
     let config = shared.config;
     let mut layout = Layout::default();
-    let mut claims: Vec<Claim<'a>> = Vec::new();
+    let mut found: Vec<(&StorePathConfig, Identity, StorePlace)> = Vec::new();
     for (index, path) in config.paths.iter().enumerate() {
         let folder = &path.path;
         let place = expected::place(config.node.as_str(), folder)?;
         let expected = Expected::read(shared.metadata, &place, path)?;
         let id_key = path.id_key.as_deref();
         let identity = identity::open(folder, &config.group, id_key, &expected)?;
-        claims.push(Claim { path, identity, place });
-        all_different(&claims)?;
-        layout.add(&claims[index].identity.id_key, index)?;
+        all_different(&found, path, &identity)?;
+        layout.add(&identity.id_key, index)?;
+        found.push((path, identity, place));
         for alias in &path.aliases {
             layout.add(alias, index)?;
         }
     }
-    Ok((layout, claims))
+    let locked = |(path, identity, place): (&'a StorePathConfig, Identity, StorePlace)| {
+        let lock = FolderLock::take(&path.path.join(identity::FOLDER))?;
+        Ok(Claim { path, identity, place, lock })
+    };
+    Ok((layout, found.into_iter().map(locked).collect::<Result<_, OpenError>>()?))
 }
 
-/// Opens one store path: lock, what was left to put in order, threads.
+/// Opens one store path: what was left to put in order, threads.
 pub(crate) fn open(
     shared: &Shared<'_>,
     layout: &Arc<Layout>,
     index: usize,
     claim: Claim<'_>,
 ) -> Result<Opened, OpenError> {
-    let Claim { path, identity, place } = claim;
+    let Claim { path, identity, place, lock } = claim;
     let folder = path.path.clone();
     let disk = |doing| at(&folder, doing);
-    let lock = FolderLock::take(&folder.join(identity::FOLDER))?;
     let root = sys::open_folder(&folder).map_err(disk("opening the folder"))?;
     let space = sys::space(root.as_fd()).map_err(disk("reading the free space"))?;
     let (commits, commit_queue) = flume::bounded(COMMIT_QUEUE_MAX);
@@ -261,16 +266,18 @@ fn read_only_marker(folder: &Path) -> Option<String> {
 }
 
 /// The identities of all paths must differ.
-fn all_different(claims: &[Claim<'_>]) -> Result<(), OpenError> {
-    for (index, second) in claims.iter().enumerate() {
-        let uuid = &second.identity.uuid;
-        if let Some(first) = claims[..index].iter().find(|first| first.identity.uuid == *uuid) {
-            return Err(OpenError::Twice {
-                first: first.path.path.clone(),
-                second: second.path.path.clone(),
-                uuid: uuid.clone(),
-            });
-        }
+fn all_different(
+    found: &[(&StorePathConfig, Identity, StorePlace)],
+    path: &StorePathConfig,
+    identity: &Identity,
+) -> Result<(), OpenError> {
+    let twin = found.iter().find(|(_, other, _)| other.uuid == identity.uuid);
+    match twin {
+        None => Ok(()),
+        Some((first, ..)) => Err(OpenError::Twice {
+            first: first.path.clone(),
+            second: path.path.clone(),
+            uuid: identity.uuid.clone(),
+        }),
     }
-    Ok(())
 }
