@@ -1,0 +1,116 @@
+//! The Reach table: our figure, the peer's, their ratio, the ratio of CPU time, what was to be reached, and whether it is.
+
+use std::fmt::Write as _;
+
+use super::{CaseResult, Report, SideResult, Verdict};
+use crate::{round::Spread, scenario::Reach};
+
+/// The whole report in Markdown.
+pub(crate) fn table(report: &Report) -> String {
+    let mut text = String::from("# Reach\n\n");
+    let length = if report.quick { "short rounds" } else { "rounds" };
+    // Writing to a String cannot fail, here and below.
+    let _ = writeln!(
+        text,
+        "{}\n\nMedians of {} {length} (lowest–highest); ratios are medians of pairs, ours and the peer's in turn. CPU is \
+         that of the whole server, for one request.\n",
+        report.machine.to_string().replace('\n', "  \n"),
+        report.rounds
+    );
+    text.push_str(
+        "| case | ours | CPU µs | peer | its figure | its CPU µs | ratio | CPU ratio | reach | |\n",
+    );
+    text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    for result in &report.cases {
+        if result.case.reach.is_empty() {
+            row(&mut text, result, None);
+        }
+        for reach in &result.case.reach {
+            row(&mut text, result, Some(reach));
+        }
+    }
+    text.push_str("\n## All sides\n\n");
+    text.push_str("| case | side | requests/s | MB/s | CPU µs | CPU s/GB | p50 µs | p99 µs | others' CPU | notes |\n");
+    text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    for result in &report.cases {
+        for side in &result.sides {
+            line(&mut text, result, side);
+        }
+    }
+    text
+}
+
+fn row(text: &mut String, result: &CaseResult, reach: Option<&Reach>) {
+    let Some(own) = result.own() else { return };
+    let _ = write!(text, "| {} | {} | {} |", result.case.name, rate(own), spread(own.cpu_us, 1));
+    let Some(reach) = reach else {
+        text.push_str(" | | | | | | |\n");
+        return;
+    };
+    let peer = result.side(&reach.against);
+    let verdict = Verdict::of(result, reach);
+    let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2}"));
+    let mut wanted = Vec::new();
+    if let Some(min) = reach.ratio_min {
+        wanted.push(format!("≥ {min}"));
+    }
+    if let Some(max) = reach.cpu_ratio_max {
+        wanted.push(format!("CPU ≤ {max}"));
+    }
+    let is_bound = own.client_bound || peer.is_some_and(|peer| peer.client_bound);
+    let _ = writeln!(
+        text,
+        " {} | {} | {} | {} | {} | {} | {}{} |",
+        reach.against,
+        peer.map(rate).unwrap_or_default(),
+        peer.map(|peer| spread(peer.cpu_us, 1)).unwrap_or_default(),
+        number(verdict.ratio),
+        number(verdict.cpu_ratio),
+        wanted.join(", "),
+        if verdict.passes { "pass" } else { "**short**" },
+        if is_bound { " (client-bound)" } else { "" },
+    );
+}
+
+fn line(text: &mut String, result: &CaseResult, side: &SideResult) {
+    let mut notes: Vec<String> = Vec::new();
+    if side.client_bound {
+        notes.push("client-bound".to_owned());
+    }
+    for round in result.rounds.iter().filter(|round| round.side == side.name) {
+        for note in &round.notes {
+            if !notes.contains(note) {
+                notes.push(note.clone());
+            }
+        }
+    }
+    let own = result.rounds.iter().filter(|round| round.side == side.name);
+    let bytes = Spread::of(own.map(|round| round.bytes_per_second / 1e6));
+    let _ = writeln!(
+        text,
+        "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        result.case.name,
+        side.name,
+        rate(side),
+        spread(bytes, 0),
+        spread(side.cpu_us, 1),
+        spread(side.cpu_s_per_gb, 3),
+        spread(side.p50_us, 0),
+        spread(side.p99_us, 0),
+        spread(side.others, 2),
+        notes.join("; ")
+    );
+}
+
+fn rate(side: &SideResult) -> String {
+    side.per_second.map_or("–".to_owned(), |rate| format!("{}/s", spread(Some(rate), 0)))
+}
+
+fn spread(spread: Option<Spread>, decimals: usize) -> String {
+    spread.map_or("–".to_owned(), |spread| {
+        format!(
+            "{:.decimals$} ({:.decimals$}–{:.decimals$})",
+            spread.median, spread.min, spread.max
+        )
+    })
+}
