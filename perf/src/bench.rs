@@ -1,6 +1,10 @@
 //! A whole run: the scenarios in turn, each case in interleaved rounds, the report at the end.
 
+mod control;
+mod idle;
+mod isolation;
 mod ranges;
+mod uploads;
 
 use std::path::PathBuf;
 
@@ -32,6 +36,9 @@ pub(crate) struct Run {
     /// Only cases whose name contains this.
     #[arg(long)]
     case: Option<String>,
+    /// Nice value of servers and generators alike: below zero (as root) where others use the machine meanwhile.
+    #[arg(long, allow_hyphen_values = true)]
+    nice: Option<i32>,
     /// Folder of the results.
     #[arg(long, default_value = "perf-results")]
     out: PathBuf,
@@ -67,7 +74,7 @@ pub(crate) fn run(arguments: &Run) -> Result<()> {
     let default = if arguments.quick { ROUNDS.1 } else { ROUNDS.0 };
     let rounds = arguments.rounds.unwrap_or(default).max(1);
     let effort = Effort { rounds, quick: arguments.quick };
-    let mut lab = Lab::new(&arguments.out, arguments.reel.clone())?;
+    let mut lab = Lab::new(&arguments.out, arguments.reel.clone(), arguments.nice)?;
     let machine = Machine::look(&lab);
     println!("{machine}");
     let mut report = Report { machine, rounds, quick: arguments.quick, cases: Vec::new() };
@@ -92,6 +99,10 @@ fn measure(
     lab.disk_mut().renew()?;
     match scenario.work {
         Work::HttpRanges => ranges::measure(lab, scenario, effort, results),
+        Work::Control => control::measure(lab, scenario, effort, results),
+        Work::Isolation => isolation::measure(lab, scenario, effort, results),
+        Work::Idle => idle::measure(lab, scenario, effort, results),
+        Work::Uploads => uploads::measure(lab, scenario, effort, results),
     }
 }
 

@@ -39,7 +39,7 @@ impl Meter {
                 Ok(usage.context("cpu.stat without usage_usec")?.trim().parse::<f64>()? / 1e6)
             }
             Self::Process(pid) => {
-                let ticks: u64 = family(*pid).into_iter().map(process_ticks).sum();
+                let ticks: u64 = process::family(*pid).into_iter().map(process_ticks).sum();
                 Ok(ticks as f64 / process::ticks_per_second() as f64)
             }
         }
@@ -91,18 +91,6 @@ impl Drop for Group {
         }
         eprintln!("{}: the control group could not be removed", self.path.display());
     }
-}
-
-fn family(pid: u32) -> Vec<u32> {
-    let mut all = vec![pid];
-    let mut at = 0;
-    while let Some(&pid) = all.get(at) {
-        at += 1;
-        let path = format!("/proc/{pid}/task/{pid}/children");
-        let children = fs::read_to_string(path).unwrap_or_default();
-        all.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
-    }
-    all
 }
 
 fn process_ticks(pid: u32) -> u64 {

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,8 +15,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    cpu::{CoreTime, Group, Meter},
+    cpu::{CoreTime, Group},
     disk::Disk,
+    journal,
     launch::Place,
     load::{outcome::Outcome, plan::Plan},
     reel,
@@ -34,13 +35,14 @@ pub(crate) struct Lab {
     reel_binary: PathBuf,
     server_core: Option<usize>,
     client_core: Option<usize>,
+    nice: Option<i32>,
     interrupted: Arc<AtomicBool>,
     has_groups: bool,
 }
 
 impl Lab {
-    /// Prepares a run that writes into `out`.
-    pub(crate) fn new(out: &Path, reel_binary: Option<PathBuf>) -> Result<Self> {
+    /// Prepares a run that writes into `out`. `nice`: of servers and generators alike, on a machine that others use.
+    pub(crate) fn new(out: &Path, reel_binary: Option<PathBuf>, nice: Option<i32>) -> Result<Self> {
         fs::create_dir_all(out.join("logs"))?;
         let out = out.canonicalize()?;
         let reel_binary = match reel_binary {
@@ -69,6 +71,7 @@ impl Lab {
             reel_binary,
             server_core: pinned(0),
             client_core: pinned(1),
+            nice,
             interrupted,
             has_groups: true,
         };
@@ -117,9 +120,10 @@ impl Lab {
 
     /// How the run is placed, for the report.
     pub(crate) fn placement(&self) -> String {
+        let nice = self.nice.map_or(String::new(), |nice| format!(", all of them at nice {nice}"));
         match (self.server_core, self.client_core) {
             (Some(server), Some(client)) => {
-                format!("servers on core {server}, generators on core {client}")
+                format!("servers on core {server}, generators on core {client}{nice}")
             }
             _ => "one core only: servers and generators share it, no figure means much".to_owned(),
         }
@@ -135,7 +139,7 @@ impl Lab {
 
     /// Where servers run.
     pub(crate) fn server_place<'a>(&self, group: Option<&'a Group>) -> Place<'a> {
-        Place { core: self.server_core, nice: None, group }
+        Place { core: self.server_core, nice: self.nice, group }
     }
 
     /// Fails when Ctrl-C was pressed: what runs is then stopped by being dropped.
@@ -144,6 +148,35 @@ impl Lab {
             bail!("interrupted");
         }
         Ok(())
+    }
+
+    /// Runs the journal loop to its end on the server's core.
+    pub(crate) fn journal(&self, plan: &journal::Plan) -> Result<Outcome> {
+        self.check_interrupt()?;
+        let group = self.group("journal");
+        let command = self.server_place(group.as_ref()).command(&std::env::current_exe()?)?;
+        let mut plan = plan.clone();
+        plan.meters.extend(group.as_ref().map(Group::meter));
+        let input = serde_json::to_string(&plan)?;
+        self.worker(command, "journal", &input, group)?.finish(self)
+    }
+
+    /// Starts a worker of ours that reads its plan and writes an outcome.
+    fn worker(
+        &self,
+        mut command: Command,
+        name: &str,
+        input: &str,
+        group: Option<Group>,
+    ) -> Result<Load> {
+        let log = self.log("workers.log");
+        let stderr = File::options().create(true).append(true).open(log)?;
+        command.arg(name).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+        let mut child = command.spawn()?;
+        let mut pipe = child.stdin.take().context("standard input is piped")?;
+        let load = Load { child, _group: group };
+        pipe.write_all(input.as_bytes())?;
+        Ok(load)
     }
 
     /// Runs a load to its end in a process of its own. Its CPU time is the last of the outcome's.
@@ -157,17 +190,11 @@ impl Lab {
         let mut plan = plan.clone();
         plan.cores = self.client_core.into_iter().collect();
         let group = self.group(&format!("load-{}", plan.seed));
-        let nice = nice.filter(|_| process::is_root());
+        let nice = nice.or(self.nice).filter(|_| process::is_root());
         let place = Place { core: self.client_core, nice, group: group.as_ref() };
-        let mut command = place.command(&std::env::current_exe()?)?;
-        let stderr = File::options().create(true).append(true).open(self.log("load.log"))?;
-        command.arg("load").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
-        let mut child = command.spawn()?;
-        plan.meters.push(group.as_ref().map_or(Meter::Process(child.id()), Group::meter));
-        let mut input = child.stdin.take().context("standard input is piped")?;
-        input.write_all(serde_json::to_string(&plan)?.as_bytes())?;
-        drop(input);
-        Ok(Load { child, _group: group })
+        let command = place.command(&std::env::current_exe()?)?;
+        plan.meters.extend(group.as_ref().map(Group::meter));
+        self.worker(command, "load", &serde_json::to_string(&plan)?, group)
     }
 }
 
@@ -179,6 +206,11 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits for its end.
     pub(crate) fn finish(mut self, lab: &Lab) -> Result<Outcome> {
         let mut output = self.child.stdout.take().context("standard output is piped")?;

@@ -7,6 +7,9 @@ mod content;
 mod cpu;
 mod dataset;
 mod disk;
+mod echo;
+mod fio;
+mod journal;
 mod lab;
 mod launch;
 mod load;
@@ -14,6 +17,7 @@ mod machine;
 mod names;
 mod nginx;
 mod reel;
+mod reference;
 mod report;
 mod round;
 mod scenario;
@@ -37,6 +41,12 @@ enum Command {
     /// A load generator; the harness starts it.
     #[command(hide = true)]
     Load,
+    /// The file system's own limit for small files; the harness starts it.
+    #[command(hide = true)]
+    Journal,
+    /// Sends back what it gets; the harness starts it.
+    #[command(hide = true)]
+    Echo,
     /// Pins itself, joins a control group and becomes another program; the harness starts it.
     #[command(hide = true)]
     Launch(launch::Launch),
@@ -46,6 +56,8 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Run(run) => bench::run(&run),
         Command::Load => load::main(),
+        Command::Journal => journal::main(),
+        Command::Echo => echo::main(),
         Command::Launch(launch) => launch::become_program(&launch),
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     cpu::{Group, Meter},
     lab::Lab,
     launch::Server,
+    sys::process,
 };
 
 /// Longest wait for its port.
@@ -36,7 +37,8 @@ impl Reading {
             Self::AioThreads => "sendfile on; aio threads=disk;",
             // Two buffers of the size of our own pieces; the default of 32 KiB would be unfair.
             Self::AioDirect => {
-                "sendfile on; aio threads=disk; directio 512; output_buffers 2 512k;"
+                "sendfile on; aio threads=disk; directio 512; directio_alignment 4k; \
+                 output_buffers 2 512k;"
             }
         }
     }
@@ -85,6 +87,11 @@ impl Nginx {
         self.group.as_ref().map_or(Meter::Process(self.server.pid()), Group::meter)
     }
 
+    /// Bytes of memory of master and worker.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        process::resident_bytes(self.server.pid())
+    }
+
     pub(crate) fn stop(self) -> Result<()> {
         self.server.stop()
     }
@@ -93,7 +100,7 @@ impl Nginx {
 /// `tcp_nopush` is off: on loopback it stalls responses by 40 ms, which would flatter us.
 fn configuration(folder: &Path, root: &Path, address: SocketAddr, reading: Reading) -> String {
     // The worker of a root master would be `nobody`, who may not enter our folders.
-    let user = if crate::sys::process::is_root() { "user root;\n" } else { "" };
+    let user = if process::is_root() { "user root;\n" } else { "" };
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
         .map(|kind| format!("    {kind}_temp_path {}/{kind};\n", folder.display()))

@@ -14,6 +14,7 @@ use crate::{
     cpu::{Group, Meter},
     lab::Lab,
     launch::Server,
+    sys::process,
 };
 
 /// A running store.
@@ -64,6 +65,11 @@ impl Reel {
     /// Its CPU time.
     pub(crate) fn meter(&self) -> Meter {
         self.group.as_ref().map_or(Meter::Process(self.server.pid()), Group::meter)
+    }
+
+    /// Bytes of memory that are its own and in use.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        process::resident_bytes(self.server.pid())
     }
 
     /// Drains and ends it.

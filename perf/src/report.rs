@@ -45,6 +45,7 @@ pub(crate) struct SideResult {
     pub(crate) p50_us: Option<Spread>,
     pub(crate) p99_us: Option<Spread>,
     pub(crate) client_bound: bool,
+    pub(crate) memory_bytes: Option<Spread>,
     pub(crate) others: Option<Spread>,
 }
 
@@ -59,6 +60,7 @@ impl SideResult {
             p50_us: Spread::of(own().filter_map(|round| round.latency_us(50.0))),
             p99_us: Spread::of(own().filter_map(|round| round.latency_us(99.0))),
             client_bound: own().any(|round| round.client_bound),
+            memory_bytes: Spread::of(own().filter_map(|round| round.memory_bytes)),
             others: Spread::of(own().filter_map(|round| round.others)),
         }
     }
@@ -86,31 +88,78 @@ impl CaseResult {
     }
 }
 
-/// How a line of the Reach table came out.
+/// One demand of a line of the Reach table, and how it came out.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Verdict {
-    /// Our requests a second for one of the peer's: the median over pairs of rounds.
+pub(crate) struct Demand {
+    /// What is compared.
+    pub(crate) measure: Measure,
+    /// What it is to be at least (rate) or at most (all others). `None`: shown only.
+    pub(crate) limit: Option<f64>,
+    /// Ours for one of the peer's: the median over pairs of rounds. Of memory, ours alone.
     pub(crate) ratio: Option<f64>,
-    /// Our CPU time a request for one of the peer's.
-    pub(crate) cpu_ratio: Option<f64>,
-    /// Whether all that was asked for is reached.
-    pub(crate) passes: bool,
 }
 
-impl Verdict {
-    /// Of the pairs: each round of ours with the peer's round beside it, so that what else the machine did in that
-    /// minute is in both.
-    pub(crate) fn of(result: &CaseResult, reach: &Reach) -> Self {
-        let own = result.rounds.iter().filter(|round| round.side == "reel");
-        let peer = result.rounds.iter().filter(|round| round.side == reach.against);
-        let pairs: Vec<(&Round, &Round)> = own.zip(peer).collect();
-        let ratio = Spread::of(pairs.iter().map(|(own, peer)| own.per_second / peer.per_second));
-        let cpu =
-            Spread::of(pairs.iter().filter_map(|(own, peer)| Some(own.cpu_us? / peer.cpu_us?)));
-        let (ratio, cpu_ratio) = (ratio.map(|ratio| ratio.median), cpu.map(|cpu| cpu.median));
-        let fast = reach.ratio_min.is_none_or(|min| ratio.is_some_and(|ratio| ratio >= min));
-        let cheap = reach.cpu_ratio_max.is_none_or(|max| cpu_ratio.is_some_and(|cpu| cpu <= max));
-        Self { ratio, cpu_ratio, passes: fast && cheap }
+/// What two sides are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Measure {
+    /// Requests a second.
+    Rate,
+    /// CPU time of a request.
+    Cpu,
+    /// Median latency.
+    P50,
+    /// 99th percentile of the latency.
+    P99,
+    /// Memory; its limit is in bytes, not for one of the peer's.
+    Memory,
+}
+
+impl Measure {
+    fn of(self, round: &Round) -> Option<f64> {
+        match self {
+            Self::Rate => Some(round.per_second),
+            Self::Cpu => round.cpu_us,
+            Self::P50 => round.latency_us(50.0),
+            Self::P99 => round.latency_us(99.0),
+            Self::Memory => round.memory_bytes,
+        }
+    }
+}
+
+impl Demand {
+    /// The demands of a line, rate and CPU time first. Compared by pairs: each round of ours with the peer's round
+    /// beside it, so that what else the machine did in that minute is in both.
+    pub(crate) fn all(result: &CaseResult, reach: &Reach) -> Vec<Self> {
+        let limits = [
+            (Measure::Rate, reach.ratio_min),
+            (Measure::Cpu, reach.cpu_ratio_max),
+            (Measure::P50, reach.p50_ratio_max),
+            (Measure::P99, reach.p99_ratio_max),
+            (Measure::Memory, reach.memory_max.map(|size| size.0 as f64)),
+        ];
+        let is_shown = |(measure, limit): &(Measure, Option<f64>)| {
+            limit.is_some() || matches!(measure, Measure::Rate | Measure::Cpu)
+        };
+        let demand = |(measure, limit): (Measure, Option<f64>)| {
+            let own = result.rounds.iter().filter(|round| round.side == "reel");
+            let peer = result.rounds.iter().filter(|round| round.side == reach.against);
+            let ratio = |(own, peer)| match measure {
+                Measure::Memory => measure.of(own),
+                _ => Some(measure.of(own)? / measure.of(peer)?),
+            };
+            let ratio = Spread::of(own.zip(peer).filter_map(ratio)).map(|ratio| ratio.median);
+            Self { measure, limit, ratio }
+        };
+        limits.into_iter().filter(is_shown).map(demand).collect()
+    }
+
+    /// Whether it is reached; `None` where nothing is demanded.
+    pub(crate) fn passes(&self) -> Option<bool> {
+        let limit = self.limit?;
+        Some(self.ratio.is_some_and(|ratio| match self.measure {
+            Measure::Rate => ratio >= limit,
+            _ => ratio <= limit,
+        }))
     }
 }
 

@@ -4,8 +4,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::outcome::Outcome;
 
-/// Share of the server's core that may be idle in a closed loop before the generator, not the server, was the limit.
+/// Share of the server's core that is idle in a closed loop when something else than the server is the limit.
 const IDLE_MAX: f64 = 0.15;
+
+/// Share of its time that a generator has left when it is not that limit.
+const SPARE_MIN: f64 = 0.10;
+
+/// CPU time of others, in cores, beyond which a round is called disturbed. Kernel threads that move data to and from the
+/// disk count as others too.
+const OTHERS_MAX: f64 = 0.3;
+
+/// The note of such a round.
+const DISTURBED: &str = "disturbed: others used the machine";
 
 /// The figures of one round. A figure that the round does not have is absent.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -24,12 +34,16 @@ pub(crate) struct Round {
     pub(crate) server_core_idle: Option<f64>,
     /// CPU time of everything but server and generator, as a share of the round on one core.
     pub(crate) others: Option<f64>,
+    /// Share of the generator's time in which it had nothing to do.
+    pub(crate) generator_spare: f64,
     /// In a closed loop: the generator was the limit, not the server.
     pub(crate) client_bound: bool,
     /// Share of the files' pages in the page cache at the begin.
     pub(crate) cached_before: Option<f64>,
     /// And at the end.
     pub(crate) cached_after: Option<f64>,
+    /// Memory of the server, bytes.
+    pub(crate) memory_bytes: Option<f64>,
     /// What the generator counted.
     pub(crate) outcome: Option<Outcome>,
     /// Anything that a reader must know.
@@ -44,6 +58,7 @@ impl Round {
         let per = |count: u64| server_cpu.filter(|_| count > 0).map(|cpu| cpu / count as f64);
         let core = server_core.and_then(|core| outcome.cores.get(core));
         let idle = core.map(|core| core.idle / (core.idle + core.busy + core.stolen).max(1e-9));
+        let spare = outcome.spun_seconds / seconds;
         let busy: f64 = outcome.cores.iter().map(|core| core.busy).sum();
         let ours: f64 = outcome.cpu_seconds.iter().sum();
         let stolen: f64 = outcome.cores.iter().map(|core| core.stolen).sum();
@@ -58,6 +73,11 @@ impl Round {
         note(outcome.broken, "connections broke");
         note(outcome.refused, "requests refused (503)");
         note(outcome.unserved, "requests were due and never went out");
+        notes.extend(outcome.errors.first().map(|error| format!("first error: {error}")));
+        let others = ((busy - ours) / seconds).max(0.0);
+        if others > OTHERS_MAX {
+            notes.push(DISTURBED.to_owned());
+        }
         if stolen / seconds > 0.02 {
             notes.push(format!("the hypervisor took {stolen:.2} s"));
         }
@@ -68,10 +88,12 @@ impl Round {
             cpu_us: per(outcome.done).map(|seconds| seconds * 1e6),
             cpu_s_per_gb: per(outcome.bytes).map(|seconds| seconds * 1e9),
             server_core_idle: idle,
-            others: Some(((busy - ours) / seconds).max(0.0)),
-            client_bound: !open && idle.is_some_and(|idle| idle > IDLE_MAX),
+            others: Some(others),
+            client_bound: !open && spare < SPARE_MIN && idle.is_some_and(|idle| idle > IDLE_MAX),
+            generator_spare: spare,
             cached_before: None,
             cached_after: None,
+            memory_bytes: None,
             notes,
             outcome: Some(outcome),
         }
@@ -133,6 +155,8 @@ mod tests {
             ..Outcome::default()
         };
         let round = Round::of("reel", outcome.clone(), Some(0), false);
+        let spare = Outcome { spun_seconds: 0.5, ..outcome.clone() };
+        assert!(!Round::of("reel", spare, Some(0), false).client_bound, "it waited for the disk");
         assert!(round.client_bound, "the server's core was idle for 40 % of it");
         assert!((round.cpu_us.unwrap() - 1000.0).abs() < 1e-6);
         assert!((round.others.unwrap() - 0.15).abs() < 1e-6);

@@ -8,7 +8,15 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::dataset::CacheState;
 
 /// The scenarios that come with the harness, in the order in which they run.
-const BUILT_IN: &[(&str, &str)] = &[("hot", include_str!("../scenarios/hot.toml"))];
+const BUILT_IN: &[(&str, &str)] = &[
+    ("hot", include_str!("../scenarios/hot.toml")),
+    ("cold", include_str!("../scenarios/cold.toml")),
+    ("upload", include_str!("../scenarios/upload.toml")),
+    ("upload-large", include_str!("../scenarios/upload-large.toml")),
+    ("control", include_str!("../scenarios/control.toml")),
+    ("isolation", include_str!("../scenarios/isolation.toml")),
+    ("idle", include_str!("../scenarios/idle.toml")),
+];
 
 /// One scenario file.
 #[derive(Debug, Clone, Deserialize)]
@@ -36,6 +44,14 @@ pub(crate) struct Scenario {
 pub(crate) enum Work {
     /// Ranges of files over HTTP.
     HttpRanges,
+    /// New files by UPLOAD.
+    Uploads,
+    /// Small answers of the binary protocol.
+    Control,
+    /// Hot reads beside work that keeps the disk busy.
+    Isolation,
+    /// Memory of idle connections.
+    Idle,
 }
 
 /// One measurement of a scenario.
@@ -78,6 +94,12 @@ pub(crate) struct Reach {
     pub(crate) ratio_min: Option<f64>,
     /// Most of our CPU time a request for one of the peer's.
     pub(crate) cpu_ratio_max: Option<f64>,
+    /// Most of our median latency for one of the peer's.
+    pub(crate) p50_ratio_max: Option<f64>,
+    /// Most of our 99th percentile for one of the peer's.
+    pub(crate) p99_ratio_max: Option<f64>,
+    /// Most memory of ours, whatever the peer has.
+    pub(crate) memory_max: Option<Size>,
 }
 
 /// Bytes, written as `64 KiB`.

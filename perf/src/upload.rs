@@ -1,4 +1,4 @@
-//! Uploading known files, one after the other, which is the set-up of a load and not one.
+//! Uploading known files, one after the other, and reading them back: not a load, the set-up and the judge of one.
 
 use std::{
     io::{Read, Write},
@@ -11,7 +11,7 @@ use reel_proto::{
     command,
     frame::{self, HEADER_LEN, Header},
     limits,
-    storage::UploadHead,
+    storage::{DOWNLOAD_LEN, Download, UploadHead},
 };
 
 use crate::{content::Content, names};
@@ -55,6 +55,17 @@ impl Uploader {
             bail!("an UPLOAD's reply with a body of {length} bytes");
         }
         Ok(())
+    }
+
+    /// The whole file.
+    pub(crate) fn download(&mut self, id: &str) -> Result<Vec<u8>> {
+        let mut out = Header::request(command::DOWNLOAD, DOWNLOAD_LEN as u64).encode().to_vec();
+        Download { file: names::file(id)?, offset: 0, size: 0 }.encode(&mut out);
+        self.stream.write_all(&out)?;
+        let length = self.reply().with_context(|| format!("downloading {id}"))?;
+        let mut bytes = vec![0; usize::try_from(length)?];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn reply(&mut self) -> Result<u64> {

@@ -28,6 +28,9 @@ pub(crate) struct Bench {
     /// Only cases whose name contains this.
     #[arg(long)]
     case: Option<String>,
+    /// Nice value of servers and generators alike: below zero (as root) where others use the machine meanwhile.
+    #[arg(long, allow_hyphen_values = true)]
+    nice: Option<i32>,
     /// Folder of the results; default: target/perf/TIME.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -55,6 +58,9 @@ fn command(bench: &Bench, target: &Path, out: &Path) -> Command {
     }
     if let Some(rounds) = bench.rounds {
         command.arg("--rounds").arg(rounds.to_string());
+    }
+    if let Some(nice) = bench.nice {
+        command.arg("--nice").arg(nice.to_string());
     }
     if let Some(case) = &bench.case {
         command.arg("--case").arg(case);

@@ -24,6 +24,9 @@ const COPIED_BYTES_MAX: u64 = 8 * 1024;
 /// Bytes read for a head where a long body follows, which is dropped in the kernel.
 const HEAD_READ_BYTES: usize = 1024;
 
+/// Bytes of a refusal that are kept for the report.
+const REFUSAL_BYTES_MAX: usize = 200;
+
 /// Longest wait for a connection to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -36,7 +39,7 @@ pub(crate) struct Connection {
     content_sent: u64,
     expect: Expect,
     checks: bool,
-    // The begin of a head that came in parts. Empty nearly always.
+    // The begin of a head that came in parts, or of a refusal. Empty nearly always.
     head: Vec<u8>,
     incoming: Incoming,
     /// When the request was meant to go out, nanoseconds since the load began.
@@ -63,6 +66,7 @@ pub(crate) enum Progress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) verdict: Verdict,
+    /// Bytes of its body, and of the content that the request carried.
     pub(crate) bytes: u64,
     /// Whether its bytes were those expected; `None` where they were not looked at.
     pub(crate) matches: Option<bool>,
@@ -126,6 +130,11 @@ impl Connection {
         }
     }
 
+    /// The begin of the last answer's body, where it was a refusal.
+    pub(crate) fn refusal(&self) -> &[u8] {
+        &self.head
+    }
+
     fn send(&mut self, pattern: &[u8]) -> Result<(), Stop> {
         while self.sent < self.out.len() || self.content_sent < self.content_length {
             let head = &self.out[self.sent..];
@@ -157,7 +166,7 @@ impl Connection {
                 let matches = self.checks.then_some(matches);
                 return Ok(Progress::Answered(Answer {
                     verdict,
-                    bytes: length,
+                    bytes: length + self.content_length,
                     matches,
                     expect: self.expect,
                 }));
@@ -206,6 +215,10 @@ impl Connection {
             matches = matches && self.is_expected(0, body);
         }
         let verdict = head.verdict;
+        if verdict != Verdict::Done {
+            let shown = body.len().min(REFUSAL_BYTES_MAX);
+            self.head = body[..shown].to_vec();
+        }
         // A body of another length than the range's is a failure whether its bytes are looked at or not.
         self.checks = self.checks || !matches;
         self.incoming = Incoming::Body { length: head.body, left, verdict, matches };

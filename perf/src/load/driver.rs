@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use super::{
     arrival::Arrivals,
     connection::{self, Connection, Progress, SCRATCH_BYTES},
+    dialect::Verdict,
     plan::{Plan, Share},
     request::Requests,
     tally::{Reading, Tally},
@@ -96,9 +97,14 @@ impl<'a> Driver<'a> {
             phase = self.next_phase(phase, now, warm_at, over_at)?;
             self.send_due(now, phase)?;
             let sleep = self.may_sleep(now, spun_since);
+            let looked_at = self.now();
             self.epoll.wait(sleep, &mut ready)?;
+            let looked_until = self.now();
+            if ready.is_empty() || !sleep.is_zero() {
+                self.tally.waited(looked_until - looked_at, phase == Phase::Counted);
+            }
             if !ready.is_empty() {
-                spun_since = self.now();
+                spun_since = looked_until;
             }
             for &index in &ready {
                 self.drive(index, phase)?;
@@ -157,8 +163,11 @@ impl<'a> Driver<'a> {
                 Ok(Progress::Blocked) => return Ok(()),
                 Ok(Progress::Answered(answer)) => {
                     let meant_at = connection.meant_at;
-                    let now = self.now();
                     self.tally.judged(&answer);
+                    if answer.verdict != Verdict::Done {
+                        self.tally.refusal(connection.refusal());
+                    }
+                    let now = self.now();
                     if phase == Phase::Counted {
                         self.tally.answered(&answer, now.saturating_sub(meant_at));
                     }

@@ -1,6 +1,7 @@
 //! What a load generator reports: the counts of its threads together, and the latencies as percentiles.
 
 use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::tally::Tally;
@@ -10,6 +11,13 @@ use crate::cpu::CoreTime;
 const PERCENTILES: &[f64] =
     &[1.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.99, 100.0];
 
+/// The percentiles of a histogram of nanoseconds, in microseconds.
+pub(crate) fn percentiles(latency: &Histogram<u64>) -> Vec<(f64, f64)> {
+    let percentile =
+        |&percent: &f64| (percent, latency.value_at_percentile(percent) as f64 / 1000.0);
+    PERCENTILES.iter().map(percentile).collect()
+}
+
 /// The result of a load.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
@@ -17,7 +25,7 @@ pub(crate) struct Outcome {
     pub(crate) seconds: f64,
     /// Requests that succeeded in it.
     pub(crate) done: u64,
-    /// Bytes of their answers' bodies.
+    /// Bytes of their answers' bodies, and of the content that they carried.
     pub(crate) bytes: u64,
     /// Requests that the server was too busy for, and said so.
     pub(crate) refused: u64,
@@ -39,6 +47,8 @@ pub(crate) struct Outcome {
     pub(crate) cores: Vec<CoreTime>,
     /// Latency: percentile and microseconds.
     pub(crate) latency_us: Vec<(f64, f64)>,
+    /// Seconds that the first thread looked for answers and found none: what it could have done besides.
+    pub(crate) spun_seconds: f64,
     /// Numbers of some acknowledged uploads.
     pub(crate) stored: Vec<u64>,
 }
@@ -65,9 +75,6 @@ impl Outcome {
         let end = sum.end.context("the load has no end")?;
         let cores = end.cores.iter().zip(&begin.cores);
         let meters = end.meters.iter().zip(&begin.meters);
-        let latency = &sum.latency;
-        let percentile =
-            |&percent: &f64| (percent, latency.value_at_percentile(percent) as f64 / 1000.0);
         Ok(Self {
             seconds: end.at.saturating_sub(begin.at) as f64 / 1e9,
             done: sum.done,
@@ -81,7 +88,8 @@ impl Outcome {
             unserved: sum.unserved,
             cpu_seconds: meters.map(|(end, begin)| end - begin).collect(),
             cores: cores.map(|(end, begin)| end.since(begin)).collect(),
-            latency_us: PERCENTILES.iter().map(percentile).collect(),
+            latency_us: percentiles(&sum.latency),
+            spun_seconds: sum.spun_ns as f64 / 1e9,
             stored: sum.stored,
         })
     }

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cpu::Meter;
 
+/// Bytes of content that uploads are cut from, again and again. Larger than any small file, and it stays in the
+/// processor's cache.
+pub(crate) const PATTERN_BYTES: u64 = 256 * 1024;
+
 /// One load on one server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {

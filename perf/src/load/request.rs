@@ -13,16 +13,12 @@ use reel_proto::{
 
 use super::{
     dialect::Dialect,
-    plan::{Order, Plan, Ranges, Share, Work},
+    plan::{Order, PATTERN_BYTES, Plan, Ranges, Share, Work},
 };
 use crate::{
     content::{Content, Sequence},
     names,
 };
-
-/// Bytes of content that uploads are cut from, again and again. Larger than any small file, and it stays in the
-/// processor's cache.
-const PATTERN_BYTES: u64 = 256 * 1024;
 
 /// What the answer to a request must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -46,6 +46,7 @@ pub(crate) struct Tally {
     pub(crate) unserved: u64,
     pub(crate) stored: Vec<u64>,
     pub(crate) stored_count: u64,
+    pub(crate) spun_ns: u64,
     pub(crate) errors: Vec<String>,
     pub(crate) begin: Option<Reading>,
     pub(crate) end: Option<Reading>,
@@ -65,6 +66,7 @@ impl Tally {
             unserved: 0,
             stored: Vec::new(),
             stored_count: 0,
+            spun_ns: 0,
             errors: Vec::new(),
             begin: None,
             end: None,
@@ -109,6 +111,21 @@ impl Tally {
         self.latency.saturating_record(waited_ns.max(1));
     }
 
+    /// Time in which the thread had nothing to do.
+    pub(crate) fn waited(&mut self, ns: u64, counts: bool) {
+        if counts {
+            self.spun_ns += ns;
+        }
+    }
+
+    /// What a server said instead of success.
+    pub(crate) fn refusal(&mut self, bytes: &[u8]) {
+        if self.errors.len() < ERRORS_KEPT {
+            self.errors.push(bytes.escape_ascii().to_string());
+        }
+    }
+
+    /// A connection that broke.
     pub(crate) fn error(&mut self, text: String) {
         self.broken += 1;
         if self.errors.len() < ERRORS_KEPT {

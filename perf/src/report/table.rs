@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{CaseResult, Report, SideResult, Verdict};
+use super::{CaseResult, Demand, Measure, Report, SideResult};
 use crate::{round::Spread, scenario::Reach};
 
 /// The whole report in Markdown.
@@ -48,28 +48,49 @@ fn row(text: &mut String, result: &CaseResult, reach: Option<&Reach>) {
         return;
     };
     let peer = result.side(&reach.against);
-    let verdict = Verdict::of(result, reach);
-    let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2}"));
-    let mut wanted = Vec::new();
-    if let Some(min) = reach.ratio_min {
-        wanted.push(format!("≥ {min}"));
-    }
-    if let Some(max) = reach.cpu_ratio_max {
-        wanted.push(format!("CPU ≤ {max}"));
-    }
+    let demands = Demand::all(result, reach);
+    let ratio = |measure| {
+        let demand = demands.iter().find(|demand| demand.measure == measure);
+        demand
+            .and_then(|demand| demand.ratio)
+            .map_or("–".to_owned(), |ratio| format!("{ratio:.2}"))
+    };
+    let wanted: Vec<String> = demands.iter().filter_map(wanted).collect();
     let is_bound = own.client_bound || peer.is_some_and(|peer| peer.client_bound);
+    let outcomes: Vec<bool> = demands.iter().filter_map(Demand::passes).collect();
+    let verdict = match (outcomes.is_empty(), outcomes.iter().all(|&passes| passes)) {
+        (true, _) => "",
+        (false, true) => "pass",
+        (false, false) => "**short**",
+    };
     let _ = writeln!(
         text,
-        " {} | {} | {} | {} | {} | {} | {}{} |",
+        " {} | {} | {} | {} | {} | {} | {verdict}{} |",
         reach.against,
         peer.map(rate).unwrap_or_default(),
         peer.map(|peer| spread(peer.cpu_us, 1)).unwrap_or_default(),
-        number(verdict.ratio),
-        number(verdict.cpu_ratio),
+        ratio(Measure::Rate),
+        ratio(Measure::Cpu),
         wanted.join(", "),
-        if verdict.passes { "pass" } else { "**short**" },
         if is_bound { " (client-bound)" } else { "" },
     );
+}
+
+/// A demand as text; that of a latency with what it came out as, which has no column of its own.
+fn wanted(demand: &Demand) -> Option<String> {
+    let limit = demand.limit?;
+    let ratio = demand.ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
+    Some(match demand.measure {
+        Measure::Rate => format!("≥ {limit}"),
+        Measure::Cpu => format!("CPU ≤ {limit}"),
+        Measure::P50 => format!("p50 ≤ {limit} × (is {ratio})"),
+        Measure::Memory => {
+            let mib = |bytes: f64| bytes / f64::from(1 << 20);
+            let is = demand.ratio.map_or(f64::NAN, mib);
+            format!("memory ≤ {:.0} MiB (is {is:.0})", mib(limit))
+        }
+        Measure::P99 => format!("p99 ≤ {limit} × (is {ratio})"),
+    })
 }
 
 fn line(text: &mut String, result: &CaseResult, side: &SideResult) {
@@ -103,6 +124,9 @@ fn line(text: &mut String, result: &CaseResult, side: &SideResult) {
 }
 
 fn rate(side: &SideResult) -> String {
+    if let Some(memory) = side.memory_bytes {
+        return format!("{:.0} MiB", memory.median / f64::from(1 << 20));
+    }
     side.per_second.map_or("–".to_owned(), |rate| format!("{}/s", spread(Some(rate), 0)))
 }
 

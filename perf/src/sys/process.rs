@@ -58,6 +58,31 @@ pub(crate) fn signal(pid: u32, signal: libc::c_int) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes of memory that a process and its children have in use (VmRSS).
+pub(crate) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for pid in family(pid) {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        sum += kib.map_or(Ok(0), |kib| kib.trim().parse::<u64>())? * 1024;
+    }
+    Ok(sum)
+}
+
+/// A process and all that descend from it.
+pub(crate) fn family(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
+    let mut at = 0;
+    while let Some(&pid) = all.get(at) {
+        at += 1;
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let children = std::fs::read_to_string(path).unwrap_or_default();
+        all.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+    }
+    all
+}
+
 /// Clock ticks a second, the unit of CPU time in /proc.
 pub(crate) fn ticks_per_second() -> u64 {
     // SAFETY: takes a number only.

@@ -1,0 +1,178 @@
+//! Uploads by the binary protocol: durable, with durability off, and what the disk itself can do.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+use super::Effort;
+use crate::{
+    content::Content,
+    fio, journal,
+    lab::Lab,
+    load::plan::{PATTERN_BYTES, Plan, Work},
+    names,
+    reel::Reel,
+    reference,
+    report::CaseResult,
+    round::Round,
+    scenario::{Case, Scenario},
+    upload::Uploader,
+};
+
+/// Bytes that one round writes at most, so that the rounds of a case fit the disk.
+const ROUND_BYTES_MAX: u64 = 1 << 30;
+/// From this size on a round is a number of files instead of a time: there are too few of them to cut one off.
+const LARGE_BYTES: u64 = 64 << 20;
+/// Longest round of so many files, milliseconds.
+const LARGE_MS_MAX: u64 = 120_000;
+/// Most files of a group of the journal loop.
+const GROUP_MAX: usize = 64;
+/// Acknowledged uploads of a round that are read back and compared.
+const READ_BACK_MAX: usize = 16;
+/// Of the content of every upload.
+const SEED: u64 = 0xC0;
+
+/// The stores of a case; the second one has durability off.
+struct Stores {
+    durable: Reel,
+    not_durable: Option<Reel>,
+}
+
+/// Runs the scenario's cases, each on a new file system.
+pub(crate) fn measure(
+    lab: &mut Lab,
+    scenario: &Scenario,
+    effort: Effort,
+    results: &mut Vec<CaseResult>,
+) -> Result<()> {
+    for case in &scenario.cases {
+        lab.disk_mut().renew()?;
+        let wants_async = case.peers.iter().any(|peer| peer == "reel-async");
+        let off = [("engine.durability", "async")];
+        let stores = Stores {
+            durable: Reel::start(lab, "reel", &[])?,
+            not_durable: wants_async.then(|| Reel::start(lab, "reel-async", &off)).transpose()?,
+        };
+        let mut rounds = Vec::new();
+        for number in 0..effort.rounds {
+            let sides = ["reel"].into_iter().chain(case.peers.iter().map(String::as_str));
+            let first = rounds.len();
+            for side in sides {
+                lab.settle()?;
+                let measure_ms = effort.measure_ms(scenario);
+                let own = &rounds[first..];
+                let round = round(lab, &stores, side, case, number, measure_ms, own)?;
+                super::tell(case, number, &round);
+                rounds.push(round);
+            }
+        }
+        stores.durable.stop()?;
+        if let Some(reel) = stores.not_durable {
+            reel.stop()?;
+        }
+        results.push(CaseResult::new(scenario, case, rounds));
+    }
+    Ok(())
+}
+
+/// One round of one side. `others`: those of this turn that came before it.
+fn round(
+    lab: &Lab,
+    stores: &Stores,
+    side: &str,
+    case: &Case,
+    number: u32,
+    measure_ms: u64,
+    others: &[Round],
+) -> Result<Round> {
+    let group = case.connections.min(GROUP_MAX);
+    let journal_loop = || {
+        let round = others.iter().find(|round| round.side == "journal-loop");
+        round.context("fastdfs is scaled by the journal loop, which comes before it")
+    };
+    match side {
+        "reel" => upload(lab, &stores.durable, side, case, number, measure_ms),
+        "reel-async" => {
+            let reel = stores.not_durable.as_ref().context("it was started")?;
+            upload(lab, reel, side, case, number, measure_ms)
+        }
+        "journal-loop" => disk_limit(lab, side, case, group, measure_ms),
+        "fdatasync" => disk_limit(lab, side, case, 0, measure_ms),
+        "fastdfs" if case.size.0 == 16 << 10 => {
+            let speed = reference::speed_by_journal_loop(journal_loop()?, group);
+            let then = reference::fastdfs_upload_16k(case.connections);
+            Ok(then.scaled(side, speed, "journal loop of the same minute"))
+        }
+        "fastdfs" => {
+            let round =
+                disk_limit(lab, side, &Case { size: SMALL, ..case.clone() }, GROUP_MAX, 1000)?;
+            let speed = reference::speed_by_journal_loop(&round, GROUP_MAX);
+            Ok(reference::FASTDFS_UPLOAD_1M.scaled(side, speed, "journal loop of the same minute"))
+        }
+        "fio" => {
+            let mut round = fio::sequential_write(lab, ROUND_BYTES_MAX)?;
+            round.per_second = round.bytes_per_second / case.size.0 as f64;
+            Ok(round)
+        }
+        other => bail!("uploads have no peer {other}"),
+    }
+}
+
+const SMALL: crate::scenario::Size = crate::scenario::Size(16 << 10);
+
+fn upload(
+    lab: &Lab,
+    reel: &Reel,
+    side: &str,
+    case: &Case,
+    number: u32,
+    measure_ms: u64,
+) -> Result<Round> {
+    let size = case.size.0;
+    let target = reel.address("engine", "binary")?;
+    let prefix = format!("{}-{number}", case.name);
+    let plan = Plan {
+        target,
+        cores: Vec::new(),
+        connections: case.connections,
+        warmup_ms: 0,
+        measure_ms: if size >= LARGE_BYTES { LARGE_MS_MAX } else { measure_ms },
+        rate: case.rate,
+        count_max: Some((ROUND_BYTES_MAX / size).max(1)),
+        check_every: u64::MAX,
+        seed: u64::from(number),
+        meters: vec![reel.meter()],
+        work: Work::Upload { prefix: prefix.clone(), size, content: SEED },
+    };
+    let mut outcome = lab.load(&plan)?;
+    let mut uploader = Uploader::connect(target)?;
+    for &stored in outcome.stored.iter().take(READ_BACK_MAX) {
+        let bytes = uploader.download(&names::numbered(&prefix, stored))?;
+        outcome.checked += 1;
+        outcome.mismatched += u64::from(!is_pattern(&bytes, size));
+    }
+    Ok(Round::of(side, outcome, lab.server_core(), case.rate.is_some()))
+}
+
+/// Whether a file is what the load generator sends: its pattern over and over.
+fn is_pattern(bytes: &[u8], size: u64) -> bool {
+    let content = Content::new(SEED);
+    bytes.len() as u64 == size
+        && bytes.chunks(PATTERN_BYTES as usize).all(|chunk| content.matches(0, chunk))
+}
+
+fn disk_limit(lab: &Lab, side: &str, case: &Case, group: usize, measure_ms: u64) -> Result<Round> {
+    let folder = lab.disk().join(side);
+    fs::create_dir_all(&folder)?;
+    let plan = journal::Plan {
+        folder: folder.clone(),
+        group,
+        size: case.size.0,
+        measure_ms,
+        count_max: ROUND_BYTES_MAX / case.size.0,
+        meters: Vec::new(),
+    };
+    let outcome = lab.journal(&plan)?;
+    fs::remove_dir_all(&folder)?;
+    Ok(Round::of(side, outcome, lab.server_core(), true))
+}
