@@ -39,6 +39,7 @@ pub(crate) struct Launch {
 /// `reel-perf launch`: comes back only with an error.
 pub(crate) fn become_program(launch: &Launch) -> Result<()> {
     process::end_with_parent()?;
+    process::own_session()?;
     if let Some(join) = &launch.join {
         fs::write(join, "0").with_context(|| format!("joining by {}", join.display()))?;
     }
@@ -75,8 +76,7 @@ impl Place<'_> {
             command.arg("--join").arg(group.door());
         }
         command.arg("--").arg(program);
-        // Ctrl-C is for the harness, which then stops what it has started in its own order.
-        command.process_group(0).stdin(Stdio::null());
+        command.stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("REEL_") {
                 command.env_remove(name);

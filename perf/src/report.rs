@@ -1,5 +1,7 @@
-//! The report of a run: JSON for programs, a Markdown table for people.
+//! The report of a run: JSON for programs, a Markdown table and charts for people.
 
+mod chart;
+mod plots;
 mod table;
 
 use std::{fs, path::Path};
@@ -40,6 +42,7 @@ pub(crate) struct CaseResult {
 pub(crate) struct SideResult {
     pub(crate) name: String,
     pub(crate) per_second: Option<Spread>,
+    pub(crate) megabytes_per_second: Option<Spread>,
     pub(crate) cpu_us: Option<Spread>,
     pub(crate) cpu_s_per_gb: Option<Spread>,
     pub(crate) p50_us: Option<Spread>,
@@ -55,6 +58,7 @@ impl SideResult {
         Self {
             name: name.to_owned(),
             per_second: Spread::of(own().map(|round| round.per_second)),
+            megabytes_per_second: Spread::of(own().map(|round| round.bytes_per_second / 1e6)),
             cpu_us: Spread::of(own().filter_map(|round| round.cpu_us)),
             cpu_s_per_gb: Spread::of(own().filter_map(|round| round.cpu_s_per_gb)),
             p50_us: Spread::of(own().filter_map(|round| round.latency_us(50.0))),
@@ -167,5 +171,5 @@ impl Demand {
 pub(crate) fn write(report: &Report, folder: &Path) -> Result<()> {
     fs::write(folder.join("results.json"), serde_json::to_string_pretty(report)?)?;
     fs::write(folder.join("reach.md"), table(report))?;
-    Ok(())
+    plots::write(report, folder)
 }

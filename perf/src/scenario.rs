@@ -10,6 +10,7 @@ use crate::dataset::CacheState;
 /// The scenarios that come with the harness, in the order in which they run.
 const BUILT_IN: &[(&str, &str)] = &[
     ("hot", include_str!("../scenarios/hot.toml")),
+    ("connections", include_str!("../scenarios/connections.toml")),
     ("cold", include_str!("../scenarios/cold.toml")),
     ("upload", include_str!("../scenarios/upload.toml")),
     ("upload-large", include_str!("../scenarios/upload-large.toml")),

@@ -105,15 +105,13 @@ fn line(text: &mut String, result: &CaseResult, side: &SideResult) {
             }
         }
     }
-    let own = result.rounds.iter().filter(|round| round.side == side.name);
-    let bytes = Spread::of(own.map(|round| round.bytes_per_second / 1e6));
     let _ = writeln!(
         text,
         "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
         result.case.name,
         side.name,
         rate(side),
-        spread(bytes, 0),
+        spread(side.megabytes_per_second, 0),
         spread(side.cpu_us, 1),
         spread(side.cpu_s_per_gb, 3),
         spread(side.p50_us, 0),

@@ -18,10 +18,23 @@ pub(crate) fn pin(core: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the calling process's nice value. Below zero needs root.
+/// Sets the nice value of the calling process and of its session: where the scheduler groups by session, the value of
+/// the process counts only against others of the same one. Below zero needs root.
 pub(crate) fn set_nice(nice: i32) -> io::Result<()> {
+    // Not there where the kernel does not group.
+    if let Ok(mut group) = std::fs::OpenOptions::new().write(true).open("/proc/self/autogroup") {
+        io::Write::write_all(&mut group, nice.to_string().as_bytes())?;
+    }
     // SAFETY: takes numbers only; 0 is the calling process.
     checked(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) })?;
+    Ok(())
+}
+
+/// Leaves the terminal's session for one of its own: Ctrl-C is then for the harness alone, and the scheduler weighs the
+/// session (autogroup) by itself.
+pub(crate) fn own_session() -> io::Result<()> {
+    // SAFETY: takes nothing and touches no memory.
+    checked(unsafe { libc::setsid() })?;
     Ok(())
 }
 
