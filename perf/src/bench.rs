@@ -39,6 +39,9 @@ pub(crate) struct Run {
     /// Nice value of servers and generators alike: below zero (as root) where others use the machine meanwhile.
     #[arg(long, allow_hyphen_values = true)]
     nice: Option<i32>,
+    /// One more round of each case and side under perf(1), which counts for nothing.
+    #[arg(long)]
+    profile: bool,
     /// Folder of the results.
     #[arg(long, default_value = "perf-results")]
     out: PathBuf,
@@ -75,6 +78,9 @@ pub(crate) fn run(arguments: &Run) -> Result<()> {
     let rounds = arguments.rounds.unwrap_or(default).max(1);
     let effort = Effort { rounds, quick: arguments.quick };
     let mut lab = Lab::new(&arguments.out, arguments.reel.clone(), arguments.nice)?;
+    if arguments.profile {
+        lab.profile_all();
+    }
     let machine = Machine::look(&lab);
     println!("{machine}");
     let mut report = Report { machine, rounds, quick: arguments.quick, cases: Vec::new() };

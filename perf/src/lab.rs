@@ -20,7 +20,7 @@ use crate::{
     journal,
     launch::Place,
     load::{outcome::Outcome, plan::Plan},
-    reel,
+    profile, reel,
     sys::process,
 };
 
@@ -36,6 +36,7 @@ pub(crate) struct Lab {
     server_core: Option<usize>,
     client_core: Option<usize>,
     nice: Option<i32>,
+    profiles: bool,
     interrupted: Arc<AtomicBool>,
     has_groups: bool,
 }
@@ -72,6 +73,7 @@ impl Lab {
             server_core: pinned(0),
             client_core: pinned(1),
             nice,
+            profiles: false,
             interrupted,
             has_groups: true,
         };
@@ -182,6 +184,20 @@ impl Lab {
     /// Runs a load to its end in a process of its own. Its CPU time is the last of the outcome's.
     pub(crate) fn load(&self, plan: &Plan) -> Result<Outcome> {
         self.start_load(plan, None)?.finish(self)
+    }
+
+    /// From now on every case has one more round of each side, which counts for nothing and is profiled.
+    pub(crate) fn profile_all(&mut self) {
+        self.profiles = true;
+    }
+
+    /// Runs a load once more under perf(1), where that was asked for, and writes what the server's core did.
+    pub(crate) fn profile(&self, label: &str, plan: &Plan) -> Result<()> {
+        let Some(core) = self.server_core.filter(|_| self.profiles) else { return Ok(()) };
+        let load = self.start_load(plan, None)?;
+        std::thread::sleep(Duration::from_millis(plan.warmup_ms));
+        profile::record(core, Duration::from_millis(plan.measure_ms), self.out(), label)?;
+        load.finish(self).map(drop)
     }
 
     /// Starts a load. `nice`: below zero, it goes before what else runs on the generators' core.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{lab::Lab, nginx};
 
 /// The machine, and the builds.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Machine {
     /// When, seconds since 1970.
     pub(crate) time: u64,

@@ -16,6 +16,7 @@ mod load;
 mod machine;
 mod names;
 mod nginx;
+mod profile;
 mod reel;
 mod reference;
 mod report;

@@ -31,6 +31,9 @@ pub(crate) struct Bench {
     /// Nice value of servers and generators alike: below zero (as root) where others use the machine meanwhile.
     #[arg(long, allow_hyphen_values = true)]
     nice: Option<i32>,
+    /// One more round of each case and side under perf(1), which counts for nothing.
+    #[arg(long)]
+    profile: bool,
     /// Folder of the results; default: target/perf/TIME.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -55,6 +58,9 @@ fn command(bench: &Bench, target: &Path, out: &Path) -> Command {
     command.arg("run").arg("--out").arg(out).args(&bench.scenarios);
     if bench.quick {
         command.arg("--quick");
+    }
+    if bench.profile {
+        command.arg("--profile");
     }
     if let Some(rounds) = bench.rounds {
         command.arg("--rounds").arg(rounds.to_string());

@@ -87,6 +87,10 @@ pub(crate) fn measure(
                 rounds.push(round);
             }
         }
+        for side in &sides {
+            let plan = plan(set, side, case, effort.rounds, effort.measure_ms(scenario));
+            lab.profile(&format!("{}-{}", case.name, side.name), &plan)?;
+        }
         results.push(CaseResult::new(scenario, case, rounds));
     }
     for (_, nginx) in peers {

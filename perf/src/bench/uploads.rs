@@ -66,6 +66,9 @@ pub(crate) fn measure(
                 rounds.push(round);
             }
         }
+        let plan =
+            plan(&stores.durable, "profile", case, effort.rounds, effort.measure_ms(scenario))?;
+        lab.profile(&format!("{}-reel", case.name), &plan)?;
         stores.durable.stop()?;
         if let Some(reel) = stores.not_durable {
             reel.stop()?;
@@ -128,11 +131,23 @@ fn upload(
     number: u32,
     measure_ms: u64,
 ) -> Result<Round> {
-    let size = case.size.0;
     let target = reel.address("engine", "binary")?;
     let prefix = format!("{}-{number}", case.name);
-    let plan = Plan {
-        target,
+    let plan = plan(reel, &prefix, case, number, measure_ms)?;
+    let mut outcome = lab.load(&plan)?;
+    let mut uploader = Uploader::connect(target)?;
+    for &stored in outcome.stored.iter().take(READ_BACK_MAX) {
+        let bytes = uploader.download(&names::numbered(&prefix, stored))?;
+        outcome.checked += 1;
+        outcome.mismatched += u64::from(!is_pattern(&bytes, case.size.0));
+    }
+    Ok(Round::of(side, outcome, lab.server_core(), case.rate.is_some()))
+}
+
+fn plan(reel: &Reel, prefix: &str, case: &Case, number: u32, measure_ms: u64) -> Result<Plan> {
+    let size = case.size.0;
+    Ok(Plan {
+        target: reel.address("engine", "binary")?,
         cores: Vec::new(),
         connections: case.connections,
         warmup_ms: 0,
@@ -142,16 +157,8 @@ fn upload(
         check_every: u64::MAX,
         seed: u64::from(number),
         meters: vec![reel.meter()],
-        work: Work::Upload { prefix: prefix.clone(), size, content: SEED },
-    };
-    let mut outcome = lab.load(&plan)?;
-    let mut uploader = Uploader::connect(target)?;
-    for &stored in outcome.stored.iter().take(READ_BACK_MAX) {
-        let bytes = uploader.download(&names::numbered(&prefix, stored))?;
-        outcome.checked += 1;
-        outcome.mismatched += u64::from(!is_pattern(&bytes, size));
-    }
-    Ok(Round::of(side, outcome, lab.server_core(), case.rate.is_some()))
+        work: Work::Upload { prefix: prefix.to_owned(), size, content: SEED },
+    })
 }
 
 /// Whether a file is what the load generator sends: its pattern over and over.

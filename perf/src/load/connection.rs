@@ -123,7 +123,15 @@ impl Connection {
         if !self.is_busy() {
             return Ok(Progress::Blocked);
         }
-        match self.send(&requests.pattern).and_then(|()| self.receive(requests.dialect, scratch)) {
+        let is_new = self.sent == 0 && self.content_sent == 0;
+        match self.send(&requests.pattern) {
+            // Sent in one go, so its answer is still to come and will be told: looking for it is a call for nothing.
+            Ok(()) if is_new => return Ok(Progress::Blocked),
+            Ok(()) => {}
+            Err(Stop::Blocked) => return Ok(Progress::Blocked),
+            Err(Stop::Broken(error)) => return Err(error),
+        }
+        match self.receive(requests.dialect, scratch) {
             Ok(progress) => Ok(progress),
             Err(Stop::Blocked) => Ok(Progress::Blocked),
             Err(Stop::Broken(error)) => Err(error),

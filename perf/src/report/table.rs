@@ -136,3 +136,53 @@ fn spread(spread: Option<Spread>, decimals: usize) -> String {
         )
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{
+        machine::Machine,
+        round::Round,
+        scenario::{Case, Scenario},
+    };
+
+    fn report(own: f64, own_cpu: f64) -> Report {
+        let scenario = Scenario::select(&["hot".to_owned()]).unwrap().remove(0);
+        let case: Case = scenario.cases[0].clone();
+        let round = |side: &str, per_second, cpu| Round {
+            side: side.to_owned(),
+            per_second,
+            cpu_us: Some(cpu),
+            ..Round::default()
+        };
+        // The machine slows down from pair to pair: the ratio of each pair stays.
+        let rounds = [1.0, 0.5, 0.25]
+            .iter()
+            .flat_map(|speed| {
+                let peer = round("nginx", 1000.0 * speed, 10.0 / speed);
+                [round("reel", own * speed, own_cpu / speed), peer]
+            })
+            .collect();
+        let machine = Machine::default();
+        let cases = vec![CaseResult::new(&scenario, &case, rounds)];
+        Report { machine, rounds: 3, quick: false, cases }
+    }
+
+    #[test]
+    fn a_line_says_ratio_and_verdict() {
+        let text = table(&report(1900.0, 5.0));
+        let line = text.lines().find(|line| line.starts_with("| hot-4k | ")).unwrap();
+        assert!(line.contains("950 (475–1900)/s"), "{line}");
+        assert!(line.ends_with("| 1.90 | 0.50 | ≥ 1.8, CPU ≤ 0.6 | pass |"), "{line}");
+    }
+
+    #[test]
+    fn a_demand_that_is_missed_makes_the_line_short() {
+        for (own, cpu) in [(1700.0, 5.0), (1900.0, 7.0)] {
+            let text = table(&report(own, cpu));
+            let line = text.lines().find(|line| line.starts_with("| hot-4k | ")).unwrap();
+            assert!(line.ends_with("**short** |"), "{line}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Where the server's core spends its time: perf(1) beside a load, as text that needs no tool to read.
+
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use anyhow::{Context, Result, bail};
+
+/// Samples a second.
+const FREQUENCY: &str = "1999";
+
+/// Samples one core for so long and writes `LABEL-profile.txt`: functions by their own time, then who called them.
+pub(crate) fn record(core: usize, length: Duration, folder: &Path, label: &str) -> Result<()> {
+    let data = folder.join(format!("{label}.perf"));
+    let mut record = Command::new("perf");
+    record.args(["record", "--quiet", "--call-graph", "fp", "--freq", FREQUENCY, "--cpu"]);
+    record.arg(core.to_string()).arg("--output").arg(&data).args(["--", "sleep"]);
+    record.arg(length.as_secs_f64().to_string());
+    let output = record.output().context("perf is not installed (Debian package linux-perf)")?;
+    if !output.status.success() {
+        bail!("perf record: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let mut text = String::new();
+    for (title, arguments) in [
+        ("own time", ["--no-children", "--call-graph", "none"]),
+        ("with what it calls", ["--children", "--call-graph", "none"]),
+        ("callers", ["--no-children", "--call-graph", "caller,0.5,callee"]),
+    ] {
+        let mut report = Command::new("perf");
+        report.args(["report", "--stdio", "--percent-limit", "0.5", "--sort", "comm,dso,symbol"]);
+        let output = report.args(arguments).arg("--input").arg(&data).output()?;
+        text.push_str(&format!("==== {title}\n{}\n", String::from_utf8_lossy(&output.stdout)));
+    }
+    fs::write(folder.join(format!("{label}-profile.txt")), text)?;
+    Ok(fs::remove_file(data)?)
+}
