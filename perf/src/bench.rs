@@ -3,6 +3,7 @@
 mod control;
 mod idle;
 mod isolation;
+mod population;
 mod ranges;
 mod uploads;
 
@@ -107,6 +108,7 @@ fn measure(
         Work::HttpRanges => ranges::measure(lab, scenario, effort, results),
         Work::Control => control::measure(lab, scenario, effort, results),
         Work::Isolation => isolation::measure(lab, scenario, effort, results),
+        Work::Population => population::measure(lab, scenario, effort, results),
         Work::Idle => idle::measure(lab, scenario, effort, results),
         Work::Uploads => uploads::measure(lab, scenario, effort, results),
     }

@@ -31,14 +31,19 @@ pub(crate) enum Reading {
 }
 
 impl Reading {
-    fn directives(self) -> &'static str {
+    fn directives(self) -> String {
+        const CACHE: &str = "open_file_cache max=20000 inactive=1h; open_file_cache_valid 60s; \
+                             open_file_cache_min_uses 1;";
         match self {
-            Self::Sendfile => "sendfile on;",
-            Self::AioThreads => "sendfile on; aio threads=disk;",
-            // Two buffers of the size of our own pieces; the default of 32 KiB would be unfair.
+            Self::Sendfile => format!("sendfile on; {CACHE}"),
+            Self::AioThreads => format!("sendfile on; aio threads=disk; {CACHE}"),
+            // Two buffers of the size of our own pieces: the default of 32 KiB would be unfair. No open_file_cache:
+            // requests that share a descriptor then turn O_DIRECT off and on under each other, and one read in two
+            // hundred fails (EINVAL, seen with 1.22).
             Self::AioDirect => {
                 "sendfile on; aio threads=disk; directio 512; directio_alignment 4k; \
-                 output_buffers 2 512k;"
+                                output_buffers 2 512k; open_file_cache off;"
+                    .to_owned()
             }
         }
     }
@@ -111,9 +116,7 @@ fn configuration(folder: &Path, root: &Path, address: SocketAddr, reading: Readi
          events {{ worker_connections 20000; }}\n\
          http {{\n{temporary}    default_type application/octet-stream;\n    access_log off;\n    \
          {reading}\n    tcp_nopush off;\n    tcp_nodelay on;\n    keepalive_requests 1000000000;\n    \
-         keepalive_timeout 1h;\n    open_file_cache max=20000 inactive=1h;\n    \
-         open_file_cache_valid 60s;\n    open_file_cache_min_uses 1;\n    \
-         server {{ listen {address} backlog=4096; root {root}; }}\n}}\n",
+         keepalive_timeout 1h;\n    server {{ listen {address} backlog=4096; root {root}; }}\n}}\n",
         folder = folder.display(),
         root = root.display(),
         reading = reading.directives(),

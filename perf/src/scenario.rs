@@ -16,6 +16,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("upload-large", include_str!("../scenarios/upload-large.toml")),
     ("control", include_str!("../scenarios/control.toml")),
     ("isolation", include_str!("../scenarios/isolation.toml")),
+    ("population", include_str!("../scenarios/population.toml")),
     ("idle", include_str!("../scenarios/idle.toml")),
 ];
 
@@ -51,6 +52,8 @@ pub(crate) enum Work {
     Control,
     /// Hot reads beside work that keeps the disk busy.
     Isolation,
+    /// A store with many files.
+    Population,
     /// Memory of idle connections.
     Idle,
 }
@@ -67,6 +70,9 @@ pub(crate) struct Case {
     /// Connections.
     #[serde(default = "one")]
     pub(crate) connections: usize,
+    /// Files in the store, where their number is what is measured.
+    #[serde(default)]
+    pub(crate) files: u64,
     /// Requests a second of an open loop; none: a closed loop.
     #[serde(default)]
     pub(crate) rate: Option<f64>,

@@ -42,6 +42,17 @@ pub(crate) struct Plan {
 pub(crate) enum Work {
     /// Ranges of files over HTTP.
     HttpRange(Ranges),
+    /// Whole files over HTTP, any of those that an upload of the same prefix has stored.
+    HttpNumbered {
+        /// The path of their URLs up to the dash and the number.
+        prefix: String,
+        /// How many there are.
+        count: u64,
+        /// Bytes of each.
+        size: u64,
+        /// Of the content, which they share.
+        content: u64,
+    },
     /// Ranges of files by DOWNLOAD.
     Download(Ranges),
     /// New files by UPLOAD.

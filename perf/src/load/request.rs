@@ -1,6 +1,6 @@
 //! Where requests come from: the next one of a load, as bytes, with what its answer must be.
 
-use std::{io::Write, sync::Arc};
+use std::{io::Write, net::SocketAddr, sync::Arc};
 
 use anyhow::{Result, bail};
 use reel_proto::{
@@ -56,6 +56,7 @@ pub(crate) struct Requests {
 
 enum Kind {
     Http { ranges: Places, prefixes: Vec<Vec<u8>> },
+    Numbered { prefix: String, count: u64, target: SocketAddr, expect: Expect },
     Download { ranges: Places, files: Vec<FileRef> },
     Upload { owner: Box<(AppId, UserId)>, prefix: String, size: u64 },
     // Whole requests, in turn.
@@ -73,6 +74,12 @@ impl Requests {
                 let prefixes =
                     ranges.files.iter().map(|file| prefix(&file.name).into_bytes()).collect();
                 (Dialect::Http, Kind::Http { ranges: Places::new(ranges, plan, share)?, prefixes })
+            }
+            Work::HttpNumbered { prefix, count, size, content } => {
+                let content = Content::new(*content);
+                let expect = Expect::Bytes { content, offset: 0, length: *size };
+                let (prefix, target) = (prefix.clone(), plan.target);
+                (Dialect::Http, Kind::Numbered { prefix, count: *count, target, expect })
             }
             Work::Download(ranges) => {
                 let files = ranges.files.iter().map(|file| names::file(&file.name));
@@ -113,6 +120,11 @@ impl Requests {
                 // Writing to a Vec cannot fail.
                 let _ = write!(out, "{offset}-{}\r\n\r\n", offset + length - 1);
                 Some((0, expect))
+            }
+            Kind::Numbered { prefix, count, target, expect } => {
+                let number = self.sequence.below(*count);
+                let _ = write!(out, "GET {prefix}-{number} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+                Some((0, *expect))
             }
             Kind::Download { ranges, files } => {
                 let (file, expect, offset, size) = ranges.next(&mut self.sequence)?;

@@ -42,6 +42,7 @@ fn save(folder: &Path, name: &str, chart: &Chart) -> Result<()> {
 /// What changes from case to case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Abscissa {
+    Files,
     Size,
     Connections,
 }
@@ -51,7 +52,9 @@ impl Abscissa {
         let is_rising = |of: fn(&CaseResult) -> u64| {
             cases.len() > 1 && cases.windows(2).all(|pair| of(pair[0]) < of(pair[1]))
         };
-        if is_rising(|case| case.case.size.0) {
+        if is_rising(|case| case.case.files) {
+            Some(Self::Files)
+        } else if is_rising(|case| case.case.size.0) {
             Some(Self::Size)
         } else if is_rising(|case| case.case.connections as u64) {
             Some(Self::Connections)
@@ -62,6 +65,7 @@ impl Abscissa {
 
     fn value(self, case: &CaseResult) -> f64 {
         match self {
+            Self::Files => case.case.files as f64,
             Self::Size => case.case.size.0 as f64,
             Self::Connections => case.case.connections as f64,
         }
@@ -69,6 +73,7 @@ impl Abscissa {
 
     fn label(self, case: &CaseResult) -> String {
         match self {
+            Self::Files => case.case.files.to_string(),
             Self::Size => case.case.size.to_string(),
             Self::Connections => case.case.connections.to_string(),
         }
@@ -102,6 +107,7 @@ fn chart(
     Chart {
         title: format!("{scenario}: {measure}"),
         x_title: match abscissa {
+            Abscissa::Files => "files in the store".to_owned(),
             Abscissa::Size => "bytes of a request".to_owned(),
             Abscissa::Connections => "connections".to_owned(),
         },
