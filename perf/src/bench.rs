@@ -1,5 +1,6 @@
 //! A whole run: the scenarios in turn, each case in interleaved rounds, the report at the end.
 
+mod calibration;
 mod control;
 mod idle;
 mod isolation;
@@ -9,7 +10,7 @@ mod uploads;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
@@ -85,15 +86,23 @@ pub(crate) fn run(arguments: &Run) -> Result<()> {
     let machine = Machine::look(&lab);
     println!("{machine}");
     let mut report = Report { machine, rounds, quick: arguments.quick, cases: Vec::new() };
+    let mut failures = Vec::new();
     for scenario in &scenarios {
         println!("\n== {}: {}", scenario.name, scenario.title);
         let outcome = measure(&mut lab, scenario, effort, &mut report.cases);
         // What was measured before an error, or Ctrl-C, is kept.
         report::write(&report, lab.out())?;
-        outcome?;
+        lab.check_interrupt()?;
+        if let Err(error) = outcome {
+            println!("   {}: {error:#}", scenario.name);
+            failures.push(format!("{}: {error:#}", scenario.name));
+        }
     }
     println!("\n{}", report::table(&report));
     println!("results in {}", lab.out().display());
+    if !failures.is_empty() {
+        bail!("{} scenarios did not come to their end:\n{}", failures.len(), failures.join("\n"));
+    }
     Ok(())
 }
 

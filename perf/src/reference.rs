@@ -2,7 +2,8 @@
 //!
 //! FastDFS 6.16 and the C++ system that Reel succeeds were measured on one machine with one server core. A run compares
 //! with their figures times the speed of this machine in this minute: that of the journal loop for what writes, that of
-//! nginx on hot ranges of 4 KiB for what does not. Both calibrations were measured on the old machine as well.
+//! nginx on hot ranges of 4 KiB for what does not, and for all CPU times. Both calibrations were measured on the old
+//! machine as well.
 
 use crate::round::Round;
 
@@ -44,13 +45,15 @@ pub(crate) const CPP_SADDRS: Reference = Reference { per_second: 18_000.0, cpu_u
 pub(crate) const CPP_ID_GET: Reference = Reference { per_second: 93_000.0, cpu_us: None };
 
 impl Reference {
-    /// As a round beside ours, on a machine of `speed` times the old one's.
-    pub(crate) fn scaled(self, side: &str, speed: f64, calibration: &str) -> Round {
+    /// As a round beside ours, on a machine of `speed` times the old one's for this work, whose processor is of
+    /// `cpu_speed` times the old one's.
+    pub(crate) fn scaled(self, side: &str, speed: f64, cpu_speed: f64) -> Round {
+        let cpu = self.cpu_us.map_or(String::new(), |_| format!(", CPU time ÷ {cpu_speed:.2}"));
         Round {
             side: side.to_owned(),
             per_second: self.per_second * speed,
-            cpu_us: self.cpu_us.map(|cpu| cpu / speed),
-            notes: vec![format!("not run here: its figure of then × {speed:.2} ({calibration})")],
+            cpu_us: self.cpu_us.map(|cpu| cpu / cpu_speed),
+            notes: vec![format!("not run here: its figure of then × {speed:.2}{cpu}")],
             ..Round::default()
         }
     }
@@ -76,7 +79,7 @@ mod tests {
         let round = Round { per_second: 33_800.0, ..Round::default() };
         let speed = speed_by_journal_loop(&round, 64);
         assert!((speed - 0.5).abs() < 1e-9);
-        let scaled = fastdfs_upload_16k(64).scaled("fastdfs", speed, "journal loop");
+        let scaled = fastdfs_upload_16k(64).scaled("fastdfs", speed, 0.5);
         assert!((scaled.per_second - 8750.0).abs() < 1e-6);
         assert_eq!(scaled.cpu_us, Some(125.0));
         assert!((speed_by_nginx(11.6) - 0.5).abs() < 1e-9);

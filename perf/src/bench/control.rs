@@ -1,14 +1,13 @@
 //! Small answers of the binary protocol: downloads of 16 KiB, SADDRS of a tracker, ID_GET of an ID node.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::Effort;
+use super::{Effort, calibration::Calibration};
 use crate::{
     dataset::{self, CacheState, Dataset},
     echo::Echo,
     lab::Lab,
     load::plan::{Order, Plan, Ranges, Work},
-    nginx::{Nginx, Reading},
     reel::Reel,
     reference,
     report::CaseResult,
@@ -19,10 +18,6 @@ use crate::{
 
 /// Files that are downloaded: 64 MiB, all of them in the page cache.
 const SET: Dataset = Dataset { files: 4096, size: 16 << 10 };
-/// Files that nginx serves for the calibration: as in the scenario of hot ranges, but fewer.
-const CALIBRATION: Dataset = Dataset { files: 8, size: 16 << 20 };
-/// Milliseconds of the calibration.
-const CALIBRATION_MS: u64 = 500;
 /// Milliseconds before a round counts.
 const WARMUP_MS: u64 = 300;
 /// Users that SADDRS asks for.
@@ -38,15 +33,12 @@ pub(crate) fn measure(
     results: &mut Vec<CaseResult>,
 ) -> Result<()> {
     let reel = Reel::start(lab, "reel", &[])?;
-    let copies = lab.disk().join("peer");
-    CALIBRATION.write(&copies)?;
-    let nginx = Nginx::start(lab, "nginx", Reading::Sendfile, &copies)?;
+    let calibration = Calibration::start(lab)?;
     if scenario.cases.iter().any(|case| case.name.starts_with("download")) {
         SET.upload(&mut Uploader::connect(reel.address("engine", "binary")?)?)?;
         let files = SET.locate(&reel.store(), SET.files)?;
         dataset::set_cache(&files, CacheState::Hot)?;
     }
-    dataset::set_cache(&CALIBRATION.locate(&copies, CALIBRATION.files)?, CacheState::Hot)?;
     lab.settle()?;
     for case in &scenario.cases {
         let mut rounds = Vec::new();
@@ -56,14 +48,14 @@ pub(crate) fn measure(
             super::tell(case, number, &round);
             rounds.push(round);
             for peer in &case.peers {
-                let round = scaled(lab, &nginx, peer, case)?;
+                let round = scaled(lab, &calibration, peer, case)?;
                 super::tell(case, number, &round);
                 rounds.push(round);
             }
         }
         results.push(CaseResult::new(scenario, case, rounds));
     }
-    nginx.stop()?;
+    calibration.stop()?;
     reel.stop()
 }
 
@@ -117,19 +109,13 @@ fn plan(
 }
 
 /// A figure of then, scaled by what nginx takes for a hot range of 4 KiB right now.
-fn scaled(lab: &Lab, nginx: &Nginx, peer: &str, case: &Case) -> Result<Round> {
+fn scaled(lab: &Lab, calibration: &Calibration, peer: &str, case: &Case) -> Result<Round> {
     let reference = match (peer, case.name.as_str()) {
         ("fastdfs", _) => reference::FASTDFS_DOWNLOAD_16K,
         ("cpp", "saddrs") => reference::CPP_SADDRS,
         ("cpp", "id-get") => reference::CPP_ID_GET,
         _ => bail!("{} has no figure of {peer}", case.name),
     };
-    let files = CALIBRATION.targets(CALIBRATION.files, "/");
-    let work = Work::HttpRange(Ranges { files, length: 4096, order: Order::Random });
-    let case = Case { connections: 64, rate: None, ..case.clone() };
-    let mut plan = plan(nginx.address(), &case, 0, CALIBRATION_MS, work);
-    plan.meters.push(nginx.meter());
-    let round = Round::of("nginx", lab.load(&plan)?, lab.server_core(), false);
-    let speed = reference::speed_by_nginx(round.cpu_us.context("nginx answered nothing")?);
-    Ok(reference.scaled(peer, speed, "CPU time of nginx for a hot 4 KiB in the same minute"))
+    let speed = calibration.speed(lab)?;
+    Ok(reference.scaled(peer, speed, speed))
 }

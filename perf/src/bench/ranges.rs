@@ -24,6 +24,8 @@ const FILE_BYTES: u64 = 16 << 20;
 const HOT_FILES: u64 = 64;
 /// Files that are read cold: 4 GiB. No range is read twice, so a round cannot warm its own cache.
 const COLD_FILES: u64 = 256;
+/// The same of a quick run: 2 GiB.
+const COLD_FILES_QUICK: u64 = 128;
 
 /// Milliseconds before a hot round counts. A cold one counts from its first request: nothing is to be warmed.
 const WARMUP_MS: u64 = 500;
@@ -45,7 +47,11 @@ pub(crate) fn measure(
     results: &mut Vec<CaseResult>,
 ) -> Result<()> {
     let is_cold = scenario.cases.iter().any(|case| case.cache == Some(CacheState::Cold));
-    let files = if is_cold { COLD_FILES } else { HOT_FILES };
+    let files = match (is_cold, effort.quick) {
+        (true, true) => COLD_FILES_QUICK,
+        (true, false) => COLD_FILES,
+        (false, _) => HOT_FILES,
+    };
     let set = Dataset { files, size: FILE_BYTES };
     println!("   writing {} MiB for each server", (files * FILE_BYTES) >> 20);
     let reel = Reel::start(lab, "reel", &[])?;

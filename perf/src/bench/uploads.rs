@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use super::Effort;
+use super::{Effort, calibration::Calibration};
 use crate::{
     content::Content,
     fio, journal,
@@ -15,7 +15,7 @@ use crate::{
     reference,
     report::CaseResult,
     round::Round,
-    scenario::{Case, Scenario},
+    scenario::{Case, Scenario, Size},
     upload::Uploader,
 };
 
@@ -29,13 +29,18 @@ const LARGE_MS_MAX: u64 = 120_000;
 const GROUP_MAX: usize = 64;
 /// Acknowledged uploads of a round that are read back and compared.
 const READ_BACK_MAX: usize = 16;
+/// The files of the journal loop, and of the figures that are scaled by it.
+const SMALL: Size = Size(16 << 10);
+/// Milliseconds of the journal loop where it is not a side of the case itself.
+const CALIBRATION_MS: u64 = 1000;
 /// Of the content of every upload.
 const SEED: u64 = 0xC0;
 
-/// The stores of a case; the second one has durability off.
+/// What runs in a case; the second store has durability off.
 struct Stores {
     durable: Reel,
     not_durable: Option<Reel>,
+    calibration: Option<Calibration>,
 }
 
 /// Runs the scenario's cases, each on a new file system.
@@ -47,11 +52,14 @@ pub(crate) fn measure(
 ) -> Result<()> {
     for case in &scenario.cases {
         lab.disk_mut().renew()?;
-        let wants_async = case.peers.iter().any(|peer| peer == "reel-async");
+        let wants = |name: &str| case.peers.iter().any(|peer| peer == name);
         let off = [("engine.durability", "async")];
         let stores = Stores {
             durable: Reel::start(lab, "reel", &[])?,
-            not_durable: wants_async.then(|| Reel::start(lab, "reel-async", &off)).transpose()?,
+            not_durable: wants("reel-async")
+                .then(|| Reel::start(lab, "reel-async", &off))
+                .transpose()?,
+            calibration: wants("fastdfs").then(|| Calibration::start(lab)).transpose()?,
         };
         let mut rounds = Vec::new();
         for number in 0..effort.rounds {
@@ -73,6 +81,9 @@ pub(crate) fn measure(
         if let Some(reel) = stores.not_durable {
             reel.stop()?;
         }
+        if let Some(calibration) = stores.calibration {
+            calibration.stop()?;
+        }
         results.push(CaseResult::new(scenario, case, rounds));
     }
     Ok(())
@@ -89,10 +100,6 @@ fn round(
     others: &[Round],
 ) -> Result<Round> {
     let group = case.connections.min(GROUP_MAX);
-    let journal_loop = || {
-        let round = others.iter().find(|round| round.side == "journal-loop");
-        round.context("fastdfs is scaled by the journal loop, which comes before it")
-    };
     match side {
         "reel" => upload(lab, &stores.durable, side, case, number, measure_ms),
         "reel-async" => {
@@ -101,17 +108,7 @@ fn round(
         }
         "journal-loop" => disk_limit(lab, side, case, group, measure_ms),
         "fdatasync" => disk_limit(lab, side, case, 0, measure_ms),
-        "fastdfs" if case.size.0 == 16 << 10 => {
-            let speed = reference::speed_by_journal_loop(journal_loop()?, group);
-            let then = reference::fastdfs_upload_16k(case.connections);
-            Ok(then.scaled(side, speed, "journal loop of the same minute"))
-        }
-        "fastdfs" => {
-            let round =
-                disk_limit(lab, side, &Case { size: SMALL, ..case.clone() }, GROUP_MAX, 1000)?;
-            let speed = reference::speed_by_journal_loop(&round, GROUP_MAX);
-            Ok(reference::FASTDFS_UPLOAD_1M.scaled(side, speed, "journal loop of the same minute"))
-        }
+        "fastdfs" => fastdfs(lab, stores, case, group, others),
         "fio" => {
             let mut round = fio::sequential_write(lab, ROUND_BYTES_MAX)?;
             round.per_second = round.bytes_per_second / case.size.0 as f64;
@@ -121,7 +118,28 @@ fn round(
     }
 }
 
-const SMALL: crate::scenario::Size = crate::scenario::Size(16 << 10);
+/// FastDFS as it was then: what it stores, scaled by the journal loop, and its CPU time, scaled by that of nginx.
+fn fastdfs(
+    lab: &Lab,
+    stores: &Stores,
+    case: &Case,
+    group: usize,
+    others: &[Round],
+) -> Result<Round> {
+    let calibration = stores.calibration.as_ref().context("it was started")?;
+    let cpu_speed = calibration.speed(lab)?;
+    let (then, speed) = if case.size == SMALL {
+        let journal_loop = others.iter().find(|round| round.side == "journal-loop");
+        let journal_loop = journal_loop.context("fastdfs comes after the journal loop")?;
+        let speed = reference::speed_by_journal_loop(journal_loop, group);
+        (reference::fastdfs_upload_16k(case.connections), speed)
+    } else {
+        let small = Case { size: SMALL, ..case.clone() };
+        let round = disk_limit(lab, "journal-loop", &small, GROUP_MAX, CALIBRATION_MS)?;
+        (reference::FASTDFS_UPLOAD_1M, reference::speed_by_journal_loop(&round, GROUP_MAX))
+    };
+    Ok(then.scaled("fastdfs", speed, cpu_speed))
+}
 
 fn upload(
     lab: &Lab,

@@ -138,6 +138,11 @@ impl Connection {
         }
     }
 
+    /// Waits for nothing more on it.
+    pub(crate) fn give_up(&mut self) {
+        self.incoming = Incoming::Nothing;
+    }
+
     /// The begin of the last answer's body, where it was a refusal.
     pub(crate) fn refusal(&self) -> &[u8] {
         &self.head

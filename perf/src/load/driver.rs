@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::{
     arrival::Arrivals,
@@ -24,7 +24,7 @@ const SLEEP_MAX: Duration = Duration::from_millis(5);
 /// Longest wait for answers that are still on their way at the end.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Broken connections after which the load is given up: the server is gone.
+/// Broken connections after which no further request is sent: something is wrong, and the counts so far say what.
 const BROKEN_MAX: u64 = 1000;
 
 /// One thread of a load.
@@ -194,14 +194,16 @@ impl<'a> Driver<'a> {
 
     fn replace(&mut self, index: usize, error: &anyhow::Error) -> Result<()> {
         self.tally.error(format!("{error:#}"));
+        self.idle.push(index);
         if self.tally.broken > BROKEN_MAX {
-            bail!("{} connections broke; the last one: {error:#}", self.tally.broken);
+            self.connections[index].give_up();
+            self.is_out_of_requests = true;
+            return Ok(());
         }
         let connection = Connection::open(self.plan.target)
             .with_context(|| format!("connecting again after: {error:#}"))?;
         self.epoll.add(connection.stream(), index)?;
         self.connections[index] = connection;
-        self.idle.push(index);
         Ok(())
     }
 
