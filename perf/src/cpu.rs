@@ -26,6 +26,17 @@ pub(crate) enum Meter {
 }
 
 impl Meter {
+    /// The processes that it counts right now.
+    pub(crate) fn processes(&self) -> Result<Vec<u32>> {
+        match self {
+            Self::GroupV1(path) | Self::GroupV2(path) => {
+                let text = read(&path.join("cgroup.procs"))?;
+                Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+            }
+            Self::Process(pid) => Ok(process::family(*pid)),
+        }
+    }
+
     /// CPU seconds so far.
     pub(crate) fn seconds(&self) -> Result<f64> {
         match self {

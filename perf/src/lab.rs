@@ -20,7 +20,7 @@ use crate::{
     journal,
     launch::Place,
     load::{outcome::Outcome, plan::Plan},
-    profile, reel,
+    network, profile, reel,
     sys::process,
 };
 
@@ -37,6 +37,7 @@ pub(crate) struct Lab {
     client_core: Option<usize>,
     nice: Option<i32>,
     profiles: bool,
+    network: String,
     interrupted: Arc<AtomicBool>,
     has_groups: bool,
 }
@@ -53,6 +54,7 @@ impl Lab {
         if !reel_binary.exists() {
             bail!("{} is not there: cargo build --release", reel_binary.display());
         }
+        let network = network::enter();
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             signal_hook::flag::register(signal, interrupted.clone())?;
@@ -74,6 +76,7 @@ impl Lab {
             client_core: pinned(1),
             nice,
             profiles: false,
+            network,
             interrupted,
             has_groups: true,
         };
@@ -118,6 +121,11 @@ impl Lab {
 
     pub(crate) fn server_core(&self) -> Option<usize> {
         self.server_core
+    }
+
+    /// What servers and generators talk over, for the report.
+    pub(crate) fn network(&self) -> &str {
+        &self.network
     }
 
     /// How the run is placed, for the report.
@@ -191,12 +199,14 @@ impl Lab {
         self.profiles = true;
     }
 
-    /// Runs a load once more under perf(1), where that was asked for, and writes what the server's core did.
+    /// Runs a load once more under perf(1), where that was asked for, and writes what the server did: the processes of
+    /// the plan's first meter.
     pub(crate) fn profile(&self, label: &str, plan: &Plan) -> Result<()> {
-        let Some(core) = self.server_core.filter(|_| self.profiles) else { return Ok(()) };
+        let Some(meter) = plan.meters.first().filter(|_| self.profiles) else { return Ok(()) };
+        let pids = meter.processes()?;
         let load = self.start_load(plan, None)?;
         std::thread::sleep(Duration::from_millis(plan.warmup_ms));
-        profile::record(core, Duration::from_millis(plan.measure_ms), self.out(), label)?;
+        profile::record(&pids, Duration::from_millis(plan.measure_ms), self.out(), label)?;
         load.finish(self).map(drop)
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Machine {
     pub(crate) disk: String,
     pub(crate) placement: String,
     pub(crate) nginx: String,
+    /// With TCP's congestion control, which paces large answers or does not, on loopback too.
+    pub(crate) network: String,
     /// Load average at the begin: what else ran.
     pub(crate) load_average: String,
 }
@@ -47,6 +49,7 @@ impl Machine {
             disk: lab.disk_description(),
             placement: lab.placement(),
             nginx: nginx::version().unwrap_or_else(|error| format!("{error:#}")),
+            network: lab.network().to_owned(),
             load_average: read("/proc/loadavg").trim().to_owned(),
         }
     }
@@ -74,6 +77,7 @@ impl fmt::Display for Machine {
             "{} × {}, {gib:.0} GiB of memory; {}",
             self.cores, self.processor, self.placement
         )?;
+        writeln!(f, "network: {}", self.network)?;
         writeln!(f, "disk: {}", self.disk)?;
         write!(f, "load average at the begin: {}", self.load_average)
     }

@@ -15,6 +15,7 @@ mod launch;
 mod load;
 mod machine;
 mod names;
+mod network;
 mod nginx;
 mod profile;
 mod reel;

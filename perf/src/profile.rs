@@ -1,4 +1,4 @@
-//! Where the server's core spends its time: perf(1) beside a load, as text that needs no tool to read.
+//! Where a server spends its time: perf(1) beside a load, as text that needs no tool to read.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -7,12 +7,14 @@ use anyhow::{Context, Result, bail};
 /// Samples a second.
 const FREQUENCY: &str = "1999";
 
-/// Samples one core for so long and writes `LABEL-profile.txt`: functions by their own time, then who called them.
-pub(crate) fn record(core: usize, length: Duration, folder: &Path, label: &str) -> Result<()> {
+/// Samples processes for so long and writes `LABEL-profile.txt`: functions by their own time, then with what they call,
+/// then who called them.
+pub(crate) fn record(pids: &[u32], length: Duration, folder: &Path, label: &str) -> Result<()> {
+    let pids = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let data = folder.join(format!("{label}.perf"));
     let mut record = Command::new("perf");
-    record.args(["record", "--quiet", "--call-graph", "fp", "--freq", FREQUENCY, "--cpu"]);
-    record.arg(core.to_string()).arg("--output").arg(&data).args(["--", "sleep"]);
+    record.args(["record", "--quiet", "--call-graph", "fp", "--freq", FREQUENCY, "--pid"]);
+    record.arg(pids).arg("--output").arg(&data).args(["--", "sleep"]);
     record.arg(length.as_secs_f64().to_string());
     let output = record.output().context("perf is not installed (Debian package linux-perf)")?;
     if !output.status.success() {
@@ -27,7 +29,12 @@ pub(crate) fn record(core: usize, length: Duration, folder: &Path, label: &str) 
         let mut report = Command::new("perf");
         report.args(["report", "--stdio", "--percent-limit", "0.5", "--sort", "comm,dso,symbol"]);
         let output = report.args(arguments).arg("--input").arg(&data).output()?;
-        text.push_str(&format!("==== {title}\n{}\n", String::from_utf8_lossy(&output.stdout)));
+        text.push_str(&format!("==== {title}\n"));
+        // perf pads every line to the width of the longest name.
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            text.push_str(line.trim_end_matches([' ', '-']));
+            text.push('\n');
+        }
     }
     fs::write(folder.join(format!("{label}-profile.txt")), text)?;
     Ok(fs::remove_file(data)?)

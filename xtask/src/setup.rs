@@ -28,6 +28,7 @@ const BENCH_PACKAGES: &[Package] = &[
     ("fio", "fio", "the peer for large writes"),
     ("e2fsprogs", "mkfs.ext4", "the image that is measured on"),
     ("mount", "losetup", "the image that is measured on"),
+    ("iproute2", "ip", "the loopback that is measured over"),
 ];
 
 type Package = (&'static str, &'static str, &'static str);

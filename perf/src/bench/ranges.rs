@@ -95,6 +95,7 @@ pub(crate) fn measure(
         }
         for side in &sides {
             let plan = plan(set, side, case, effort.rounds, effort.measure_ms(scenario));
+            dataset::set_cache(&side.files, case.cache.unwrap_or(CacheState::Hot))?;
             lab.profile(&format!("{}-{}", case.name, side.name), &plan)?;
         }
         results.push(CaseResult::new(scenario, case, rounds));
@@ -146,6 +147,10 @@ fn round(lab: &Lab, side: &Side, case: &Case, plan: &Plan) -> Result<Round> {
     let outcome = lab.load(plan)?;
     let mut round = Round::of(&side.name, outcome, lab.server_core(), case.rate.is_some());
     round.cached_before = Some(before);
-    round.cached_after = Some(dataset::cached_share(files)?);
+    let after = dataset::cached_share(files)?;
+    if state == CacheState::Hot && !state.is_kept(after) {
+        round.notes.push(format!("only {:.0} % was still in the page cache", after * 100.0));
+    }
+    round.cached_after = Some(after);
     Ok(round)
 }

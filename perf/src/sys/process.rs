@@ -38,6 +38,13 @@ pub(crate) fn own_session() -> io::Result<()> {
     Ok(())
 }
 
+/// Gives the calling thread, and what it starts, a network of its own, in which nothing is up. Needs root.
+pub(crate) fn own_network() -> io::Result<()> {
+    // SAFETY: takes a flag only and touches no memory.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
+    Ok(())
+}
+
 /// Makes the kernel end this process (SIGTERM) when the thread that started it ends: no server outlives a harness that
 /// was killed.
 pub(crate) fn end_with_parent() -> io::Result<()> {
