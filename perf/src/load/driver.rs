@@ -40,6 +40,7 @@ pub(crate) struct Driver<'a> {
     start: Instant,
     idle: Vec<usize>,
     begun: u64,
+    warm_at: u64,
     count_max: u64,
     is_out_of_requests: bool,
 }
@@ -75,6 +76,7 @@ impl<'a> Driver<'a> {
             idle: (0..connections.len()).rev().collect(),
             connections,
             begun: 0,
+            warm_at: plan.warmup_ms * 1_000_000,
             count_max: plan.count_max.map_or(u64::MAX, |max| max / share.of as u64),
             is_out_of_requests: false,
         })
@@ -86,15 +88,14 @@ impl<'a> Driver<'a> {
 
     /// Runs the load to its end.
     pub(crate) fn run(mut self) -> Result<Tally> {
-        let warm_at = self.plan.warmup_ms * 1_000_000;
-        let over_at = warm_at + self.plan.measure_ms * 1_000_000;
+        let over_at = self.warm_at + self.plan.measure_ms * 1_000_000;
         self.start = Instant::now();
         let mut phase = Phase::WarmUp;
         let mut ready = Vec::new();
         let mut spun_since = self.now();
         while phase != Phase::Over {
             let now = self.now();
-            phase = self.next_phase(phase, now, warm_at, over_at)?;
+            phase = self.next_phase(phase, now, over_at)?;
             self.send_due(now, phase)?;
             let sleep = self.may_sleep(now, spun_since);
             let looked_at = self.now();
@@ -114,10 +115,10 @@ impl<'a> Driver<'a> {
         Ok(self.tally)
     }
 
-    fn next_phase(&mut self, phase: Phase, now: u64, warm_at: u64, over_at: u64) -> Result<Phase> {
+    fn next_phase(&mut self, phase: Phase, now: u64, over_at: u64) -> Result<Phase> {
         let finished = self.is_out_of_requests && self.idle.len() == self.connections.len();
         let next = match phase {
-            Phase::WarmUp if now >= warm_at => Phase::Counted,
+            Phase::WarmUp if now >= self.warm_at => Phase::Counted,
             Phase::Counted if now >= over_at || finished => Phase::Over,
             phase => phase,
         };
@@ -168,7 +169,9 @@ impl<'a> Driver<'a> {
                         self.tally.refusal(connection.refusal());
                     }
                     let now = self.now();
-                    if phase == Phase::Counted {
+                    // In an open loop what was due before the counted time is of the warm-up, however late it came.
+                    let is_counted = !self.arrivals.is_open() || meant_at >= self.warm_at;
+                    if phase == Phase::Counted && is_counted {
                         self.tally.answered(&answer, now.saturating_sub(meant_at));
                     }
                     let due = match phase {

@@ -125,7 +125,10 @@ fn rate(side: &SideResult) -> String {
     if let Some(memory) = side.memory_bytes {
         return format!("{:.0} MiB", memory.median / f64::from(1 << 20));
     }
-    side.per_second.map_or("–".to_owned(), |rate| format!("{}/s", spread(Some(rate), 0)))
+    side.per_second.map_or("–".to_owned(), |rate| {
+        let decimals = if rate.median < 100.0 { 1 } else { 0 };
+        format!("{}/s", spread(Some(rate), decimals))
+    })
 }
 
 fn spread(spread: Option<Spread>, decimals: usize) -> String {
