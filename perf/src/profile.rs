@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 /// Samples a second.
 const FREQUENCY: &str = "1999";
 
-/// Samples processes for so long and writes `LABEL-profile.txt`: functions by their own time, then with what they call,
-/// then who called them.
+/// Samples processes for so long and writes `LABEL-profile.txt`: threads, functions by their own time, with what they call,
+/// and by who called them.
 pub(crate) fn record(pids: &[u32], length: Duration, folder: &Path, label: &str) -> Result<()> {
     let pids = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let data = folder.join(format!("{label}.perf"));
@@ -21,13 +21,15 @@ pub(crate) fn record(pids: &[u32], length: Duration, folder: &Path, label: &str)
         bail!("perf record: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let mut text = String::new();
-    for (title, arguments) in [
-        ("own time", ["--no-children", "--call-graph", "none"]),
-        ("with what it calls", ["--children", "--call-graph", "none"]),
-        ("callers", ["--no-children", "--call-graph", "caller,0.5,callee"]),
+    const SYMBOLS: &str = "comm,dso,symbol";
+    for (title, sort, arguments) in [
+        ("threads", "comm", ["--no-children", "--call-graph", "none"]),
+        ("own time", SYMBOLS, ["--no-children", "--call-graph", "none"]),
+        ("with what it calls", SYMBOLS, ["--children", "--call-graph", "none"]),
+        ("callers", SYMBOLS, ["--no-children", "--call-graph", "caller,0.5,callee"]),
     ] {
         let mut report = Command::new("perf");
-        report.args(["report", "--stdio", "--percent-limit", "0.5", "--sort", "comm,dso,symbol"]);
+        report.args(["report", "--stdio", "--percent-limit", "0.5", "--sort", sort]);
         let output = report.args(arguments).arg("--input").arg(&data).output()?;
         text.push_str(&format!("==== {title}\n"));
         // perf pads every line to the width of the longest name.
