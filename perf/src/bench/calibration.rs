@@ -1,7 +1,7 @@
 //! How fast this machine's processor is right now: nginx on hot ranges of 4 KiB, whose CPU time is known of the machine
 //! that the systems that do not run here were measured on.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -24,6 +24,7 @@ const MEASURE_MS: u64 = 500;
 #[derive(Debug)]
 pub(crate) struct Calibration {
     nginx: Nginx,
+    files: Vec<PathBuf>,
 }
 
 impl Calibration {
@@ -32,16 +33,14 @@ impl Calibration {
         let folder = lab.disk().join("calibration");
         SET.write(&folder)?;
         lab.settle()?;
-        dataset::set_cache(&SET.locate(&folder, SET.files)?, CacheState::Hot)?;
-        Self::serve(lab, &folder)
-    }
-
-    fn serve(lab: &Lab, folder: &Path) -> Result<Self> {
-        Ok(Self { nginx: Nginx::start(lab, "calibration", Reading::Sendfile, folder)? })
+        let files = SET.locate(&folder, SET.files)?;
+        let nginx = Nginx::start(lab, "calibration", Reading::Sendfile, &folder)?;
+        Ok(Self { nginx, files })
     }
 
     /// The speed of this machine, that of then being 1.
     pub(crate) fn speed(&self, lab: &Lab) -> Result<f64> {
+        dataset::set_cache(&self.files, CacheState::Hot)?;
         let files = SET.targets(SET.files, "/");
         let plan = Plan {
             target: self.nginx.address(),
