@@ -1,5 +1,6 @@
 //! Repository chores in Rust, so that a newcomer needs no second language: `cargo xtask --help`.
 
+mod bench;
 mod run;
 mod setup;
 mod suites;
@@ -45,6 +46,8 @@ enum Chore {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Measures the release build beside its peers (perf/) and prints the Reach table. Results: target/perf/.
+    Bench(bench::Bench),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -56,6 +59,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Test { quick } => suites::test(quick),
         Chore::Ci => suites::checks(),
         Chore::Tidy => tidy::check(std::path::Path::new(".")),
+        Chore::Bench(bench) => bench::bench(&bench),
         Chore::Torture { seed, rounds, only } => suites::torture(seed, rounds, only.as_deref()),
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::run;
 
 /// Package, the program that proves it is there, and the tests that use it.
-const PACKAGES: &[(&str, &str, &str)] = &[
+const PACKAGES: &[Package] = &[
     ("gcc", "gcc", "builds the bundled SQLite"),
     ("ffmpeg", "ffmpeg", "makes the film of the player tests and probes it over HTTP"),
     ("chromium", "chromium", "plays the film and seeks"),
@@ -18,8 +18,23 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("mount", "losetup", "loop images for power loss and full disks"),
 ];
 
-fn missing() -> Vec<&'static (&'static str, &'static str, &'static str)> {
-    PACKAGES.iter().filter(|(_, program, _)| !on_path(program)).collect()
+/// What `cargo xtask bench` drives besides: not needed by any test.
+const BENCH_PACKAGES: &[Package] = &[
+    (
+        "nginx-light",
+        "nginx",
+        "the peer for reads; the harness starts its own, with its own configuration",
+    ),
+    ("fio", "fio", "the peer for large writes"),
+    ("e2fsprogs", "mkfs.ext4", "the image that is measured on"),
+    ("mount", "losetup", "the image that is measured on"),
+    ("iproute2", "ip", "the loopback that is measured over"),
+];
+
+type Package = (&'static str, &'static str, &'static str);
+
+fn missing(packages: &'static [Package]) -> Vec<&'static Package> {
+    packages.iter().filter(|(_, program, _)| !on_path(program)).collect()
 }
 
 // Administration tools live in sbin, which an unprivileged PATH leaves out.
@@ -32,7 +47,11 @@ fn on_path(program: &str) -> bool {
 
 /// Fails when something is missing, saying what it is for.
 pub(crate) fn check() -> Result<()> {
-    let missing = missing();
+    check_for(PACKAGES)
+}
+
+fn check_for(packages: &'static [Package]) -> Result<()> {
+    let missing = missing(packages);
     for (package, program, purpose) in &missing {
         println!("missing: {package} ({program}): {purpose}");
     }
@@ -45,7 +64,16 @@ pub(crate) fn check() -> Result<()> {
 
 /// Installs what is missing. Without root it says which command would, and the tests that need it skip themselves.
 pub(crate) fn install() -> Result<()> {
-    let packages: Vec<&str> = missing().iter().map(|(package, ..)| *package).collect();
+    install_for(PACKAGES, "so the tests that need them say that they skip")
+}
+
+/// Installs what the benchmarks need and is missing.
+pub(crate) fn install_for_bench() -> Result<()> {
+    install_for(BENCH_PACKAGES, "so a scenario that needs them fails")
+}
+
+fn install_for(wanted: &'static [Package], otherwise: &str) -> Result<()> {
+    let packages: Vec<&str> = missing(wanted).iter().map(|(package, ..)| *package).collect();
     if packages.is_empty() {
         println!("set-up: nothing missing");
         return Ok(());
@@ -54,7 +82,7 @@ pub(crate) fn install() -> Result<()> {
     let root = unsafe { libc::geteuid() } == 0;
     if !root || !on_path("apt-get") {
         println!(
-            "set-up: not installed, so the tests that need them say that they skip: {}\n\
+            "set-up: not installed, {otherwise}: {}\n\
              set-up: as root on Debian: apt-get install {}",
             packages.join(" "),
             packages.join(" ")
@@ -65,7 +93,7 @@ pub(crate) fn install() -> Result<()> {
     let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
     arguments.extend(&packages);
     apt(&arguments)?;
-    check()
+    check_for(wanted)
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {

@@ -20,6 +20,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("tracker", &["reel-proto", "reel-node", "reel-meta"]),
     ("engine", &["reel-proto", "reel-node", "reel-meta"]),
     ("gateway", &["reel-proto", "reel-node", "reel-client"]),
+    ("perf", &["reel-proto", "reel-client"]),
     (
         "cli",
         &[

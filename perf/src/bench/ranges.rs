@@ -1,0 +1,156 @@
+//! Ranges over HTTP, hot and cold: our store and nginx on the same bytes, in turn.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::{Result, bail};
+
+use super::Effort;
+use crate::{
+    cpu::Meter,
+    dataset::{self, CacheState, Dataset},
+    lab::Lab,
+    load::plan::{Order, Plan, Ranges, Work},
+    nginx::{Nginx, Reading},
+    reel::Reel,
+    report::CaseResult,
+    round::Round,
+    scenario::{Case, Scenario},
+    upload::Uploader,
+};
+
+/// Bytes of a file: two of the largest ranges.
+const FILE_BYTES: u64 = 16 << 20;
+/// Files that are read hot: 1 GiB, far more than any processor's cache.
+const HOT_FILES: u64 = 64;
+/// Files that are read cold: 4 GiB. No range is read twice, so a round cannot warm its own cache.
+const COLD_FILES: u64 = 256;
+/// The same of a quick run: 2 GiB.
+const COLD_FILES_QUICK: u64 = 128;
+
+/// Milliseconds before a hot round counts. A cold one counts from its first request: nothing is to be warmed.
+const WARMUP_MS: u64 = 500;
+
+/// Somebody who serves the files.
+struct Side {
+    name: String,
+    address: SocketAddr,
+    meter: Meter,
+    prefix: &'static str,
+    files: Vec<PathBuf>,
+}
+
+/// Runs the scenario's cases.
+pub(crate) fn measure(
+    lab: &mut Lab,
+    scenario: &Scenario,
+    effort: Effort,
+    results: &mut Vec<CaseResult>,
+) -> Result<()> {
+    let is_cold = scenario.cases.iter().any(|case| case.cache == Some(CacheState::Cold));
+    let files = match (is_cold, effort.quick) {
+        (true, true) => COLD_FILES_QUICK,
+        (true, false) => COLD_FILES,
+        (false, _) => HOT_FILES,
+    };
+    let set = Dataset { files, size: FILE_BYTES };
+    println!("   writing {} MiB for each server", (files * FILE_BYTES) >> 20);
+    let reel = Reel::start(lab, "reel", &[])?;
+    set.upload(&mut Uploader::connect(reel.address("engine", "binary")?)?)?;
+    let copies = lab.disk().join("peer");
+    set.write(&copies)?;
+    lab.settle()?;
+    let own_files = set.locate(&reel.store(), files)?;
+    let peer_files = set.locate(&copies, files)?;
+    let mut peers: Vec<(String, Nginx)> = Vec::new();
+    for name in scenario.cases.iter().flat_map(|case| &case.peers) {
+        if peers.iter().all(|(known, _)| known != name) {
+            peers.push((name.clone(), Nginx::start(lab, name, reading(name)?, &copies)?));
+        }
+    }
+    for case in &scenario.cases {
+        let mut sides = vec![Side {
+            name: "reel".to_owned(),
+            address: reel.address("engine", "media")?,
+            meter: reel.meter(),
+            prefix: "/files/",
+            files: own_files.clone(),
+        }];
+        sides.extend(peers.iter().filter(|(name, _)| case.peers.contains(name)).map(
+            |(name, nginx)| Side {
+                name: name.clone(),
+                address: nginx.address(),
+                meter: nginx.meter(),
+                prefix: "/",
+                files: peer_files.clone(),
+            },
+        ));
+        let mut rounds = Vec::new();
+        for number in 0..effort.rounds {
+            for side in &sides {
+                let plan = plan(set, side, case, number, effort.measure_ms(scenario));
+                let round = round(lab, side, case, &plan)?;
+                super::tell(case, number, &round);
+                rounds.push(round);
+            }
+        }
+        for side in &sides {
+            let plan = plan(set, side, case, effort.rounds, effort.measure_ms(scenario));
+            dataset::set_cache(&side.files, case.cache.unwrap_or(CacheState::Hot))?;
+            lab.profile(&format!("{}-{}", case.name, side.name), &plan)?;
+        }
+        results.push(CaseResult::new(scenario, case, rounds));
+    }
+    for (_, nginx) in peers {
+        nginx.stop()?;
+    }
+    reel.stop()
+}
+
+fn reading(peer: &str) -> Result<Reading> {
+    Ok(match peer {
+        "nginx" => Reading::Sendfile,
+        "nginx-aio" => Reading::AioThreads,
+        "nginx-directio" => Reading::AioDirect,
+        other => bail!("ranges have no peer {other}"),
+    })
+}
+
+fn plan(set: Dataset, side: &Side, case: &Case, number: u32, measure_ms: u64) -> Plan {
+    let is_cold = case.cache == Some(CacheState::Cold);
+    let (count, order, warmup_ms) =
+        if is_cold { (COLD_FILES, Order::Once, 0) } else { (HOT_FILES, Order::Random, WARMUP_MS) };
+    let files = set.targets(count, side.prefix);
+    Plan {
+        target: side.address,
+        cores: Vec::new(),
+        connections: case.connections,
+        warmup_ms,
+        measure_ms,
+        rate: case.rate,
+        count_max: None,
+        check_every: 1000,
+        seed: u64::from(number),
+        meters: vec![side.meter.clone()],
+        work: Work::HttpRange(Ranges { files, length: case.size.0, order }),
+    }
+}
+
+fn round(lab: &Lab, side: &Side, case: &Case, plan: &Plan) -> Result<Round> {
+    let state = case.cache.unwrap_or(CacheState::Hot);
+    let count = match state {
+        CacheState::Hot => HOT_FILES,
+        CacheState::Cold => COLD_FILES,
+    };
+    // Which files of the tree the hot ones are does not matter: where there are hot cases only, it is all of them.
+    let files = &side.files[..side.files.len().min(count as usize)];
+    let before = dataset::set_cache(files, state)?;
+    let outcome = lab.load(plan)?;
+    let mut round = Round::of(&side.name, outcome, lab.server_core(), case.rate.is_some());
+    round.cached_before = Some(before);
+    let after = dataset::cached_share(files)?;
+    if state == CacheState::Hot && !state.is_kept(after) {
+        round.notes.push(format!("only {:.0} % was still in the page cache", after * 100.0));
+    }
+    round.cached_after = Some(after);
+    Ok(round)
+}
