@@ -1,12 +1,12 @@
 //! The commit journal: small contents and all changes of rows, appended to space that was filled ahead, made durable by
 //! one sync for a group, and then acknowledged. Files and rows reach their own places later.
 //!
-//! - The writer ([`Journal`]) belongs to the thread that writes the metadata. It appends a group, syncs it, and only
+//! - The writer (`Journal`) belongs to the thread that writes the metadata. It appends a group, syncs it, and only
 //!   then changes the database, whose own commits are not synced any more.
-//! - The recycler ([`recycle`]) makes durable in their places what full segments hold (one syncfs for each store path, a
+//! - The recycler (`recycle`) makes durable in their places what full segments hold (one syncfs for each store path, a
 //!   checkpoint of the database) and gives the segments back. Where that fails the journal is *frozen*: it is kept as it is for the next
 //!   start, and the node goes on without one, each group synced where it lies.
-//! - [`replay`] brings rows and files up to the journal after a crash, before anything is served.
+//! - `replay` brings rows and files up to the journal after a crash, before anything is served.
 //!
 //! Invariant: what was acknowledged lies durably in the journal, or in its place.
 //! Invariant: entries are numbered without a gap; the database says in its own transactions up to which it has them, so
