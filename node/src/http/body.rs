@@ -106,6 +106,11 @@ impl ServerConn {
         answer
     }
 
+    /// Whether all of the request's body has been read or passed on.
+    pub fn body_is_whole(&self) -> bool {
+        self.body.is_done()
+    }
+
     async fn send_continue(&mut self) -> Result<(), BodyError> {
         if !std::mem::take(&mut self.body.continue_owed) || !self.input.is_empty() {
             return Ok(());

@@ -29,7 +29,7 @@ fn paths() {
         ("/filesx", Route::Nothing),
         ("/FILES/a", Route::Nothing),
         ("/", Route::Nothing),
-        ("", Route::Nothing),
+        ("", Route::Server),
         ("*", Route::Server),
     ] {
         assert_eq!(Route::parse(path), Ok(route), "{path}");
