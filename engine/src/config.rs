@@ -14,7 +14,7 @@ use reel_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{JournalConfig, SEGMENT_BYTES_MIN, SEGMENTS_MIN};
+use crate::journal::{self, JournalConfig, SEGMENT_BYTES_MIN, SEGMENTS_MIN};
 use crate::store::{Durability, Reserve, StoreConfig, StorePathConfig};
 
 /// The smallest journal.
@@ -311,16 +311,19 @@ impl Config {
     }
 
     /// The journal's part: segments of 32 MiB, or two of them where it is to be small.
-    fn journal(&self, database: &Path) -> Option<JournalConfig> {
-        let segment_bytes = (self.journal.0 / 2).min(JOURNAL_SEGMENT_BYTES) / 4096 * 4096;
-        let segments_max = self.journal.0.checked_div(segment_bytes)?;
-        Some(JournalConfig {
-            folder: database.with_extension("journal"),
+    fn journal(&self, database: &Path) -> JournalConfig {
+        let enabled = self.journal.0 > 0;
+        let bytes = self.journal.0.max(JOURNAL_BYTES_MIN);
+        let segment_bytes = (bytes / 2).min(JOURNAL_SEGMENT_BYTES) / 4096 * 4096;
+        let segments_max = bytes / segment_bytes;
+        JournalConfig {
+            folder: journal::folder_of(database),
             database: database.to_owned(),
             segment_bytes,
             segments_max: u32::try_from(segments_max).unwrap_or(u32::MAX),
+            enabled,
             full_wait: JOURNAL_FULL_WAIT,
-        })
+        }
     }
 
     /// The store side's part.
@@ -328,7 +331,7 @@ impl Config {
         let paths = paths.iter().map(StorePath::config).collect();
         let mut config = StoreConfig::new(names.host, names.group, paths);
         config.durability = self.durability;
-        config.journal = self.journal(database);
+        config.journal = Some(self.journal(database));
         config.retention = self.retention.0;
         config.id_block = self.id_block;
         config

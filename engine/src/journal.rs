@@ -23,7 +23,7 @@ mod segment;
 use std::{
     io,
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -58,8 +58,24 @@ pub struct JournalConfig {
     pub segment_bytes: u64,
     /// Most segments, at least [`SEGMENTS_MIN`].
     pub segments_max: u32,
+    /// Whether to write one. What an earlier run left is replayed all the same.
+    pub enabled: bool,
     /// How long a group waits for space before the journal is frozen.
     pub full_wait: Duration,
+}
+
+/// The folder of a database's journal.
+pub fn folder_of(database: &Path) -> PathBuf {
+    database.with_extension("journal")
+}
+
+/// Whether a run that did not end well has left changes that the next start will carry out. Changes nothing.
+///
+/// # Errors
+/// The journal cannot be read.
+pub fn is_pending(database: &Path) -> io::Result<bool> {
+    let folder = folder_of(database);
+    Ok(folder.is_dir() && !Recovered::open(&folder)?.is_empty())
 }
 
 /// The smallest segment: the largest group fits twice.
@@ -95,6 +111,7 @@ pub(crate) struct Journal {
     shared: Arc<Shared>,
     current: Segment,
     epoch: u64,
+    nonce: u64,
     /// Where the next group goes.
     at: u64,
     segment_bytes: u64,
@@ -122,14 +139,19 @@ impl Journal {
         let last = recovered.found.last.max(recovered.recycled).max(position);
         segment::write_state(&config.folder, last)?;
         let mut free = recovered.into_segments();
-        // One of another length, from before the configuration was changed, is made anew.
-        free.retain(|segment| segment.len().is_ok_and(|bytes| bytes == config.segment_bytes));
+        // Of another length: from before the configuration was changed.
+        let fits =
+            |segment: &Segment| segment.len().is_ok_and(|bytes| bytes == config.segment_bytes);
+        let (fitting, other): (Vec<_>, Vec<_>) = free.into_iter().partition(fits);
+        other.into_iter().try_for_each(|segment| segment.remove(&config.folder))?;
+        free = fitting;
         let mut current = match free.pop() {
             Some(segment) => segment,
             None => Segment::create(&config.folder, 0, config.segment_bytes)?,
         };
         let next = last + 1;
-        current.begin(&SegmentHeader { epoch, first: next })?;
+        let nonce = nonce()?;
+        current.begin(&SegmentHeader { epoch, first: next, nonce })?;
         let shared = Arc::new(Shared::new(free, last, Arc::clone(gate)));
         let recycler = Recycler::new(config.clone(), Arc::clone(&shared), current.number());
         let mut group = Group::default();
@@ -138,6 +160,7 @@ impl Journal {
             shared,
             current,
             epoch,
+            nonce,
             at: BLOCK,
             segment_bytes: config.segment_bytes,
             next,
@@ -197,7 +220,7 @@ impl Journal {
         }
         let entries = self.next..self.next + self.group.len() as u64;
         let began = Instant::now();
-        self.group.seal(self.epoch, entries.start);
+        self.group.seal(self.nonce, entries.start);
         match self.current.append(&mut self.group.slices(), length) {
             Ok(()) => {
                 self.at += padded;
@@ -212,8 +235,8 @@ impl Journal {
                 match self.rotate() {
                     Ok(()) => Err(AppendError::Disk(error)),
                     Err(rotating) => {
-                        tracing::error!(%rotating, "the journal is broken: no change is taken until this node is started again");
-                        self.broken = true;
+                        tracing::error!(%rotating, "no other segment can be begun");
+                        self.give_up();
                         Err(AppendError::Unknown(error))
                     }
                 }
@@ -238,6 +261,20 @@ impl Journal {
         self.commit().map(drop)
     }
 
+    /// The last entry that was journaled; 0 before the first.
+    pub(crate) fn last(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// Takes nothing any more: what is in it and what is in the database cannot be brought together but by a start.
+    pub(crate) fn give_up(&mut self) {
+        tracing::error!(
+            "the journal is broken: no change is taken until this node is started again"
+        );
+        self.broken = true;
+        self.shared.freeze("it is broken");
+    }
+
     /// Everything up to this entry is in the database and in its files, though not durably there.
     pub(crate) fn applied(&self, entry: u64) {
         self.shared.applied(entry);
@@ -245,15 +282,32 @@ impl Journal {
 
     fn rotate(&mut self) -> Result<(), AppendError> {
         let mut segment = self.shared.take_free(self.full_wait).ok_or(AppendError::Frozen)?;
-        let epoch = self.epoch + 1;
-        if let Err(error) = segment.begin(&SegmentHeader { epoch, first: self.next }) {
-            // Nothing is in it, so it may be tried again.
-            self.shared.give_back(segment);
-            return Err(AppendError::Disk(error));
+        // Whether a header that could not be synced is on the disk nobody knows. If it is, it makes everything from its
+        // first number on void elsewhere: nothing more goes into the present segment, and its epoch is used up.
+        self.epoch += 1;
+        self.at = self.segment_bytes;
+        let begun = nonce().and_then(|nonce| {
+            segment.begin(&SegmentHeader { epoch: self.epoch, first: self.next, nonce })?;
+            Ok(nonce)
+        });
+        match begun {
+            Ok(nonce) => self.nonce = nonce,
+            Err(error) => {
+                // Nothing is in it, so it may be tried again.
+                self.shared.give_back(segment);
+                return Err(AppendError::Disk(error));
+            }
         }
         let full = std::mem::replace(&mut self.current, segment);
         self.shared.full(full, self.next - 1);
-        (self.epoch, self.at) = (epoch, BLOCK);
+        self.at = BLOCK;
         Ok(())
     }
+}
+
+/// A number that no content can have foreseen.
+fn nonce() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(u64::from_be_bytes(bytes))
 }

@@ -59,8 +59,9 @@ impl RowError {
         Self { text: "the metadata has stopped".into(), unknown: true, retryable: false }
     }
 
-    fn refused(text: &str) -> Self {
-        Self { text: text.into(), unknown: false, retryable: false }
+    /// Nothing has made durable what this change stands on.
+    fn frozen() -> Self {
+        Self { text: "the journal was frozen; try again".into(), unknown: false, retryable: true }
     }
 
     fn busy() -> Self {
@@ -80,14 +81,28 @@ pub(crate) struct Insert {
 
 type Answer<T> = Sender<Result<T, RowError>>;
 
+/// What stands for the records that a change of rows is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Records {
+    /// They are durable.
+    Durable,
+    /// They are written, and only the entry of this change makes them durable: without a journal it is refused.
+    ByJournal,
+}
+
 /// A change of rows; journaled, where there is a journal.
 enum Mutation {
     Insert(Vec<Insert>),
-    Status(Vec<StatusChange>, Answer<Vec<Change>>),
+    Status {
+        changes: Vec<StatusChange>,
+        records: Records,
+        answer: Answer<Vec<Change>>,
+    },
     /// `unlink`: their files go with them.
     Remove {
         removals: Vec<Removal>,
         unlink: bool,
+        records: Records,
         answer: Answer<Vec<Change>>,
     },
 }
@@ -252,7 +267,20 @@ impl Metadata {
     /// # Errors
     /// The database's; see [`RowError::unknown`].
     pub async fn set_status(&self, changes: Vec<StatusChange>) -> Result<Vec<Change>, RowError> {
-        self.write(|answer| Write::Mutation(Mutation::Status(changes, answer))).await
+        self.change_status(changes, Records::Durable).await
+    }
+
+    /// As [`Self::set_status`], of files whose records may not be durable yet.
+    ///
+    /// # Errors
+    /// As [`Self::set_status`]; retryable where the journal was frozen meanwhile.
+    pub(crate) async fn change_status(
+        &self,
+        changes: Vec<StatusChange>,
+        records: Records,
+    ) -> Result<Vec<Change>, RowError> {
+        let status = |answer| Write::Mutation(Mutation::Status { changes, records, answer });
+        self.write(status).await
     }
 
     /// Removes rows in one transaction. Their files stay.
@@ -260,7 +288,7 @@ impl Metadata {
     /// # Errors
     /// As [`Self::set_status`].
     pub async fn remove(&self, removals: Vec<Removal>) -> Result<Vec<Change>, RowError> {
-        self.remove_rows(removals, false).await
+        self.remove_rows(removals, false, Records::Durable).await
     }
 
     /// Removes rows whose files are unlinked once this has answered: a file that a power loss brings back is unlinked
@@ -268,16 +296,22 @@ impl Metadata {
     ///
     /// # Errors
     /// As [`Self::set_status`].
-    pub(crate) async fn purge(&self, removals: Vec<Removal>) -> Result<Vec<Change>, RowError> {
-        self.remove_rows(removals, true).await
+    pub(crate) async fn purge(
+        &self,
+        removals: Vec<Removal>,
+        records: Records,
+    ) -> Result<Vec<Change>, RowError> {
+        self.remove_rows(removals, true, records).await
     }
 
     async fn remove_rows(
         &self,
         removals: Vec<Removal>,
         unlink: bool,
+        records: Records,
     ) -> Result<Vec<Change>, RowError> {
-        let remove = |answer| Write::Mutation(Mutation::Remove { removals, unlink, answer });
+        let remove =
+            |answer| Write::Mutation(Mutation::Remove { removals, unlink, records, answer });
         self.write(remove).await
     }
 

@@ -135,8 +135,11 @@ impl Stores {
             journal: &gate,
         };
         let (layout, claims) = open::claim(&shared)?;
-        let journal = config.journal.as_ref().filter(|_| config.durability == Durability::Sync);
-        let begun = journaling::begin(journal, &metadata, &layout, &claims, &gate)?;
+        let journal = config.journal.clone().map(|mut journal| {
+            journal.enabled &= config.durability == Durability::Sync;
+            journal
+        });
+        let begun = journaling::begin(journal.as_ref(), &metadata, &layout, &claims, &gate)?;
         let layout = Arc::new(layout);
         let mut threads = Threads::default();
         let mut paths = Vec::new();
@@ -154,7 +157,7 @@ impl Stores {
                 }
             }
         }
-        if let (Some(begun), Some(config)) = (begun, journal) {
+        if let (Some(begun), Some(config)) = (begun, &journal) {
             match begun.run(config, &metadata, &paths) {
                 Ok(running) => threads.journal = Some(running),
                 Err(error) => {

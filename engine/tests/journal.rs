@@ -357,3 +357,103 @@ fn a_disk_that_fails_freezes_the_journal_and_nothing_acknowledged_is_lost() {
         node.close();
     }
 }
+
+#[test]
+fn a_journal_that_is_switched_off_is_replayed_once_and_never_again() {
+    let folder = quick_folder();
+    let (expected, before, after) = before_and_after(folder.path());
+    let mixed = mixture(&before, &before, &after);
+    let large = files(&after.join("store"))
+        .into_iter()
+        .find(|path| fs::metadata(after.join("store").join(path)).unwrap().len() == 900_000);
+    let place = mixed.path().join("store").join(large.as_ref().unwrap());
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    copy(&after.join("store").join(large.unwrap()), &place);
+    let mut off = journaled(mixed.path());
+    off.journal.as_mut().unwrap().enabled = false;
+    let database = mixed.path().join(DATABASE);
+    let node = Node::open_with(&off, &database, 0);
+    check(&node, &expected, "switched off");
+    // What comes without it is not undone when it is on again.
+    wait(node.stores.delete(key("tnv001", "f40"))).unwrap();
+    wait(node.stores.purge(key("tnv001", "f40"))).unwrap();
+    node.put("f40", b"without a journal").unwrap();
+    let counts = node.stores.status()[0].counts;
+    assert_eq!((counts.journaled, counts.commits), (0, 1));
+    node.close();
+    let node = open(mixed.path());
+    assert_eq!(node.read("f40").unwrap(), b"without a journal");
+    node.close();
+}
+
+/// Contents can hold anything, also what looks like groups of the journal: they lie at block boundaries behind the last
+/// group when a segment is used again.
+#[test]
+fn contents_are_never_taken_for_entries() {
+    let folder = quick_folder();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let node = open(&data);
+    node.put("victim", b"stays").unwrap();
+    wait(node.stores.delete(key("tnv001", "victim"))).unwrap();
+    wait(node.stores.restore(key("tnv001", "victim"))).unwrap();
+    // The journal's own bytes, as somebody who can read them may upload them.
+    let segments = fs::read_dir(data.join("storage.journal")).unwrap();
+    let stolen = segments
+        .map(|entry| fs::read(entry.unwrap().path()).unwrap())
+        .find(|bytes| bytes.windows(4).any(|window| window == b"RGRP"))
+        .unwrap();
+    let forged: Vec<u8> = stolen[4096..4096 + 64 * 4096].to_vec();
+    for index in 0..60 {
+        node.put(&format!("forged-{index}"), &forged).unwrap();
+    }
+    let crashed = folder.path().join("crashed");
+    copy(&data, &crashed);
+    node.close();
+    let node = open(&crashed);
+    assert_eq!(node.read("victim").unwrap(), b"stays");
+    for index in 0..60 {
+        assert!(node.read(&format!("forged-{index}")).unwrap() == forged, "forged-{index}");
+    }
+    node.close();
+}
+
+/// A reader of the database stands in the way of checkpoints, and nothing is recycled: uploads wait, the journal is
+/// frozen, and whoever was answered has what it was told.
+#[test]
+fn what_meets_a_journal_that_freezes_is_refused_or_durable() {
+    let folder = quick_folder();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let mut config = journaled(&data);
+    config.journal.as_mut().unwrap().full_wait = std::time::Duration::ZERO;
+    let node = Node::open_with(&config, &data.join(DATABASE), 0);
+    let empty = folder.path().join("empty");
+    copy(&data, &empty);
+    let reader = rusqlite::Connection::open(data.join(DATABASE)).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM t_file_01").unwrap();
+    let (mut journaled, mut later) = (BTreeMap::new(), BTreeMap::new());
+    for index in 0..80_u64 {
+        let bytes = content(index, 200_000);
+        let commits = node.stores.status()[0].counts.commits;
+        if node.put(&format!("f{index}"), &bytes).is_ok() {
+            let in_journal = node.stores.status()[0].counts.commits == commits;
+            if in_journal { &mut journaled } else { &mut later }.insert(index, bytes);
+        }
+    }
+    assert!(!journaled.is_empty() && !later.is_empty(), "{} {}", journaled.len(), later.len());
+    drop(reader);
+    let crashed = folder.path().join("crashed");
+    copy(&data, &crashed);
+    node.close();
+    // What no commit has synced is gone from the disk: only the journal has it.
+    let mixed = mixture(&empty, &crashed, &crashed);
+    let node = open(mixed.path());
+    for (index, bytes) in &journaled {
+        assert!(
+            node.read(&format!("f{index}")).as_ref() == Some(bytes),
+            "f{index} was acknowledged"
+        );
+    }
+    node.close();
+}

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use indicatif::{HumanBytes, ProgressBar};
 use reel_engine::{
+    journal,
     metadata::Metadata,
     rebuild::rebuild_index,
     verify::{Event, Fault, Finding, VerifyOptions, verify},
@@ -68,6 +69,12 @@ pub(crate) fn run_verify(arguments: &Verify) -> Result<ExitCode> {
 /// Makes the rows again. Exit code 1 where a file was damaged and got none.
 pub(crate) fn run_rebuild_index(arguments: &RebuildIndex) -> Result<ExitCode> {
     let place = Place::of(&arguments.store)?;
+    if place.database.exists() && journal::is_pending(&place.database)? {
+        // The database may have changes that the disks have lost: the rows made of them would stay.
+        bail!(
+            "the last run left changes in the journal; start the engine once, which carries them out"
+        );
+    }
     let metadata = place.metadata()?;
     let spinner = Spinner::new();
     let stores: Vec<PathBuf> = place.stores.iter().map(|(path, _)| path.clone()).collect();

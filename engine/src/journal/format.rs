@@ -9,13 +9,15 @@
 //!  10  6  zero
 //!  16  8  epoch: of this use of the segment; every use has a higher one
 //!  24  8  first: the sequence number that its first entry has
-//!  32  8  CRC-64/NVME of bytes 0 to 32
+//!  32  8  nonce: a random number of this use
+//!  40  8  CRC-64/NVME of bytes 0 to 40
+//! 2048    the same 48 bytes again
 //! 4096    groups, each at a multiple of 4096
 //!
 //! group: what one sync made durable
 //!   0  4  magic "RGRP"
 //!   4  4  number of entries
-//!   8  8  epoch of its segment
+//!   8  8  nonce of its segment
 //!  16  8  sequence number of its first entry
 //!  24  8  length in bytes, this header included
 //!  32  8  CRC-64/NVME of bytes 0 to 32
@@ -31,7 +33,8 @@
 //! ```
 //!
 //! All numbers are big-endian. The content has no checksum of its own here: the body of its put says what it must be.
-//! The epoch tells the entries of this use of a segment from older ones that lie behind them.
+//! The nonce tells the groups of this use of a segment from whatever lies behind them: groups of earlier uses, and
+//! contents, in which an uploader may have written anything but a number that was drawn later.
 
 use std::io::IoSlice;
 
@@ -53,16 +56,20 @@ pub(super) const CONTENT_LEN_MAX: u64 = 1 << 20;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"REELJRNL";
 const VERSION: u16 = 1;
-const SEGMENT_HEADER_LEN: usize = 40;
+const SEGMENT_HEADER_LEN: usize = 48;
+
+/// Where the second copy of a segment's header lies: in another sector.
+const SECOND_COPY: usize = 2048;
 const GROUP_MAGIC: [u8; 4] = *b"RGRP";
 pub(super) const GROUP_HEADER_LEN: usize = 40;
-const ENTRY_HEADER_LEN: usize = 24;
+pub(super) const ENTRY_HEADER_LEN: usize = 24;
 
 /// One use of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
     pub(super) epoch: u64,
     pub(super) first: u64,
+    pub(super) nonce: u64,
 }
 
 /// One change, as it is journaled and as it is replayed.
@@ -107,14 +114,29 @@ pub(super) fn segment_header(header: &SegmentHeader) -> Vec<u8> {
     out.extend_from_slice(&[0; 6]);
     out.extend_from_slice(&header.epoch.to_be_bytes());
     out.extend_from_slice(&header.first.to_be_bytes());
+    out.extend_from_slice(&header.nonce.to_be_bytes());
     let crc = Crc64::of(&out);
     out.extend_from_slice(&crc.to_be_bytes());
+    let copy = out.clone();
+    out.resize(SECOND_COPY, 0);
+    out.extend_from_slice(&copy);
     out.resize(BLOCK as usize, 0);
     out
 }
 
-/// Reads the header of a segment; `None` where it was never used.
-pub(super) fn read_segment_header(bytes: &[u8]) -> Result<Option<SegmentHeader>, Damaged> {
+/// Reads the header of a segment, from whichever of its copies is sound; `None` where it was never used.
+pub(super) fn read_segment_header(block: &[u8]) -> Result<Option<SegmentHeader>, Damaged> {
+    let copy = |at: usize| read_copy(block.get(at..).unwrap_or_default());
+    match copy(0) {
+        Ok(Some(header)) => Ok(Some(header)),
+        first => match copy(SECOND_COPY) {
+            Ok(Some(header)) => Ok(Some(header)),
+            second => first.and(second),
+        },
+    }
+}
+
+fn read_copy(bytes: &[u8]) -> Result<Option<SegmentHeader>, Damaged> {
     let bytes = bytes.get(..SEGMENT_HEADER_LEN).ok_or(Damaged("segment header"))?;
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(None);
@@ -126,7 +148,8 @@ pub(super) fn read_segment_header(bytes: &[u8]) -> Result<Option<SegmentHeader>,
     if !sound {
         return Err(Damaged("segment header"));
     }
-    Ok(Some(SegmentHeader { epoch: number(body, 16), first: number(body, 24) }))
+    let (epoch, first, nonce) = (number(body, 16), number(body, 24), number(body, 32));
+    Ok(Some(SegmentHeader { epoch, first, nonce }))
 }
 
 /// A group, ready to be written: everything but the contents in one buffer, which is used again.
@@ -210,11 +233,11 @@ impl Group {
     }
 
     /// Writes the header. Nothing is added afterwards.
-    pub(super) fn seal(&mut self, epoch: u64, first: u64) {
+    pub(super) fn seal(&mut self, nonce: u64, first: u64) {
         let mut header = Vec::with_capacity(GROUP_HEADER_LEN);
         header.extend_from_slice(&GROUP_MAGIC);
         header.extend_from_slice(&(self.ends.len() as u32).to_be_bytes());
-        for number in [epoch, first, self.length] {
+        for number in [nonce, first, self.length] {
             header.extend_from_slice(&number.to_be_bytes());
         }
         let crc = Crc64::of(&header);
@@ -245,7 +268,7 @@ impl Group {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct GroupHeader {
     pub(super) entries: u32,
-    pub(super) epoch: u64,
+    pub(super) nonce: u64,
     pub(super) first: u64,
     pub(super) length: u64,
 }
@@ -262,7 +285,7 @@ impl GroupHeader {
         entries.copy_from_slice(&body[4..8]);
         let header = Self {
             entries: u32::from_be_bytes(entries),
-            epoch: number(body, 8),
+            nonce: number(body, 8),
             first: number(body, 16),
             length: number(body, 24),
         };
@@ -544,7 +567,7 @@ mod tests {
     fn what_was_written_is_read() {
         let bytes = written(&entries());
         let header = GroupHeader::read(&bytes).unwrap();
-        let expected = GroupHeader { entries: 7, epoch: 3, first: 17, length: bytes.len() as u64 };
+        let expected = GroupHeader { entries: 7, nonce: 3, first: 17, length: bytes.len() as u64 };
         assert_eq!(header, expected);
         let back: Vec<Entry> = read(&bytes).unwrap().into_iter().map(Result::unwrap).collect();
         assert_eq!(back, entries().into_iter().map(joined).collect::<Vec<_>>());
@@ -566,16 +589,19 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_the_headers() {
-        let header = segment_header(&SegmentHeader { epoch: 2, first: 258 });
+        let used = SegmentHeader { epoch: 2, first: 258, nonce: 9 };
+        let header = segment_header(&used);
         assert_eq!(header.len(), 4096);
         assert_eq!(&header[..16], b"REELJRNL\x00\x01\x00\x00\x00\x00\x00\x00");
         assert_eq!(header[16..32], [0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 2]);
-        let back = read_segment_header(&header).unwrap();
-        assert_eq!(back, Some(SegmentHeader { epoch: 2, first: 258 }));
+        assert_eq!(header[32..40], [0, 0, 0, 0, 0, 0, 0, 9]);
+        assert_eq!(read_segment_header(&header).unwrap(), Some(used));
         assert_eq!(read_segment_header(&[0; 4096]).unwrap(), None);
         for bit in 0..SEGMENT_HEADER_LEN * 8 {
             let mut flipped = header.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(read_segment_header(&flipped).unwrap(), Some(used), "the other copy, {bit}");
+            flipped[SECOND_COPY + bit / 8] ^= 1 << (bit % 8);
             assert!(read_segment_header(&flipped).is_err(), "bit {bit}");
         }
         let group = written(&[Entry::Abort(vec![1])]);

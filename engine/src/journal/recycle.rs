@@ -31,6 +31,9 @@ pub(crate) trait Settle: Send + 'static {
     /// # Errors
     /// A sync failed, and is not to be asked again.
     fn settle(&mut self) -> io::Result<bool>;
+
+    /// Whatever may wait, once the space has been given back.
+    fn tidy(&mut self) {}
 }
 
 /// What the writer and the recycler share.
@@ -249,6 +252,7 @@ impl Recycler {
         }
         drop(state);
         self.shared.changed.notify_all();
+        settle.tidy();
         Ok(true)
     }
 }

@@ -233,6 +233,8 @@ fn mend(place: &Place<'_>, row: &FileRow, content: &[Bytes]) -> io::Result<Did> 
         }
         Err(error) => return Err(error),
     };
+    // What is in the page cache may never have reached the disk, though it looks clean: a write-back that failed.
+    sys::drop_cached(&file);
     let found = if is_new { None } else { Some(inspect::checksum(&file, |_| {})?) };
     let is_whole = found == row.checksum.map(|checksum| (row.size, checksum));
     if !is_whole {

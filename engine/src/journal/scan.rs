@@ -4,12 +4,15 @@
 //! acknowledged and has rotted. One damaged entry costs itself alone where its lengths are sound, else its group from
 //! there on; the groups behind it are found again, because groups begin at multiples of a block.
 
-use std::{collections::BTreeSet, io, path::Path};
+use std::{collections::BTreeSet, io, ops::Range, path::Path};
 
 use bytes::Bytes;
 
 use super::{
-    format::{BLOCK, Damaged, Entry, GROUP_HEADER_LEN, GroupHeader, SegmentHeader, read_entry},
+    format::{
+        BLOCK, Damaged, ENTRY_HEADER_LEN, Entry, GROUP_HEADER_LEN, GroupHeader, SegmentHeader,
+        read_entry,
+    },
     segment::{self, Segment},
 };
 
@@ -86,34 +89,16 @@ impl Recovered {
                 }
                 Ok(None) => recovered.free.push(segment),
                 Err(Damaged(what)) => {
-                    // A crash while its header was written, when nothing of the new use was there yet; or rot.
-                    tracing::warn!(segment = %path.display(), what, "damaged; it is looked through for groups");
-                    recovered.adrift(segment)?;
+                    // A crash while its header was written, when nothing of the new use was there yet; or both copies
+                    // have rotted: then the numbers that are missing tell.
+                    tracing::warn!(segment = %path.display(), what, "nothing in it can be told from older contents");
+                    recovered.free.push(segment);
                 }
             }
         }
         recovered.order();
         recovered.look()?;
         Ok(recovered)
-    }
-
-    /// A segment without a header may still hold groups, which say their own epoch.
-    fn adrift(&mut self, segment: Segment) -> io::Result<()> {
-        let length = usize::try_from(segment.len()?).unwrap_or(usize::MAX);
-        let bytes = Bytes::from(segment.read(BLOCK, length)?);
-        let newest = (0..bytes.len())
-            .step_by(BLOCK as usize)
-            .filter_map(|at| GroupHeader::read(&bytes[at..]).ok())
-            .max_by_key(|group| (group.epoch, std::cmp::Reverse(group.first)));
-        match newest {
-            Some(group) => {
-                self.epoch = self.epoch.max(group.epoch);
-                let header = SegmentHeader { epoch: group.epoch, first: group.first };
-                self.used.push(Used { segment, header, end: u64::MAX });
-            }
-            None => self.free.push(segment),
-        }
-        Ok(())
     }
 
     fn order(&mut self) {
@@ -154,9 +139,17 @@ impl Recovered {
                 }
             }
         }
+        if let Some(gap) = self.gap() {
+            tracing::error!(?gap, "entries of the journal are missing");
+        }
         self.found = found;
         self.aborted = aborted;
         Ok(())
+    }
+
+    /// Entries up to this one lie durably in their place.
+    pub(crate) fn recycled(&self) -> u64 {
+        self.recycled
     }
 
     /// Whether nothing has to be replayed.
@@ -183,6 +176,20 @@ impl Recovered {
         Ok(())
     }
 
+    /// Whether numbers are missing between what is durable in its place and the first that can be read.
+    fn gap(&self) -> Option<Range<u64>> {
+        let first = self.used.iter().find(|used| used.end > self.recycled + 1)?.header.first;
+        (first > self.recycled + 1 && self.recycled > 0).then(|| self.recycled + 1..first)
+    }
+
+    /// Marks everything as durable in its place: nothing of it is replayed again.
+    ///
+    /// # Errors
+    /// The state could not be written.
+    pub(crate) fn retire(&self, folder: &Path, position: u64) -> io::Result<()> {
+        segment::write_state(folder, self.found.last.max(self.recycled).max(position))
+    }
+
     /// All segments, none of which holds anything that is needed: after the replay.
     pub(super) fn into_segments(self) -> Vec<Segment> {
         self.free.into_iter().chain(self.used.into_iter().map(|used| used.segment)).collect()
@@ -197,9 +204,13 @@ impl Used {
     ) -> io::Result<()> {
         let length = usize::try_from(self.segment.len()?).unwrap_or(usize::MAX);
         let bytes = Bytes::from(self.segment.read(BLOCK, length)?);
+        // No gap can be longer than a segment of the shortest entries.
+        let entries_max = (length / ENTRY_HEADER_LEN) as u64;
         let mut expected = self.header.first;
         let mut at = 0;
-        while let Some((start, group)) = self.next_group(&bytes, at, expected) {
+        while let Some((start, group)) =
+            self.next_group(&bytes, at, expected..expected + entries_max)
+        {
             for sequence in expected..group.first.min(self.end) {
                 each(start, sequence, Err(Damaged("group")))?;
             }
@@ -227,13 +238,18 @@ impl Used {
         Ok(())
     }
 
-    /// The next group of this use at or after `from`. Where one is expected and another one is found further on, the
-    /// space between is damaged.
-    fn next_group(&self, bytes: &[u8], from: usize, expected: u64) -> Option<(usize, GroupHeader)> {
+    /// The next group of this use at or after `from` whose first number is one of `expected`. Where another one than
+    /// the first of them is found, the space between is damaged.
+    fn next_group(
+        &self,
+        bytes: &[u8],
+        from: usize,
+        expected: Range<u64>,
+    ) -> Option<(usize, GroupHeader)> {
         (from..bytes.len())
             .step_by(BLOCK as usize)
             .filter_map(|at| Some((at, GroupHeader::read(&bytes[at..]).ok()?)))
-            .find(|(_, group)| group.epoch == self.header.epoch && group.first >= expected)
+            .find(|(_, group)| group.nonce == self.header.nonce && expected.contains(&group.first))
     }
 }
 
@@ -253,6 +269,7 @@ mod tests {
             database: PathBuf::new(),
             segment_bytes: SEGMENT_BYTES_MIN,
             segments_max: 3,
+            enabled: true,
             full_wait: Duration::from_millis(200),
         }
     }
@@ -356,7 +373,7 @@ mod tests {
         append(&mut journal, &["b", "never"]);
         let later = folder.path().join("journal");
         let mut segment = Segment::create(&later, 9, SEGMENT_BYTES_MIN).unwrap();
-        segment.begin(&SegmentHeader { epoch: 77, first: 3 }).unwrap();
+        segment.begin(&SegmentHeader { epoch: 77, first: 3, nonce: 5 }).unwrap();
         let (found, entries) = live(folder.path());
         assert_eq!(entries, named(&[(1, "a"), (2, "b")]));
         assert_eq!((found.last, found.lost), (2, vec![]));

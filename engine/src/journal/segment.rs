@@ -49,6 +49,11 @@ impl Segment {
         Ok(Self { file, number })
     }
 
+    /// Gives its space back. What is in it must be needed no more.
+    pub(super) fn remove(self, folder: &Path) -> io::Result<()> {
+        std::fs::remove_file(folder.join(name(self.number)))
+    }
+
     pub(super) fn number(&self) -> u32 {
         self.number
     }
@@ -196,7 +201,7 @@ mod tests {
         let mut segment = Segment::create(folder.path(), 7, 4 * BLOCK).unwrap();
         assert_eq!(segment.len().unwrap(), 4 * BLOCK);
         assert_eq!(segment.header().unwrap().unwrap(), None);
-        let header = SegmentHeader { epoch: 3, first: 9 };
+        let header = SegmentHeader { epoch: 3, first: 9, nonce: 4 };
         segment.begin(&header).unwrap();
         for text in [b"one".as_slice(), b"two"] {
             let (first, rest) = text.split_at(1);

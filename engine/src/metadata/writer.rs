@@ -9,7 +9,7 @@ use std::ops::Range;
 use flume::Receiver;
 use reel_meta::{FileStore, MetaError};
 
-use super::{Insert, Mutation, Owned, RowError, StorePlace, Write, reply};
+use super::{Insert, Mutation, Owned, Records, RowError, StorePlace, Write, reply};
 use crate::journal::{AppendError, Entry, GROUP_BYTES_MAX, Journal};
 
 /// Rows of one group and of one transaction.
@@ -63,13 +63,17 @@ struct Writer<'a, S> {
 }
 
 impl<S: FileStore> Writer<'_, S> {
-    async fn change(&mut self, mut batch: Vec<Mutation>) {
+    async fn change(&mut self, batch: Vec<Mutation>) {
         let mut entries = None;
         if let Some(journal) = &mut self.journal {
-            batch.iter_mut().for_each(|mutation| mutation.enter(journal));
+            batch.iter().for_each(|mutation| mutation.enter(journal));
             match journal.commit() {
                 Ok(numbers) => entries = Some(numbers.start),
-                Err(AppendError::Frozen) => self.uninstall().await,
+                Err(AppendError::Frozen) => {
+                    if let Err(error) = self.uninstall().await {
+                        return refuse(batch, &RowError::from(error));
+                    }
+                }
                 Err(error) => return refuse(batch, &RowError::from(error)),
             }
         }
@@ -89,12 +93,25 @@ impl<S: FileStore> Writer<'_, S> {
         }
     }
 
-    /// The database makes its commits durable by itself again. What it has not synced yet is in the journal, which the
-    /// next start replays.
-    async fn uninstall(&mut self) {
-        self.journal = None;
-        if let Err(error) = self.store.sync_commits(true).await {
-            tracing::error!(%error, "the database does not sync its commits");
+    /// The database makes its commits durable by itself again, beginning with one that says that it has had every
+    /// entry: those that it refused must not be replayed over what comes from now on.
+    async fn uninstall(&mut self) -> Result<(), MetaError> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let last = journal.last();
+        let synced = async {
+            self.store.sync_commits(true).await?;
+            self.store.set_journal_position(last);
+            self.store.set_status(&[]).await
+        };
+        match synced.await {
+            Ok(_) => {
+                self.journal = None;
+                Ok(())
+            }
+            Err(error) => {
+                journal.give_up();
+                Err(error)
+            }
         }
     }
 
@@ -105,7 +122,13 @@ impl<S: FileStore> Writer<'_, S> {
         }
         match mutation {
             Mutation::Insert(inserts) => self.insert(inserts, entries).await,
-            Mutation::Status(changes, answer) => {
+            Mutation::Status { records: Records::ByJournal, answer, .. }
+            | Mutation::Remove { records: Records::ByJournal, answer, .. }
+                if self.journal.is_none() =>
+            {
+                let _ = answer.try_send(Err(RowError::frozen()));
+            }
+            Mutation::Status { changes, answer, .. } => {
                 let result = self.store.set_status(&changes).await;
                 let _ = answer.try_send(self.ended(result, entries));
             }
@@ -119,8 +142,7 @@ impl<S: FileStore> Writer<'_, S> {
     async fn insert(&mut self, inserts: Vec<Insert>, entries: Option<Range<u64>>) {
         if self.journal.is_none() && inserts.iter().any(|insert| insert.content.is_some()) {
             // Nothing has made the content durable.
-            let error = RowError::refused("the journal was frozen under this upload");
-            return refuse(vec![Mutation::Insert(inserts)], &error);
+            return refuse(vec![Mutation::Insert(inserts)], &RowError::frozen());
         }
         let (rows, dones): (Vec<_>, Vec<_>) =
             inserts.into_iter().map(|insert| (insert.row, insert.done)).unzip();
@@ -156,9 +178,16 @@ impl<S: FileStore> Writer<'_, S> {
             }
             Err(error) => {
                 let mut error = RowError::from(error);
-                if let Err(aborting) = journal.abort(entries) {
-                    tracing::error!(%aborting, refused = %error, "a change that was refused may be replayed");
-                    error.unknown = true;
+                let last = entries.end - 1;
+                match journal.abort(entries) {
+                    Ok(()) => journal.applied(last),
+                    // Frozen: whoever uninstalls it makes the database say that it has had them.
+                    Err(AppendError::Frozen) => {}
+                    Err(aborting) => {
+                        tracing::error!(%aborting, refused = %error, "a change that was refused may be replayed");
+                        journal.give_up();
+                        error.unknown = true;
+                    }
                 }
                 Err(error)
             }
@@ -247,7 +276,7 @@ impl Mutation {
     fn rows(&self) -> usize {
         match self {
             Self::Insert(inserts) => inserts.len(),
-            Self::Status(changes, _) => changes.len(),
+            Self::Status { changes, .. } => changes.len(),
             Self::Remove { removals, .. } => removals.len(),
         }
     }
@@ -263,14 +292,16 @@ impl Mutation {
     }
 
     /// Adds its entries, one for each row, to the journal's group.
-    fn enter(&mut self, journal: &mut Journal) {
+    fn enter(&self, journal: &mut Journal) {
         match self {
             Self::Insert(inserts) => {
                 for insert in inserts {
-                    journal.put(&insert.row, insert.content.take());
+                    journal.put(&insert.row, insert.content.clone());
                 }
             }
-            Self::Status(changes, _) => changes.iter().for_each(|change| journal.status(change)),
+            Self::Status { changes, .. } => {
+                changes.iter().for_each(|change| journal.status(change));
+            }
             Self::Remove { removals, unlink, .. } => {
                 removals.iter().for_each(|removal| journal.remove(removal, *unlink));
             }
@@ -287,7 +318,7 @@ fn refuse(batch: Vec<Mutation>, error: &RowError) {
                     (insert.done)(Err(error.clone()));
                 }
             }
-            Mutation::Status(_, answer) | Mutation::Remove { answer, .. } => {
+            Mutation::Status { answer, .. } | Mutation::Remove { answer, .. } => {
                 let _ = answer.try_send(Err(error.clone()));
             }
         }

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
+    path::Path,
     sync::Arc,
 };
 
@@ -10,7 +11,7 @@ use reel_meta::sqlite::SqliteCheckpointer;
 
 use super::{
     open::{Claim, OpenError},
-    path::StorePath,
+    path::{READ_ONLY, StorePath},
     sys,
 };
 use crate::{
@@ -49,6 +50,9 @@ pub(super) fn begin(
     let fail = |error: ReplayError| OpenError::Journal { folder: config.folder.clone(), error };
     let position = wait(metadata.journal_position()).map_err(|error| fail(error.into()))?;
     let Some(position) = position else { return Ok(None) };
+    if !config.enabled && !config.folder.is_dir() {
+        return Ok(None);
+    }
     let recovered = match Recovered::open(&config.folder) {
         Ok(recovered) => recovered,
         Err(error) if error.kind() == io::ErrorKind::StorageFull => {
@@ -58,6 +62,11 @@ pub(super) fn begin(
         Err(error) => return Err(fail(error.into())),
     };
     if !replayed(&recovered, position, metadata, layout, claims).map_err(fail)? {
+        return Ok(None);
+    }
+    if !config.enabled {
+        // Replayed, and not to be replayed again over what comes without it.
+        recovered.retire(&config.folder, position).map_err(|error| fail(error.into()))?;
         return Ok(None);
     }
     match Journal::begin(config, recovered, position, gate) {
@@ -79,6 +88,14 @@ fn replayed(
     claims: &[Claim<'_>],
 ) -> Result<bool, ReplayError> {
     let found = &recovered.found;
+    if position < recovered.recycled() {
+        tracing::error!(
+            position,
+            recycled = recovered.recycled(),
+            "the database is older than the journal, as one from \
+            a backup is: files of the time between are without rows until `reel rebuild-index`"
+        );
+    }
     if !found.lost.is_empty() {
         tracing::error!(entries = ?found.lost, "entries of the journal are damaged; what was acknowledged before and \
             after them is replayed");
@@ -87,7 +104,7 @@ fn replayed(
         return Ok(true);
     }
     let roots: Vec<Option<OwnedFd>> =
-        claims.iter().map(|claim| sys::open_folder(&claim.path.path).ok()).collect();
+        claims.iter().map(|claim| writable(&claim.path.path)).collect();
     let done = journal::replay(recovered, position, metadata, layout, &roots)?;
     tracing::info!(
         live = found.live,
@@ -103,6 +120,12 @@ fn replayed(
         );
     }
     Ok(done.failed == 0)
+}
+
+/// A store path's folder, unless it waits for an operator.
+fn writable(folder: &Path) -> Option<OwnedFd> {
+    let marked = folder.join(READ_ONLY).try_exists().unwrap_or(true);
+    sys::open_folder(folder).ok().filter(|_| !marked)
 }
 
 impl Begun {
@@ -128,7 +151,7 @@ impl Begun {
         }
         let checkpointer = SqliteCheckpointer::open(&config.database)
             .map_err(|error| disk("opening the database")(io::Error::other(error)))?;
-        let places = Places { stores, checkpointer, metadata: metadata.clone() };
+        let places = Places { stores, checkpointer, log_pages: 0 };
         wait(metadata.install(self.journal))
             .map_err(|error| disk("installing the journal")(io::Error::other(error)))?;
         self.recycler.start(places).map_err(disk("starting the recycler"))
@@ -139,7 +162,8 @@ impl Begun {
 struct Places {
     stores: Vec<(Arc<StorePath>, OwnedFd)>,
     checkpointer: SqliteCheckpointer,
-    metadata: Metadata,
+    /// Pages of the database's log at the last checkpoint.
+    log_pages: u64,
 }
 
 impl Settle for Places {
@@ -157,10 +181,17 @@ impl Settle for Places {
             }
             store.folders.settled(&fresh);
         }
-        let mut done = self.checkpointer.run().map_err(io::Error::other)?;
-        if done.log_pages > LOG_PAGES_MAX || !done.whole {
-            done.whole = wait(self.metadata.checkpoint()).map_err(io::Error::other)?;
-        }
+        // Not by the writer: it may be waiting for the very space that this round gives back.
+        let done = self.checkpointer.run().map_err(io::Error::other)?;
+        self.log_pages = done.log_pages;
         Ok(done.whole)
+    }
+
+    fn tidy(&mut self) {
+        if self.log_pages > LOG_PAGES_MAX
+            && let Err(error) = self.checkpointer.restart_log()
+        {
+            tracing::warn!(%error, "the database's log cannot be begun anew; it grows until a later round");
+        }
     }
 }

@@ -160,6 +160,7 @@ pub fn journal(database: &Path) -> JournalConfig {
         database: database.to_owned(),
         segment_bytes: SEGMENT_BYTES_MIN,
         segments_max: 2,
+        enabled: true,
         full_wait: Duration::from_secs(5),
     }
 }

@@ -15,6 +15,9 @@ use crate::sqlite::migrate::{self, Schema};
 /// its own other connections and an operator's `sqlite3` can hold it; a commit takes milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the log's new beginning waits for readers, and with it the writer for its turn.
+const RESTART_WAIT: Duration = Duration::from_millis(100);
+
 /// Prepared statements kept by a connection: more than all constants of one store.
 const STATEMENTS_MAX: usize = 64;
 
@@ -36,6 +39,8 @@ pub(crate) struct Database {
     unsettled: bool,
     /// Goes into the next transaction; see [`Database::set_position`].
     position: Option<u64>,
+    /// See [`Database::sync_commits`].
+    commits_synced: bool,
 }
 
 impl Database {
@@ -49,7 +54,13 @@ impl Database {
         let mut connection = connect(path, flags).map_err(|error| open_error(path, error))?;
         migrate::run(&mut connection, path, schema)?;
         sync_folder(path).map_err(|error| open_error(path, error))?;
-        Ok(Self { connection, reads_only: false, unsettled: false, position: None })
+        Ok(Self {
+            connection,
+            reads_only: false,
+            unsettled: false,
+            position: None,
+            commits_synced: true,
+        })
     }
 
     /// Opens the file, which must be there with its last schema, for reading beside its writer.
@@ -62,7 +73,13 @@ impl Database {
         connection
             .pragma_update(None, "query_only", true)
             .map_err(|error| open_error(path, error))?;
-        Ok(Self { connection, reads_only: true, unsettled: false, position: None })
+        Ok(Self {
+            connection,
+            reads_only: true,
+            unsettled: false,
+            position: None,
+            commits_synced: true,
+        })
     }
 
     /// Reads, outside of any transaction: one statement sees one state.
@@ -112,7 +129,9 @@ impl Database {
         self.connection
             .pragma_update(None, "synchronous", level)
             .and_then(|()| self.connection.pragma_update(None, "wal_autocheckpoint", pages))
-            .map_err(|error| statement_error("sync_commits", error))
+            .map_err(|error| statement_error("sync_commits", error))?;
+        self.commits_synced = on;
+        Ok(())
     }
 
     fn transaction<T>(
@@ -159,11 +178,15 @@ impl Database {
         if !self.unsettled {
             return Ok(());
         }
+        // Synced whatever else is not: what a power loss takes of it would bring those frames back.
+        let synced = self.commits_synced;
+        self.sync_commits(true)?;
         self.transaction(operation, |connection| {
             run(connection, migrate::SETTLE_SQL)?;
             Ok(())
         })
         .map_err(|error| MetaError::CommitUnknown { operation, cause: Box::new(error) })?;
+        self.sync_commits(synced)?;
         self.unsettled = false;
         Ok(())
     }
@@ -205,8 +228,15 @@ impl Checkpointer {
     pub(crate) fn open(path: &Path, schema: &Schema) -> Result<Self, MetaError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = connect(path, flags).map_err(|error| open_error(path, error))?;
+        connection.busy_timeout(RESTART_WAIT).map_err(|error| open_error(path, error))?;
         migrate::check_current(&connection, path, schema)?;
         Ok(Self(connection))
+    }
+
+    /// Copies the rest of the log and lets the next commit begin it anew. Holds up the writer for a moment, and gives
+    /// up where a reader does not end in it.
+    pub(crate) fn restart(&mut self) -> Result<Checkpointed, MetaError> {
+        checkpoint(&self.0, "PRAGMA wal_checkpoint(RESTART)")
     }
 
     /// Copies what was committed before the call into the database file and syncs it, while the writer goes on.

@@ -69,6 +69,14 @@ impl SqliteCheckpointer {
     pub fn run(&mut self) -> Result<Checkpointed, MetaError> {
         self.0.run()
     }
+
+    /// Lets the next commit begin the write-ahead log anew, where no reader stands in the way.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn restart_log(&mut self) -> Result<Checkpointed, MetaError> {
+        self.0.restart()
+    }
 }
 
 impl FileStore for SqliteFileStore {

@@ -18,7 +18,7 @@ use reel_proto::path::{PathId, RelativePath};
 
 use super::owned;
 use crate::{
-    metadata::{Metadata, RowError, wait},
+    metadata::{Metadata, Records, RowError, wait},
     record::{self, Record},
     store::{
         api::{ChangeError, Changed, FileKey, Located},
@@ -100,7 +100,10 @@ impl Changer<'_> {
                 Err(error) => self.answer(change, Err(error)),
             }
         }
-        if let Err(error) = self.sync(&begun) {
+        // Once for the round: what is not synced here must be refused where the journal is gone by then.
+        let records =
+            if self.store.journal.is_open() { Records::ByJournal } else { Records::Durable };
+        if let Err(error) = self.sync(&begun, records) {
             self.store.sync_failed("the sync of a changed record", &error);
             let error = Arc::new(error);
             for Begun { change, .. } in begun {
@@ -120,8 +123,8 @@ impl Changer<'_> {
                 }
             }
         }
-        self.set_rows(settings);
-        self.remove_rows(removals);
+        self.set_rows(settings, records);
+        self.remove_rows(removals, records);
     }
 
     /// Decides, and writes the record.
@@ -154,12 +157,11 @@ impl Changer<'_> {
 
     /// Makes the records durable. Where the row changes too and there is a journal, its entry does: it says what the
     /// record must be.
-    fn sync(&self, begun: &[Begun]) -> io::Result<()> {
+    fn sync(&self, begun: &[Begun], records: Records) -> io::Result<()> {
         let _watch = self.store.keeper_watch.begin(self.store.elapsed_ms());
-        let has_journal = self.store.journal.is_open();
         let files: Vec<&File> = begun
             .iter()
-            .filter(|begun| !(has_journal && begun.step.changes_row()))
+            .filter(|begun| records == Records::Durable || !begun.step.changes_row())
             .filter_map(|begun| begun.file.as_ref())
             .collect();
         match files.as_slice() {
@@ -171,12 +173,12 @@ impl Changer<'_> {
         sys::still_in_service(files[0], record::ATTRIBUTE)
     }
 
-    fn set_rows(&self, settings: Vec<(Change, StatusChange)>) {
+    fn set_rows(&self, settings: Vec<(Change, StatusChange)>, records: Records) {
         if settings.is_empty() {
             return;
         }
         let (changes, settings): (Vec<_>, Vec<_>) = settings.into_iter().unzip();
-        match wait(self.metadata.set_status(settings)) {
+        match wait(self.metadata.change_status(settings, records)) {
             Ok(outcomes) => {
                 for (change, outcome) in changes.into_iter().zip(outcomes) {
                     let applied = outcome == RowChange::Applied;
@@ -190,18 +192,18 @@ impl Changer<'_> {
         }
     }
 
-    fn remove_rows(&self, removals: Vec<(Change, RowRef, bool)>) {
+    fn remove_rows(&self, removals: Vec<(Change, RowRef, bool)>, records: Records) {
         if removals.is_empty() {
             return;
         }
         // Only a file that is known to be the row's own is unlinked, now or by a replay.
         let (doubtful, sure): (Vec<_>, Vec<_>) =
             removals.into_iter().partition(|(_, _, doubtful)| *doubtful);
-        self.remove_and(sure, true);
-        self.remove_and(doubtful, false);
+        self.remove_and(sure, true, records);
+        self.remove_and(doubtful, false, records);
     }
 
-    fn remove_and(&self, removals: Vec<(Change, RowRef, bool)>, unlink: bool) {
+    fn remove_and(&self, removals: Vec<(Change, RowRef, bool)>, unlink: bool, records: Records) {
         let rows = removals
             .iter()
             .map(|(_, row, _)| Removal { row: row.clone(), only: Some(FileStatus::Deleted) })
@@ -209,8 +211,11 @@ impl Changer<'_> {
         if rows.is_empty() {
             return;
         }
-        let outcomes =
-            if unlink { wait(self.metadata.purge(rows)) } else { wait(self.metadata.remove(rows)) };
+        let outcomes = if unlink {
+            wait(self.metadata.purge(rows, records))
+        } else {
+            wait(self.metadata.remove(rows))
+        };
         let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
             Err(error) => {
