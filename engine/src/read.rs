@@ -1,16 +1,20 @@
 //! The read path of a data thread: ranges of files to sockets, by what the page cache has.
 //!
 //! Pages that are in the page cache go out by sendfile(2), which copies nothing; pages that are not are read into
-//! buffers of up to 512 KiB without holding the thread, the next piece while the last one is being sent. Which of the
-//! two is asked anew for every window, so a response changes over as soon as the cache does.
+//! buffers in pieces of up to 256 KiB without holding the thread, past the page cache where the file system does that,
+//! the next ones while one is being sent. Which of the two is asked anew for every window, so a response changes over
+//! as soon as the cache does.
 //!
 //! [`Reader::prime`] does all that can fail for the disk's sake **before** the response's head goes out: it looks at
 //! the file's size and reads the first piece. Afterwards a failure can only end the connection.
 
-use std::{cell::RefCell, os::fd::AsFd, rc::Rc};
+use std::os::fd::AsFd;
 
-use futures_util::future::join;
-use reel_node::{http::socket::SendError, metrics::Cell};
+use reel_node::{
+    http::socket::{SendError, TURN_BYTES},
+    metrics::Cell,
+    yield_turn,
+};
 use reel_proto::http::content;
 
 use crate::{
@@ -18,20 +22,25 @@ use crate::{
     metrics::{Path, Serve},
 };
 
+mod buffer;
 mod cold;
+mod direct;
 mod open_file;
 mod residency;
+mod window;
 
-pub(crate) use cold::PieceReader;
+pub(crate) use cold::{PieceReader, PieceSettings};
+pub(crate) use direct::{Seconds, open_if_cold};
 pub(crate) use open_file::OpenFile;
 pub(crate) use residency::Method;
+
+use cold::Piece;
+use direct::Plan;
+use window::Window;
 
 /// How much is asked of the page cache at once, and then sent without asking again. Larger costs nothing in calls
 /// but lets more pages be dropped by the kernel while a slow peer reads; each such page blocks the thread once.
 const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
-
-/// Buffers that a thread keeps for the next read from the disk; more are given back to the allocator.
-const SPARE_BUFFERS_MAX: usize = 8;
 
 /// Where content goes.
 pub(crate) trait Sink {
@@ -76,28 +85,12 @@ impl ReadError {
     }
 }
 
-/// A piece of a file in memory. Its bytes are charged to the thread's budget until it is dropped.
-pub(crate) struct Piece {
-    bytes: Vec<u8>,
-    spare: Rc<RefCell<Vec<Vec<u8>>>>,
-    _permit: Permit,
-}
-
-impl Drop for Piece {
-    fn drop(&mut self) {
-        let mut spare = self.spare.borrow_mut();
-        if spare.len() < SPARE_BUFFERS_MAX {
-            spare.push(std::mem::take(&mut self.bytes));
-        }
-    }
-}
-
 /// How a range begins: known before the response's head goes out.
-pub(crate) enum Primed {
+pub(crate) enum Primed<'a> {
     /// So many bytes from its start are in the page cache.
     Hot(u64),
     /// Its first bytes were read from the disk.
-    Cold(Piece),
+    Cold(Piece, Option<Box<Window<'a>>>),
 }
 
 /// The read path of one data thread.
@@ -105,7 +98,8 @@ pub(crate) struct Reader {
     method: Method,
     pieces: PieceReader,
     budget: Budget,
-    spare: Rc<RefCell<Vec<Vec<u8>>>>,
+    /// Most pieces of one response that are read or wait beside the one that is being sent.
+    ahead_max: usize,
     cell: Cell<Serve>,
 }
 
@@ -115,50 +109,83 @@ impl Reader {
         method: Method,
         pieces: PieceReader,
         budget: Budget,
+        ahead_max: usize,
         cell: Cell<Serve>,
     ) -> Self {
-        Self { method, pieces, budget, spare: Rc::default(), cell }
+        Self { method, pieces, budget, ahead_max, cell }
+    }
+
+    /// The part that reads pieces.
+    pub(crate) fn pieces(&self) -> &PieceReader {
+        &self.pieces
     }
 
     /// Makes sure that the range is there and its begin at hand. No byte has gone out when this fails.
     ///
     /// # Errors
     /// [`ReadError::CutShort`], [`ReadError::Disk`], [`ReadError::Busy`].
-    pub(crate) async fn prime(
-        &self,
-        file: &OpenFile,
+    pub(crate) async fn prime<'a>(
+        &'a self,
+        file: &'a OpenFile,
         file_size: u64,
         offset: u64,
         length: u64,
-    ) -> Result<Primed, ReadError> {
+    ) -> Result<Primed<'a>, ReadError> {
         let on_disk = residency::size(file.as_fd()).map_err(|error| self.disk(error))?;
         if on_disk < file_size {
             self.cell.add(Serve::CUT_SHORT, 1);
             return Err(ReadError::CutShort { missing: file_size - on_disk });
         }
-        match self.hot_bytes(file, offset, length) {
-            Some(bytes) => Ok(Primed::Hot(bytes)),
-            None => {
-                let permit = self.budget.try_take(self.piece_length(length)).ok_or_else(|| {
-                    self.cell.add(Serve::OVERLOADED, 1);
-                    ReadError::Busy
-                })?;
-                self.read(file, offset, length, permit).await.map(Primed::Cold)
-            }
+        if let Some(bytes) = self.hot_bytes(file, offset, length) {
+            return Ok(Primed::Hot(bytes));
         }
+        self.pieces.prepare(file).await;
+        let plan = self.pieces.plan(file, offset, length);
+        let permit = self.budget.try_take(plan.block_bytes() as u64).ok_or_else(|| {
+            self.cell.add(Serve::OVERLOADED, 1);
+            ReadError::Busy
+        })?;
+        self.begin(file, offset, length, plan, permit).await
     }
 
     /// The begin of a further range of a response under way; waits for a buffer if it must.
     ///
     /// # Errors
     /// [`ReadError::CutShort`], [`ReadError::Disk`], [`ReadError::Busy`].
-    pub(crate) async fn resume(
-        &self,
-        file: &OpenFile,
+    pub(crate) async fn resume<'a>(
+        &'a self,
+        file: &'a OpenFile,
         offset: u64,
         length: u64,
-    ) -> Result<Primed, ReadError> {
-        self.wait_for(file, offset, length).await
+    ) -> Result<Primed<'a>, ReadError> {
+        if let Some(bytes) = self.hot_bytes(file, offset, length) {
+            return Ok(Primed::Hot(bytes));
+        }
+        self.pieces.prepare(file).await;
+        let plan = self.pieces.plan(file, offset, length);
+        let permit = self.budget.take(plan.block_bytes() as u64).await;
+        self.begin(file, offset, length, plan, permit).await
+    }
+
+    /// Reads the first piece of a range, and what else of it there is memory for.
+    async fn begin<'a>(
+        &'a self,
+        file: &'a OpenFile,
+        offset: u64,
+        length: u64,
+        plan: Plan,
+        permit: Permit,
+    ) -> Result<Primed<'a>, ReadError> {
+        if plan.length as u64 == length {
+            return Ok(Primed::Cold(self.read(file, plan, permit).await?, None));
+        }
+        let mut window = Box::new(Window::new(self, file, offset, offset + length));
+        window.start(plan, permit);
+        window.fill();
+        match window.next().await {
+            Some(piece) => Ok(Primed::Cold(piece?, Some(window))),
+            None => Err(ReadError::Busy),
+        }
     }
 
     /// The media type by the file's first bytes; read once for as long as the file is open. What cannot be read has
@@ -168,8 +195,13 @@ impl Reader {
             return known;
         }
         let length = size.min(content::SNIFF_BYTES as u64);
-        let begin = self.pieces.read(file, 0, length, Vec::new()).await.unwrap_or_default();
-        let media_type = content::of_bytes(&begin).unwrap_or(content::UNKNOWN);
+        self.pieces.prepare(file).await;
+        let plan = self.pieces.plan(file, 0, length);
+        // Nothing is held here, so waiting for a page's worth holds up nobody.
+        let permit = self.budget.take(plan.block_bytes() as u64).await;
+        let begin = self.pieces.read(file, plan, permit).await.ok();
+        let known = begin.as_ref().and_then(|begin| content::of_bytes(begin.bytes()));
+        let media_type = known.unwrap_or(content::UNKNOWN);
         file.keep_media_type(media_type);
         media_type
     }
@@ -178,77 +210,69 @@ impl Reader {
     /// have gone out: the connection must end.
     ///
     /// # Errors
-    /// Any [`ReadError`] but `Busy`.
-    pub(crate) async fn send(
-        &self,
+    /// Any [`ReadError`].
+    pub(crate) async fn send<'a>(
+        &'a self,
         sink: &mut impl Sink,
-        file: &OpenFile,
+        file: &'a OpenFile,
         offset: u64,
         length: u64,
-        primed: Primed,
+        primed: Primed<'a>,
     ) -> Result<(), ReadError> {
         let (mut at, end) = (offset, offset + length);
-        let mut next = Some(primed);
+        let (mut piece, mut window) = (None, None);
+        match primed {
+            Primed::Hot(bytes) => at += self.send_hot(sink, file, at, bytes).await?,
+            Primed::Cold(first, rest) => (piece, window) = (Some(first), rest),
+        }
+        let mut turn = 0;
         while at < end {
-            let primed = match next.take() {
-                Some(primed) => primed,
-                None => self.wait_for(file, at, end - at).await?,
+            let Some(next) = piece.take() else {
+                // Nothing was read ahead, so nothing is held while this waits.
+                match self.resume(file, at, end - at).await? {
+                    Primed::Hot(bytes) => at += self.send_hot(sink, file, at, bytes).await?,
+                    Primed::Cold(first, rest) => (piece, window) = (Some(first), rest),
+                }
+                continue;
             };
-            match primed {
-                Primed::Hot(bytes) => {
-                    sink.send_file(file, at, bytes).await.map_err(|error| self.sent(error))?;
-                    self.cell.add(Serve::BYTES_OUT.at([Path::Hot as usize]), bytes);
-                    at += bytes;
-                }
-                Primed::Cold(piece) => {
-                    let bytes = piece.bytes.len() as u64;
-                    at += bytes;
-                    let more = at < end;
-                    let send = async {
-                        let result = sink.send_bytes(&piece.bytes, more).await;
-                        // The buffer goes back before the wait for the read beside it is over.
-                        drop(piece);
-                        result
-                    };
-                    let (sent, ahead) = join(send, self.ahead(file, at, end - at)).await;
+            let bytes = next.bytes().len();
+            at += bytes as u64;
+            match &mut window {
+                None => {
+                    let sent = sink.send_bytes(next.bytes(), at < end).await;
+                    drop(next);
                     sent.map_err(|error| self.sent(error))?;
-                    self.cell.add(Serve::BYTES_OUT.at([Path::Cold as usize]), bytes);
-                    next = ahead?;
                 }
+                Some(window) => {
+                    window.fill();
+                    let sent = window.beside(sink.send_bytes(next.bytes(), at < end)).await;
+                    drop(next);
+                    sent.map_err(|error| self.sent(error))?;
+                    piece = window.next().await.transpose()?;
+                }
+            }
+            self.cell.add(Serve::BYTES_OUT.at([Path::Cold as usize]), bytes as u64);
+            turn += bytes;
+            if turn >= TURN_BYTES && at < end {
+                // Pieces that are there at once would never let another connection run.
+                turn = 0;
+                yield_turn().await;
             }
         }
         Ok(())
     }
 
-    /// The next piece while another one is on its way out: only if a buffer is free at once. Whoever holds a buffer
-    /// never waits for a second one, so the waits for buffers cannot form a ring.
-    async fn ahead(
+    /// Sends `bytes` that are in the page cache; answers how many that were.
+    async fn send_hot(
         &self,
+        sink: &mut impl Sink,
         file: &OpenFile,
-        offset: u64,
-        length: u64,
-    ) -> Result<Option<Primed>, ReadError> {
-        if length == 0 || self.hot_bytes(file, offset, length).is_some() {
-            return Ok(None);
-        }
-        match self.budget.try_take(self.piece_length(length)) {
-            Some(permit) => Ok(Some(Primed::Cold(self.read(file, offset, length, permit).await?))),
-            None => Ok(None),
-        }
-    }
-
-    /// The next window or piece of a response under way; waits for a buffer if it must.
-    async fn wait_for(
-        &self,
-        file: &OpenFile,
-        offset: u64,
-        length: u64,
-    ) -> Result<Primed, ReadError> {
-        if let Some(bytes) = self.hot_bytes(file, offset, length) {
-            return Ok(Primed::Hot(bytes));
-        }
-        let permit = self.budget.take(self.piece_length(length)).await;
-        self.read(file, offset, length, permit).await.map(Primed::Cold)
+        at: u64,
+        bytes: u64,
+    ) -> Result<u64, ReadError> {
+        sink.send_file(file, at, bytes).await.map_err(|error| self.sent(error))?;
+        self.cell.add(Serve::BYTES_OUT.at([Path::Hot as usize]), bytes);
+        Ok(bytes)
     }
 
     /// How many bytes from `offset` are in the page cache: a whole window, a smaller one, or none.
@@ -258,32 +282,18 @@ impl Reader {
             return Some(window);
         }
         // The window may be hot up to where a reader before this one stopped.
-        let piece = self.piece_length(length);
+        let piece = length.min(self.pieces.piece_bytes());
         (piece < window && residency::is_resident(self.method, file.as_fd(), offset, piece))
             .then_some(piece)
     }
 
-    fn piece_length(&self, length: u64) -> u64 {
-        length.min(self.pieces.piece_bytes())
-    }
-
-    async fn read(
-        &self,
-        file: &OpenFile,
-        offset: u64,
-        length: u64,
-        permit: Permit,
-    ) -> Result<Piece, ReadError> {
-        let wanted = self.piece_length(length);
-        let buffer = self.spare.borrow_mut().pop().unwrap_or_default();
-        let bytes = self.pieces.read(file, offset, wanted, buffer).await.map_err(|error| {
-            match error.kind() {
-                std::io::ErrorKind::WouldBlock => ReadError::Busy,
-                _ => self.disk(error),
-            }
+    async fn read(&self, file: &OpenFile, plan: Plan, permit: Permit) -> Result<Piece, ReadError> {
+        let read = self.pieces.read(file, plan, permit).await;
+        let piece = read.map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => ReadError::Busy,
+            _ => self.disk(error),
         })?;
-        let missing = wanted - bytes.len() as u64;
-        let piece = Piece { bytes, spare: self.spare.clone(), _permit: permit };
+        let missing = (plan.length - piece.bytes().len()) as u64;
         if missing > 0 {
             self.cell.add(Serve::CUT_SHORT, 1);
             return Err(ReadError::CutShort { missing });
