@@ -26,21 +26,27 @@ mod buffer;
 mod cold;
 mod direct;
 mod open_file;
+mod places;
 mod residency;
 mod window;
 
 pub(crate) use cold::{PieceReader, PieceSettings};
 pub(crate) use direct::{Seconds, open_if_cold};
-pub(crate) use open_file::OpenFile;
+pub(crate) use open_file::{OpenFile, PlaceOf};
 pub(crate) use residency::Method;
 
 use cold::Piece;
 use direct::Plan;
+use places::Places;
 use window::Window;
 
 /// How much is asked of the page cache at once, and then sent without asking again. Larger costs nothing in calls
 /// but lets more pages be dropped by the kernel while a slow peer reads; each such page blocks the thread once.
 const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A reader that goes on finds twice its last range read ahead, but at least and at most so much.
+const AHEAD_BYTES_MIN: u64 = 1024 * 1024;
+const AHEAD_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Where content goes.
 pub(crate) trait Sink {
@@ -100,6 +106,7 @@ pub(crate) struct Reader {
     budget: Budget,
     /// Most pieces of one response that are read or wait beside the one that is being sent.
     ahead_max: usize,
+    places: Places,
     cell: Cell<Serve>,
 }
 
@@ -112,7 +119,7 @@ impl Reader {
         ahead_max: usize,
         cell: Cell<Serve>,
     ) -> Self {
-        Self { method, pieces, budget, ahead_max, cell }
+        Self { method, pieces, budget, ahead_max, places: Places::new(), cell }
     }
 
     /// The part that reads pieces.
@@ -136,16 +143,62 @@ impl Reader {
             self.cell.add(Serve::CUT_SHORT, 1);
             return Err(ReadError::CutShort { missing: file_size - on_disk });
         }
-        if let Some(bytes) = self.hot_bytes(file, offset, length) {
+        let hot = self.hot_bytes(file, offset, length);
+        let through = self.goes_through(file, file_size, offset, length, hot.is_some());
+        if let Some(bytes) = hot {
             return Ok(Primed::Hot(bytes));
         }
-        self.pieces.prepare(file).await;
-        let plan = self.pieces.plan(file, offset, length);
+        if !through {
+            self.pieces.prepare(file).await;
+        }
+        let plan = self.pieces.plan(file, offset, length, through);
         let permit = self.budget.try_take(plan.block_bytes() as u64).ok_or_else(|| {
             self.cell.add(Serve::OVERLOADED, 1);
             ReadError::Busy
         })?;
-        self.begin(file, offset, length, plan, permit).await
+        self.begin(file, offset, length, (plan, permit), through).await
+    }
+
+    /// Whether a range is to be read through the page cache: one that is asked for again, or that goes on where a
+    /// range before it ended. Whoever goes on finds what comes next read ahead, as long as it does.
+    fn goes_through(
+        &self,
+        file: &OpenFile,
+        file_size: u64,
+        offset: u64,
+        length: u64,
+        hot: bool,
+    ) -> bool {
+        if hot && !file.may_be_read_on() || !self.pieces.may_be_direct(file.store()) {
+            return true;
+        }
+        let (number, end) = (file.number(), offset + length);
+        if let Some(ahead_to) = self.places.ended_here(number, offset) {
+            let ahead = (2 * length).clamp(AHEAD_BYTES_MIN, AHEAD_BYTES_MAX);
+            let (from, to) = (ahead_to.max(end), (end + ahead).min(file_size));
+            let due = to >= from + ahead / 2 || to == file_size && from < to;
+            file.is_read_on();
+            file.is_being_filled();
+            if due {
+                self.pieces.read_ahead(file, from, to - from);
+            }
+            self.places.ends(number, end, if due { to } else { ahead_to });
+            return true;
+        }
+        if hot {
+            return true;
+        }
+        self.places.ends(number, end, 0);
+        self.is_asked_again(file, offset)
+    }
+
+    /// Whether a cold range that begins here is to be made hot.
+    fn is_asked_again(&self, file: &OpenFile, offset: u64) -> bool {
+        let again = self.places.began_here(file.number(), offset);
+        if again {
+            file.is_being_filled();
+        }
+        again
     }
 
     /// The begin of a further range of a response under way; waits for a buffer if it must.
@@ -161,10 +214,14 @@ impl Reader {
         if let Some(bytes) = self.hot_bytes(file, offset, length) {
             return Ok(Primed::Hot(bytes));
         }
-        self.pieces.prepare(file).await;
-        let plan = self.pieces.plan(file, offset, length);
+        // A file whose begin is hot and whose rest is not begins here, as it were.
+        let through = self.is_asked_again(file, offset);
+        if !through {
+            self.pieces.prepare(file).await;
+        }
+        let plan = self.pieces.plan(file, offset, length, through);
         let permit = self.budget.take(plan.block_bytes() as u64).await;
-        self.begin(file, offset, length, plan, permit).await
+        self.begin(file, offset, length, (plan, permit), through).await
     }
 
     /// Reads the first piece of a range, and what else of it there is memory for.
@@ -173,13 +230,13 @@ impl Reader {
         file: &'a OpenFile,
         offset: u64,
         length: u64,
-        plan: Plan,
-        permit: Permit,
+        (plan, permit): (Plan, Permit),
+        through: bool,
     ) -> Result<Primed<'a>, ReadError> {
         if plan.length as u64 == length {
             return Ok(Primed::Cold(self.read(file, plan, permit).await?, None));
         }
-        let mut window = Box::new(Window::new(self, file, offset, offset + length));
+        let mut window = Box::new(Window::new(self, file, through, offset, offset + length));
         window.start(plan, permit);
         window.fill();
         match window.next().await {
@@ -196,7 +253,7 @@ impl Reader {
         }
         let length = size.min(content::SNIFF_BYTES as u64);
         self.pieces.prepare(file).await;
-        let plan = self.pieces.plan(file, 0, length);
+        let plan = self.pieces.plan(file, 0, length, false);
         // Nothing is held here, so waiting for a page's worth holds up nobody.
         let permit = self.budget.take(plan.block_bytes() as u64).await;
         let begin = self.pieces.read(file, plan, permit).await.ok();
@@ -278,13 +335,19 @@ impl Reader {
     /// How many bytes from `offset` are in the page cache: a whole window, a smaller one, or none.
     fn hot_bytes(&self, file: &OpenFile, offset: u64, length: u64) -> Option<u64> {
         let window = length.min(WINDOW_BYTES);
-        if residency::is_resident(self.method, file.as_fd(), offset, window) {
+        if self.is_hot(file, offset, window) {
             return Some(window);
         }
         // The window may be hot up to where a reader before this one stopped.
         let piece = length.min(self.pieces.piece_bytes());
-        (piece < window && residency::is_resident(self.method, file.as_fd(), offset, piece))
-            .then_some(piece)
+        (piece < window && self.is_hot(file, offset, piece)).then_some(piece)
+    }
+
+    fn is_hot(&self, file: &OpenFile, offset: u64, length: u64) -> bool {
+        let fd = file.as_fd();
+        residency::is_resident(self.method, fd, offset, length)
+            // cachestat counts pages that the disk is still filling.
+            && (!file.may_have_empty_pages() || residency::is_filled(self.method, fd, offset, length))
     }
 
     async fn read(&self, file: &OpenFile, plan: Plan, permit: Permit) -> Result<Piece, ReadError> {

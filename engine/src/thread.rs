@@ -19,7 +19,8 @@ use crate::{
     cache::{FileCache, Found, Record},
     metrics::{Cache, Lookup as Looked, Serve},
     read::{
-        Method, OpenFile, PieceReader, PieceSettings, ReadError, Reader, Seconds, open_if_cold,
+        Method, OpenFile, PieceReader, PieceSettings, PlaceOf, ReadError, Reader, Seconds,
+        open_if_cold,
     },
     service::Shared,
     store::{Lookup, LookupError, OpenFileError, PIECE, Place, Stores},
@@ -147,12 +148,12 @@ impl Thread {
         if let Some(file) = cached {
             return Ok(file);
         }
-        let file = self.open_place(&record.place()).await?;
+        let file = self.open_place(&record.place(), record.path_id().get()).await?;
         self.cache.borrow_mut().keep_file(record, &file);
         Ok(file)
     }
 
-    async fn open_place(&self, place: &Place) -> Result<Rc<OpenFile>, OpenFileError> {
+    async fn open_place(&self, place: &Place, number: u64) -> Result<Rc<OpenFile>, OpenFileError> {
         let pieces = self.reader.pieces();
         // A file that is not in memory gets its second descriptor in the same turn on the worker.
         let look = pieces.may_be_direct(place.store).then_some((self.method, place.size));
@@ -166,7 +167,8 @@ impl Thread {
         }
         let (fd, direct) = opened?;
         let workers = self.stores().workers(place.store)?;
-        let file = OpenFile::new(fd, self.ring, place.store, workers);
+        let which = PlaceOf { store: place.store, number };
+        let file = OpenFile::new(fd, self.ring, which, workers);
         let file = file.map_err(OpenFileError::Disk)?;
         if let Some(direct) = direct {
             pieces.take_direct(&file, direct);

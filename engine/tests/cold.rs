@@ -238,3 +238,34 @@ fn descriptors_stay_within_their_bound() {
         }
     }
 }
+
+/// What is asked for again becomes hot, and so does what a reader that goes on is about to ask for.
+#[test]
+fn what_is_asked_for_again_becomes_hot() {
+    for off in [&[][..], &["io_uring"][..]] {
+        let engine = Engine::start_with(|_| {}, off);
+        let bytes = content(3 * MIB);
+        engine.client().upload("f", &bytes).ok();
+        let mut stream = connect(&engine);
+        let mut ask = |offset: u64, length: u64| {
+            let body = range(&mut stream, "f", offset, length);
+            assert!(body == bytes[offset as usize..(offset + length) as usize], "{off:?}");
+        };
+        let hot = || engine.metric(r#"reel_engine_sent_bytes_total{role="engine",path="hot"}"#);
+        drop_pages(&engine);
+        ask(MIB as u64, 500_000);
+        assert_eq!((reads(&engine, "buffered"), hot()), (0.0, 0.0), "{off:?}");
+        ask(MIB as u64, 500_000);
+        assert!(reads(&engine, "buffered") > 0.0 && hot() == 0.0, "{off:?}");
+        ask(MIB as u64, 500_000);
+        assert_eq!(hot(), 500_000.0, "{off:?}");
+        // Step by step: the first one past the page cache, most of the rest by sendfile.
+        drop_pages(&engine);
+        let step = 64 * 1024;
+        for at in (0..bytes.len() as u64 - step).step_by(step as usize) {
+            ask(at, step);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(hot() > 2_000_000.0, "{off:?}: {}", hot());
+    }
+}

@@ -10,7 +10,7 @@ use std::{
     fs::File,
     io,
     ops::Range,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     os::unix::fs::FileExt,
     sync::Arc,
 };
@@ -127,10 +127,18 @@ impl PieceReader {
         }
     }
 
-    /// What to read for the beginning of a range.
-    pub(super) fn plan(&self, file: &OpenFile, offset: u64, length: u64) -> Plan {
-        let alignment = self.direct_of(file).map_or(1, |direct| direct.alignment);
+    /// What to read for the beginning of a range; `through`: through the page cache in any case.
+    pub(super) fn plan(&self, file: &OpenFile, offset: u64, length: u64, through: bool) -> Plan {
+        let direct = if through { None } else { self.direct_of(file) };
+        let alignment = direct.map_or(1, |direct| direct.alignment);
         Plan::new(offset, length, alignment, self.piece)
+    }
+
+    /// Has a range brought into the page cache, beside what goes on here. Without effect where that cannot be now.
+    pub(super) fn read_ahead(&self, file: &OpenFile, offset: u64, length: u64) {
+        if let Ok(fd) = file.as_fd().try_clone_to_owned() {
+            let _ = file.workers().post(move || will_need(&fd, offset, length));
+        }
     }
 
     fn direct_of<'a>(&self, file: &'a OpenFile) -> Option<&'a Direct> {
@@ -176,6 +184,16 @@ impl PieceReader {
         let part = plan.skip..filled.clamp(plan.skip, need);
         Ok(Piece { buffer, part })
     }
+}
+
+/// Asks the kernel to bring a range into the page cache. May wait for the disk: on a worker.
+fn will_need(file: &OwnedFd, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (libc::off_t::try_from(offset), libc::off_t::try_from(length))
+    else {
+        return;
+    };
+    // SAFETY: takes no memory; the descriptor is open. Only advice, so what it answers does not matter.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, length, libc::POSIX_FADV_WILLNEED) };
 }
 
 fn bit(store: usize) -> u64 {
@@ -274,12 +292,12 @@ fn fill_here(file: &File, job: Job, block: &mut Block) -> io::Result<usize> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{io::Write, os::fd::OwnedFd, rc::Rc, task::Poll};
+    use std::{io::Write, rc::Rc, task::Poll};
 
     use reel_node::{metrics::Registry, worker::Pool};
 
     use super::*;
-    use crate::admission::Budget;
+    use crate::{admission::Budget, read::PlaceOf};
 
     fn reader(registry: &Registry<Serve>, seconds: &Seconds, rooms: &Rc<Cell<u32>>) -> PieceReader {
         let settings = PieceSettings { piece_bytes: 8192, buffer_bytes: 1 << 20, direct: true };
@@ -309,11 +327,13 @@ mod tests {
         let reader = reader(&registry, &seconds, &rooms);
         let bytes: Vec<u8> = (0..20_000_u32).map(|at| at as u8).collect();
         let pool = Pool::new("test-refused", 1, 8).unwrap();
-        let file = OpenFile::new(file_of(&bytes).into(), ring, 63, pool).unwrap();
+        let file =
+            OpenFile::new(file_of(&bytes).into(), ring, PlaceOf { store: 63, number: 1 }, pool)
+                .unwrap();
         reader.take_direct(&file, Ok(refusing()));
         assert_eq!((seconds.count(), rooms.get()), (1, 1));
         for round in 0..2 {
-            let plan = reader.plan(&file, 700, 7000);
+            let plan = reader.plan(&file, 700, 7000, false);
             assert_eq!(plan.alignment, if round == 0 { 4 } else { 1 });
             let permit = budget.try_take(plan.block_bytes() as u64).unwrap();
             let piece = reader.read(&file, plan, permit).await.unwrap();
@@ -334,10 +354,16 @@ mod tests {
         let reader = reader(&registry, &seconds, &rooms);
         let pool = Pool::new("test-dropped", 1, 8).unwrap();
         let bytes = vec![7; 20_000];
-        let file = OpenFile::new(file_of(&bytes).into(), ring, 0, pool.clone()).unwrap();
+        let file = OpenFile::new(
+            file_of(&bytes).into(),
+            ring,
+            PlaceOf { store: 0, number: 1 },
+            pool.clone(),
+        )
+        .unwrap();
         let (release, held) = flume::bounded::<()>(0);
         pool.post(move || assert!(held.recv().is_err())).unwrap();
-        let plan = reader.plan(&file, 0, 8192);
+        let plan = reader.plan(&file, 0, 8192, false);
         let permit = budget.try_take(plan.block_bytes() as u64).unwrap();
         {
             let mut read = std::pin::pin!(reader.read(&file, plan, permit));
@@ -350,7 +376,7 @@ mod tests {
         while budget.used() > 0 {
             monoio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
-        let plan = reader.plan(&file, 0, 8192);
+        let plan = reader.plan(&file, 0, 8192, false);
         let permit = budget.try_take(plan.block_bytes() as u64).unwrap();
         assert!(reader.read(&file, plan, permit).await.unwrap().bytes() == &bytes[..8192]);
     }

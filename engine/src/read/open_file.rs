@@ -6,23 +6,41 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use reel_node::worker::Pool;
 
 use super::direct::{Opened, Second, Seconds};
 
+/// How long a disk may take to fill pages that it was asked for, before nobody looks whether they are filled. A look
+/// costs 1 µs, which files that have become hot should not pay for ever; being wrong costs one wait for the disk.
+const FILLING_TIME: Duration = Duration::from_secs(5);
+
 /// A descriptor, closed when its last user is done; and a second one past the page cache, once that was wanted.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
     form: Form,
-    store: usize,
+    place: PlaceOf,
     /// Those of its store path: what waits for the disk goes there.
     workers: Pool,
     /// `None` inside: it is not to be read directly.
     direct: OnceCell<Option<Direct>>,
+    /// Until then pages that were asked into the page cache may be there without their content.
+    filling_until: Cell<Option<Instant>>,
+    /// Somebody was reading it range after range.
+    has_readers_on: Cell<bool>,
     /// What its first bytes say it is, once somebody asked. The content never changes.
     media_type: Cell<Option<&'static str>>,
+}
+
+/// Which file it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlaceOf {
+    /// Index of its store path.
+    pub(crate) store: usize,
+    /// Its path id.
+    pub(crate) number: u64,
 }
 
 /// Where a read comes from.
@@ -59,14 +77,51 @@ impl OpenFile {
     ///
     /// # Errors
     /// What the runtime says; none is known.
-    pub(crate) fn new(fd: OwnedFd, ring: bool, store: usize, workers: Pool) -> io::Result<Self> {
-        let form = Form::new(fd, ring)?;
-        Ok(Self { form, store, workers, direct: OnceCell::new(), media_type: Cell::new(None) })
+    pub(crate) fn new(fd: OwnedFd, ring: bool, place: PlaceOf, workers: Pool) -> io::Result<Self> {
+        Ok(Self {
+            form: Form::new(fd, ring)?,
+            place,
+            workers,
+            direct: OnceCell::new(),
+            filling_until: Cell::new(None),
+            has_readers_on: Cell::new(false),
+            media_type: Cell::new(None),
+        })
     }
 
     /// Index of its store path.
     pub(super) fn store(&self) -> usize {
-        self.store
+        self.place.store
+    }
+
+    /// A number that is this file's alone within its store path.
+    pub(super) fn number(&self) -> (usize, u64) {
+        (self.place.store, self.place.number)
+    }
+
+    /// Pages of it were just asked into the page cache: for a while some may be there without their content.
+    pub(super) fn is_being_filled(&self) {
+        self.filling_until.set(Some(Instant::now() + FILLING_TIME));
+    }
+
+    /// Whether such pages may be there. Asks for the time only while it matters.
+    pub(super) fn may_have_empty_pages(&self) -> bool {
+        let Some(until) = self.filling_until.get() else { return false };
+        let filling = Instant::now() < until;
+        if !filling {
+            self.filling_until.set(None);
+        }
+        filling
+    }
+
+    /// Somebody reads it range after range.
+    pub(super) fn is_read_on(&self) {
+        self.has_readers_on.set(true);
+    }
+
+    /// Whether [`OpenFile::is_read_on`] was called.
+    pub(super) fn may_be_read_on(&self) -> bool {
+        self.has_readers_on.get()
     }
 
     /// The workers of its store path.

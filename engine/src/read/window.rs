@@ -27,6 +27,8 @@ pub(crate) struct Window<'a> {
     file: &'a OpenFile,
     flying: FuturesOrdered<Flight<'a>>,
     landed: VecDeque<Result<Piece, ReadError>>,
+    /// Its reads go through the page cache.
+    through: bool,
     /// Where the next read begins.
     next: u64,
     end: u64,
@@ -37,13 +39,20 @@ pub(crate) struct Window<'a> {
 
 impl<'a> Window<'a> {
     /// A window without a read, over the bytes from `next` to `end`.
-    pub(super) fn new(reader: &'a Reader, file: &'a OpenFile, next: u64, end: u64) -> Self {
+    pub(super) fn new(
+        reader: &'a Reader,
+        file: &'a OpenFile,
+        through: bool,
+        next: u64,
+        end: u64,
+    ) -> Self {
         let depth_max = reader.ahead_max;
         Self {
             reader,
             file,
             flying: FuturesOrdered::new(),
             landed: VecDeque::new(),
+            through,
             next,
             end,
             depth: depth_max,
@@ -65,7 +74,7 @@ impl<'a> Window<'a> {
             if self.reader.hot_bytes(self.file, self.next, length).is_some() {
                 return;
             }
-            let plan = self.reader.pieces.plan(self.file, self.next, length);
+            let plan = self.reader.pieces.plan(self.file, self.next, length, self.through);
             let Some(permit) = self.reader.budget.try_take_spare(plan.block_bytes() as u64) else {
                 return;
             };
