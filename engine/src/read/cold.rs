@@ -27,6 +27,10 @@ use crate::{
     metrics::{Serve, Way},
 };
 
+/// Jobs that read ahead, waiting and running, of one thread. A tenth of the default queue of a store path with several
+/// threads; each also holds a descriptor for that long.
+const AHEADS_MAX: usize = 32;
+
 /// A piece of a file in memory. Its bytes are charged to the thread's budget until it is dropped.
 pub(crate) struct Piece {
     buffer: Buffer,
@@ -57,6 +61,8 @@ pub(crate) struct PieceReader {
     direct: bool,
     /// Store paths whose file systems have no direct reads, a bit for each.
     refused: Cell<u64>,
+    /// Held once by this, and once by each job that reads ahead.
+    aheads: Arc<()>,
     seconds: Seconds,
     /// Called when there is one more second descriptor: closes others if they are too many.
     make_room: Box<dyn Fn()>,
@@ -75,7 +81,16 @@ impl PieceReader {
         let piece = piece.next_multiple_of(PAGE_BYTES);
         let arena = Arena::new(settings.buffer_bytes, piece);
         let direct = settings.direct;
-        Self { piece, arena, direct, refused: Cell::new(0), seconds, make_room, cell }
+        Self {
+            piece,
+            arena,
+            direct,
+            refused: Cell::new(0),
+            aheads: Arc::default(),
+            seconds,
+            make_room,
+            cell,
+        }
     }
 
     /// The longest piece.
@@ -134,11 +149,18 @@ impl PieceReader {
         Plan::new(offset, length, alignment, self.piece)
     }
 
-    /// Has a range brought into the page cache, beside what goes on here. Without effect where that cannot be now.
+    /// Has a range brought into the page cache, beside what goes on here. Not done where too much of it waits for the
+    /// disks already: what opens files and writes uploads must find room in the workers' queue.
     pub(super) fn read_ahead(&self, file: &OpenFile, offset: u64, length: u64) {
-        if let Ok(fd) = file.as_fd().try_clone_to_owned() {
-            let _ = file.workers().post(move || will_need(&fd, offset, length));
+        if Arc::strong_count(&self.aheads) > AHEADS_MAX {
+            return;
         }
+        let Ok(fd) = file.as_fd().try_clone_to_owned() else { return };
+        let counted = Arc::clone(&self.aheads);
+        let _ = file.workers().post(move || {
+            will_need(&fd, offset, length);
+            drop(counted);
+        });
     }
 
     fn direct_of<'a>(&self, file: &'a OpenFile) -> Option<&'a Direct> {

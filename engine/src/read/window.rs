@@ -1,14 +1,16 @@
 //! The pieces of one response that are being read or wait to be sent, in their order.
 //!
-//! How many there are at once follows the peer: one more when it had to wait for the disk, one fewer when everything
-//! read ahead was there before it had taken the last piece. So a slow peer ends with one piece beside the one that it
-//! is being sent, and a fast one keeps the disk busy.
+//! How many there are at once follows who waits for whom: more while the peer waits for the disk, fewer while the disk
+//! waits for the peer. So a slow peer ends with one piece beside the one that it is being sent, and a fast one keeps the
+//! disk busy. Times are compared, not waits: a socket takes a slow peer's bytes in bursts, and within one of them the
+//! disk looks slow.
 
 use std::{
     collections::VecDeque,
     future::poll_fn,
     pin::pin,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use futures_util::{
@@ -35,6 +37,8 @@ pub(crate) struct Window<'a> {
     /// How many pieces to have, flying and landed.
     depth: usize,
     depth_max: usize,
+    /// How much longer the peer waited for the disk than the disk for the peer, in µs; what is long ago counts less.
+    balance_us: i64,
 }
 
 impl<'a> Window<'a> {
@@ -57,6 +61,7 @@ impl<'a> Window<'a> {
             end,
             depth: depth_max,
             depth_max,
+            balance_us: 0,
         }
     }
 
@@ -84,7 +89,7 @@ impl<'a> Window<'a> {
 
     /// The next piece; `None` when nothing is being read.
     pub(super) async fn next(&mut self) -> Option<Result<Piece, ReadError>> {
-        let mut waited = false;
+        let mut since = None;
         let next = poll_fn(|cx| {
             self.land(cx);
             if let Some(piece) = self.landed.pop_front() {
@@ -93,13 +98,16 @@ impl<'a> Window<'a> {
             if self.flying.is_empty() {
                 return Poll::Ready(None);
             }
-            waited = true;
+            since.get_or_insert_with(Instant::now);
             Poll::Pending
         })
         .await;
-        if waited {
-            // The peer waits for the disk. The reads that this asks for start at the next fill.
-            self.depth = (self.depth + 1).min(self.depth_max);
+        if let Some(since) = since {
+            self.balance_us += micros(since.elapsed());
+            if self.balance_us > 0 {
+                // The reads that this asks for start at the next fill.
+                self.depth = (self.depth + 1).min(self.depth_max);
+            }
         }
         next
     }
@@ -107,16 +115,21 @@ impl<'a> Window<'a> {
     /// Runs `send` to its end, and the reads beside it.
     pub(super) async fn beside<T>(&mut self, send: impl Future<Output = T>) -> T {
         let mut send = pin!(send);
-        let mut waited = false;
+        let mut since = None;
         let outcome = poll_fn(|cx| {
             self.land(cx);
             let outcome = send.as_mut().poll(cx);
-            waited |= outcome.is_pending();
+            if outcome.is_pending() && self.flying.is_empty() {
+                since.get_or_insert_with(Instant::now);
+            }
             outcome
         })
         .await;
-        if waited && self.flying.is_empty() {
-            // The disk was done first: less would have been enough.
+        self.balance_us -= self.balance_us / 8;
+        if let Some(since) = since {
+            self.balance_us -= micros(since.elapsed());
+        }
+        if self.balance_us < 0 {
             self.depth = (self.depth - 1).max(1);
         }
         outcome
@@ -128,4 +141,8 @@ impl<'a> Window<'a> {
             self.landed.push_back(piece);
         }
     }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX / 2)
 }
