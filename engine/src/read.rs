@@ -5,6 +5,9 @@
 //! the next ones while one is being sent. Which of the two is asked anew for every window, so a response changes over
 //! as soon as the cache does.
 //!
+//! A read past the page cache leaves nothing there. So what is asked for again, or read on range after range, is read
+//! through it, and then hot ([`places`]). docs/decisions/0005 has the reasons and the figures.
+//!
 //! [`Reader::prime`] does all that can fail for the disk's sake **before** the response's head goes out: it looks at
 //! the file's size and reads the first piece. Afterwards a failure can only end the connection.
 
@@ -178,7 +181,9 @@ impl Reader {
             let (from, to) = (ahead_to.max(end), (end + ahead).min(file_size));
             let due = to >= from + ahead / 2 || to == file_size && from < to;
             file.is_read_on();
-            file.is_being_filled();
+            if due || !hot {
+                file.is_being_filled();
+            }
             if due {
                 self.pieces.read_ahead(file, from, to - from);
             }
