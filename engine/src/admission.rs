@@ -58,6 +58,12 @@ impl Budget {
         Some(Permit { shared: self.0.clone(), bytes })
     }
 
+    /// Takes `bytes` at once if more than half of the budget then stays free, or nothing: for what is done ahead of
+    /// its time, so that it never takes what a request needs to begin.
+    pub(crate) fn try_take_spare(&self, bytes: u64) -> Option<Permit> {
+        if self.0.used.get() + bytes > self.0.limit / 2 { None } else { self.try_take(bytes) }
+    }
+
     /// Takes `bytes` as soon as they are free. Cancel safe: a dropped wait takes nothing.
     pub(crate) fn take(&self, bytes: u64) -> Take {
         Take { shared: self.0.clone(), bytes: bytes.min(self.0.limit), waiter: None }
@@ -172,6 +178,19 @@ mod tests {
         drop((first, second));
         assert_eq!(budget.used(), 0);
         assert_eq!(budget.try_take(u64::MAX).unwrap().bytes, 100);
+    }
+
+    #[test]
+    fn what_is_done_ahead_takes_only_the_first_half() {
+        let budget = Budget::new(100);
+        let first = budget.try_take_spare(50).unwrap();
+        assert!(budget.try_take_spare(1).is_none());
+        let second = budget.try_take(50).unwrap();
+        drop(first);
+        assert!(budget.try_take_spare(1).is_none());
+        drop(second);
+        assert!(budget.try_take_spare(51).is_none());
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

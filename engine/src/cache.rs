@@ -11,7 +11,7 @@ use hashbrown::DefaultHashBuilder;
 use reel_proto::name::FileId;
 
 use crate::{
-    read::OpenFile,
+    read::{OpenFile, Seconds},
     store::{FileKey, Located, Lookup},
 };
 
@@ -56,21 +56,36 @@ pub(crate) struct FileCache {
     hasher: DefaultHashBuilder,
     records: Lru<RecordEntry>,
     files: Lru<FileEntry>,
+    files_max: usize,
+    /// Files, in the cache or on their way out of it, that have a second descriptor.
+    seconds: Seconds,
 }
 
 impl FileCache {
-    /// Caches of at most `record_bytes` of records and `files_max` descriptors.
-    pub(crate) fn new(record_bytes: usize, files_max: usize) -> Self {
+    /// Caches of at most `record_bytes` of records and `files_max` descriptors, with those that `seconds` counts.
+    pub(crate) fn new(record_bytes: usize, files_max: usize, seconds: Seconds) -> Self {
         Self {
             hasher: DefaultHashBuilder::default(),
             records: Lru::new(record_bytes),
             files: Lru::new(files_max),
+            files_max,
+            seconds,
         }
     }
 
     /// How many records and how many descriptors are kept.
     pub(crate) fn lengths(&self) -> (usize, usize) {
-        (self.records.len(), self.files.len())
+        (self.records.len(), self.files.len() + self.seconds.count())
+    }
+
+    /// Closes the descriptors that were not used for the longest time until there are no more than may be. One that a
+    /// response still uses goes when that has ended.
+    pub(crate) fn trim_files(&mut self) {
+        while self.files.len() + self.seconds.count() > self.files_max {
+            if self.files.remove_oldest().is_none() {
+                return;
+            }
+        }
     }
 
     /// The record that answers `lookup`; `epoch` is the file's epoch now.
@@ -115,6 +130,7 @@ impl FileCache {
         let hash = self.file_hash(record);
         let entry = FileEntry { record: record.clone(), file: file.clone() };
         self.files.insert(hash, entry, 1, |entry| entry.record.same_place(record));
+        self.trim_files();
     }
 
     /// Closes the descriptor of a file that turned out not to be what its record says.

@@ -68,6 +68,8 @@ pub struct Config {
     pub buffers: ByteSize,
     /// Bytes of one read from the disk: 4 KiB to 4 MiB.
     pub read_piece: ByteSize,
+    /// Pieces of one response that are read or wait while another one is sent, at most; 1 to 64.
+    pub read_ahead_pieces: usize,
     /// The largest upload.
     pub upload_max: ByteSize,
     /// How long a binary connection may stay without a request.
@@ -103,7 +105,8 @@ impl Default for Config {
             record_cache: ByteSize(64 << 20),
             open_files: 8192,
             buffers: ByteSize(512 << 20),
-            read_piece: ByteSize(512 << 10),
+            read_piece: ByteSize(256 << 10),
+            read_ahead_pieces: 4,
             upload_max: ByteSize(1 << 40),
             idle: HumanTime(Duration::from_secs(300)),
             progress: HumanTime(Duration::from_secs(30)),
@@ -262,6 +265,7 @@ impl Config {
             good.then_some(()).ok_or(ConfigFault::Range { key, value, min, max })
         };
         within("read_piece", self.read_piece.0, 4096, 4 << 20)?;
+        within("read_ahead_pieces", self.read_ahead_pieces as u64, 1, 64)?;
         within("buffers", self.buffers.0, 4 << 20, 1 << 50)?;
         if self.journal.0 > 0 {
             within("journal", self.journal.0, JOURNAL_BYTES_MIN, 1 << 40)?;
@@ -370,6 +374,8 @@ mod tests {
         let at = |bytes| Config { read_piece: ByteSize(bytes), ..Config::default() }.check();
         assert!(at(4096).is_ok() && at(4 << 20).is_ok());
         assert!(at(4095).is_err() && at((4 << 20) + 1).is_err());
+        let ahead = |pieces| Config { read_ahead_pieces: pieces, ..Config::default() }.check();
+        assert!(ahead(1).is_ok() && ahead(64).is_ok() && ahead(0).is_err() && ahead(65).is_err());
         let beat = |time| Config { beat_interval: HumanTime(time), ..Config::default() }.check();
         assert!(beat(Duration::ZERO).is_err());
         assert!(beat(Duration::from_millis(10)).is_ok());

@@ -25,6 +25,10 @@ reel_node::metric_table! {
     counter BYTES_OUT = "reel_engine_sent_bytes_total", Bytes,
         "Content sent, from the page cache by sendfile or read from the disk.",
         [path: "hot", "cold"];
+    /// Reads from the disk, by how.
+    counter DISK_READS = "reel_engine_disk_reads_total", Count,
+        "Pieces read from the disk: past the page cache (O_DIRECT) or through it.",
+        [way: "direct", "buffered"];
     /// Lookups in the caches.
     counter CACHE = "reel_engine_cache_lookups_total", Count, "Lookups in the per-thread caches.",
         [cache: "record", "descriptor"], [result: "hit", "miss", "stale"];
@@ -95,6 +99,14 @@ pub(crate) enum Outcome {
 pub(crate) enum Path {
     Hot,
     Cold,
+}
+
+/// How a piece was read from the disk: the index of the `way` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Way {
+    Direct,
+    Buffered,
 }
 
 /// A cache: the index of the `cache` label.

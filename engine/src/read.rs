@@ -1,16 +1,23 @@
 //! The read path of a data thread: ranges of files to sockets, by what the page cache has.
 //!
 //! Pages that are in the page cache go out by sendfile(2), which copies nothing; pages that are not are read into
-//! buffers of up to 512 KiB without holding the thread, the next piece while the last one is being sent. Which of the
-//! two is asked anew for every window, so a response changes over as soon as the cache does.
+//! buffers in pieces of up to 256 KiB without holding the thread, past the page cache where the file system does that,
+//! the next ones while one is being sent. Which of the two is asked anew for every window, so a response changes over
+//! as soon as the cache does.
+//!
+//! A read past the page cache leaves nothing there. So what is asked for again, or read on range after range, is read
+//! through it, and then hot ([`places`]). docs/decisions/0005 has the reasons and the figures.
 //!
 //! [`Reader::prime`] does all that can fail for the disk's sake **before** the response's head goes out: it looks at
 //! the file's size and reads the first piece. Afterwards a failure can only end the connection.
 
-use std::{cell::RefCell, os::fd::AsFd, rc::Rc};
+use std::os::fd::AsFd;
 
-use futures_util::future::join;
-use reel_node::{http::socket::SendError, metrics::Cell};
+use reel_node::{
+    http::socket::{SendError, TURN_BYTES},
+    metrics::Cell,
+    yield_turn,
+};
 use reel_proto::http::content;
 
 use crate::{
@@ -18,20 +25,31 @@ use crate::{
     metrics::{Path, Serve},
 };
 
+mod buffer;
 mod cold;
+mod direct;
 mod open_file;
+mod places;
 mod residency;
+mod window;
 
-pub(crate) use cold::PieceReader;
-pub(crate) use open_file::OpenFile;
+pub(crate) use cold::{PieceReader, PieceSettings};
+pub(crate) use direct::{Seconds, open_if_cold};
+pub(crate) use open_file::{OpenFile, PlaceOf};
 pub(crate) use residency::Method;
+
+use cold::Piece;
+use direct::Plan;
+use places::Places;
+use window::Window;
 
 /// How much is asked of the page cache at once, and then sent without asking again. Larger costs nothing in calls
 /// but lets more pages be dropped by the kernel while a slow peer reads; each such page blocks the thread once.
 const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Buffers that a thread keeps for the next read from the disk; more are given back to the allocator.
-const SPARE_BUFFERS_MAX: usize = 8;
+/// A reader that goes on finds twice its last range read ahead, but at least and at most so much.
+const AHEAD_BYTES_MIN: u64 = 1024 * 1024;
+const AHEAD_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Where content goes.
 pub(crate) trait Sink {
@@ -76,28 +94,12 @@ impl ReadError {
     }
 }
 
-/// A piece of a file in memory. Its bytes are charged to the thread's budget until it is dropped.
-pub(crate) struct Piece {
-    bytes: Vec<u8>,
-    spare: Rc<RefCell<Vec<Vec<u8>>>>,
-    _permit: Permit,
-}
-
-impl Drop for Piece {
-    fn drop(&mut self) {
-        let mut spare = self.spare.borrow_mut();
-        if spare.len() < SPARE_BUFFERS_MAX {
-            spare.push(std::mem::take(&mut self.bytes));
-        }
-    }
-}
-
 /// How a range begins: known before the response's head goes out.
-pub(crate) enum Primed {
+pub(crate) enum Primed<'a> {
     /// So many bytes from its start are in the page cache.
     Hot(u64),
     /// Its first bytes were read from the disk.
-    Cold(Piece),
+    Cold(Piece, Option<Box<Window<'a>>>),
 }
 
 /// The read path of one data thread.
@@ -105,7 +107,9 @@ pub(crate) struct Reader {
     method: Method,
     pieces: PieceReader,
     budget: Budget,
-    spare: Rc<RefCell<Vec<Vec<u8>>>>,
+    /// Most pieces of one response that are read or wait beside the one that is being sent.
+    ahead_max: usize,
+    places: Places,
     cell: Cell<Serve>,
 }
 
@@ -115,50 +119,135 @@ impl Reader {
         method: Method,
         pieces: PieceReader,
         budget: Budget,
+        ahead_max: usize,
         cell: Cell<Serve>,
     ) -> Self {
-        Self { method, pieces, budget, spare: Rc::default(), cell }
+        Self { method, pieces, budget, ahead_max, places: Places::new(), cell }
+    }
+
+    /// The part that reads pieces.
+    pub(crate) fn pieces(&self) -> &PieceReader {
+        &self.pieces
     }
 
     /// Makes sure that the range is there and its begin at hand. No byte has gone out when this fails.
     ///
     /// # Errors
     /// [`ReadError::CutShort`], [`ReadError::Disk`], [`ReadError::Busy`].
-    pub(crate) async fn prime(
-        &self,
-        file: &OpenFile,
+    pub(crate) async fn prime<'a>(
+        &'a self,
+        file: &'a OpenFile,
         file_size: u64,
         offset: u64,
         length: u64,
-    ) -> Result<Primed, ReadError> {
+    ) -> Result<Primed<'a>, ReadError> {
         let on_disk = residency::size(file.as_fd()).map_err(|error| self.disk(error))?;
         if on_disk < file_size {
             self.cell.add(Serve::CUT_SHORT, 1);
             return Err(ReadError::CutShort { missing: file_size - on_disk });
         }
-        match self.hot_bytes(file, offset, length) {
-            Some(bytes) => Ok(Primed::Hot(bytes)),
-            None => {
-                let permit = self.budget.try_take(self.piece_length(length)).ok_or_else(|| {
-                    self.cell.add(Serve::OVERLOADED, 1);
-                    ReadError::Busy
-                })?;
-                self.read(file, offset, length, permit).await.map(Primed::Cold)
-            }
+        let hot = self.hot_bytes(file, offset, length);
+        let through = self.goes_through(file, file_size, offset, length, hot.is_some());
+        if let Some(bytes) = hot {
+            return Ok(Primed::Hot(bytes));
         }
+        if !through {
+            self.pieces.prepare(file).await;
+        }
+        let plan = self.pieces.plan(file, offset, length, through);
+        let permit = self.budget.try_take(plan.block_bytes() as u64).ok_or_else(|| {
+            self.cell.add(Serve::OVERLOADED, 1);
+            ReadError::Busy
+        })?;
+        self.begin(file, offset, length, (plan, permit), through).await
+    }
+
+    /// Whether a range is to be read through the page cache: one that is asked for again, or that goes on where a
+    /// range before it ended. Whoever goes on finds what comes next read ahead, as long as it does.
+    fn goes_through(
+        &self,
+        file: &OpenFile,
+        file_size: u64,
+        offset: u64,
+        length: u64,
+        hot: bool,
+    ) -> bool {
+        if hot && !file.may_be_read_on() || !self.pieces.may_be_direct(file.store()) {
+            return true;
+        }
+        let (number, end) = (file.number(), offset + length);
+        if let Some(ahead_to) = self.places.ended_here(number, offset) {
+            let ahead = (2 * length).clamp(AHEAD_BYTES_MIN, AHEAD_BYTES_MAX);
+            let (from, to) = (ahead_to.max(end), (end + ahead).min(file_size));
+            let due = to >= from + ahead / 2 || to == file_size && from < to;
+            file.is_read_on();
+            if due || !hot {
+                file.is_being_filled();
+            }
+            if due {
+                self.pieces.read_ahead(file, from, to - from);
+            }
+            self.places.ends(number, end, if due { to } else { ahead_to });
+            return true;
+        }
+        if hot {
+            return true;
+        }
+        self.places.ends(number, end, 0);
+        self.is_asked_again(file, offset)
+    }
+
+    /// Whether a cold range that begins here is to be made hot.
+    fn is_asked_again(&self, file: &OpenFile, offset: u64) -> bool {
+        let again = self.places.began_here(file.number(), offset);
+        if again {
+            file.is_being_filled();
+        }
+        again
     }
 
     /// The begin of a further range of a response under way; waits for a buffer if it must.
     ///
     /// # Errors
     /// [`ReadError::CutShort`], [`ReadError::Disk`], [`ReadError::Busy`].
-    pub(crate) async fn resume(
-        &self,
-        file: &OpenFile,
+    pub(crate) async fn resume<'a>(
+        &'a self,
+        file: &'a OpenFile,
         offset: u64,
         length: u64,
-    ) -> Result<Primed, ReadError> {
-        self.wait_for(file, offset, length).await
+    ) -> Result<Primed<'a>, ReadError> {
+        if let Some(bytes) = self.hot_bytes(file, offset, length) {
+            return Ok(Primed::Hot(bytes));
+        }
+        // A file whose begin is hot and whose rest is not begins here, as it were.
+        let through = self.is_asked_again(file, offset);
+        if !through {
+            self.pieces.prepare(file).await;
+        }
+        let plan = self.pieces.plan(file, offset, length, through);
+        let permit = self.budget.take(plan.block_bytes() as u64).await;
+        self.begin(file, offset, length, (plan, permit), through).await
+    }
+
+    /// Reads the first piece of a range, and what else of it there is memory for.
+    async fn begin<'a>(
+        &'a self,
+        file: &'a OpenFile,
+        offset: u64,
+        length: u64,
+        (plan, permit): (Plan, Permit),
+        through: bool,
+    ) -> Result<Primed<'a>, ReadError> {
+        if plan.length as u64 == length {
+            return Ok(Primed::Cold(self.read(file, plan, permit).await?, None));
+        }
+        let mut window = Box::new(Window::new(self, file, through, offset, offset + length));
+        window.start(plan, permit);
+        window.fill();
+        match window.next().await {
+            Some(piece) => Ok(Primed::Cold(piece?, Some(window))),
+            None => Err(ReadError::Busy),
+        }
     }
 
     /// The media type by the file's first bytes; read once for as long as the file is open. What cannot be read has
@@ -168,11 +257,15 @@ impl Reader {
             return known;
         }
         let length = size.min(content::SNIFF_BYTES as u64);
-        let Ok(begin) = self.pieces.read(file, 0, length, Vec::new()).await else {
+        self.pieces.prepare(file).await;
+        let plan = self.pieces.plan(file, 0, length, false);
+        // Nothing is held here, so waiting for a page's worth holds up nobody.
+        let permit = self.budget.take(plan.block_bytes() as u64).await;
+        let Ok(begin) = self.pieces.read(file, plan, permit).await else {
             // Not kept: the next look may see them.
             return content::UNKNOWN;
         };
-        let media_type = content::of_bytes(&begin).unwrap_or(content::UNKNOWN);
+        let media_type = content::of_bytes(begin.bytes()).unwrap_or(content::UNKNOWN);
         file.keep_media_type(media_type);
         media_type
     }
@@ -181,112 +274,96 @@ impl Reader {
     /// have gone out: the connection must end.
     ///
     /// # Errors
-    /// Any [`ReadError`] but `Busy`.
-    pub(crate) async fn send(
-        &self,
+    /// Any [`ReadError`].
+    pub(crate) async fn send<'a>(
+        &'a self,
         sink: &mut impl Sink,
-        file: &OpenFile,
+        file: &'a OpenFile,
         offset: u64,
         length: u64,
-        primed: Primed,
+        primed: Primed<'a>,
     ) -> Result<(), ReadError> {
         let (mut at, end) = (offset, offset + length);
-        let mut next = Some(primed);
+        let (mut piece, mut window) = (None, None);
+        match primed {
+            Primed::Hot(bytes) => at += self.send_hot(sink, file, at, bytes).await?,
+            Primed::Cold(first, rest) => (piece, window) = (Some(first), rest),
+        }
+        let mut turn = 0;
         while at < end {
-            let primed = match next.take() {
-                Some(primed) => primed,
-                None => self.wait_for(file, at, end - at).await?,
+            let Some(next) = piece.take() else {
+                // Nothing was read ahead, so nothing is held while this waits.
+                match self.resume(file, at, end - at).await? {
+                    Primed::Hot(bytes) => at += self.send_hot(sink, file, at, bytes).await?,
+                    Primed::Cold(first, rest) => (piece, window) = (Some(first), rest),
+                }
+                continue;
             };
-            match primed {
-                Primed::Hot(bytes) => {
-                    sink.send_file(file, at, bytes).await.map_err(|error| self.sent(error))?;
-                    self.cell.add(Serve::BYTES_OUT.at([Path::Hot as usize]), bytes);
-                    at += bytes;
-                }
-                Primed::Cold(piece) => {
-                    let bytes = piece.bytes.len() as u64;
-                    at += bytes;
-                    let more = at < end;
-                    let send = async {
-                        let result = sink.send_bytes(&piece.bytes, more).await;
-                        // The buffer goes back before the wait for the read beside it is over.
-                        drop(piece);
-                        result
-                    };
-                    let (sent, ahead) = join(send, self.ahead(file, at, end - at)).await;
+            let bytes = next.bytes().len();
+            at += bytes as u64;
+            match &mut window {
+                None => {
+                    let sent = sink.send_bytes(next.bytes(), at < end).await;
+                    drop(next);
                     sent.map_err(|error| self.sent(error))?;
-                    self.cell.add(Serve::BYTES_OUT.at([Path::Cold as usize]), bytes);
-                    next = ahead?;
                 }
+                Some(window) => {
+                    window.fill();
+                    let sent = window.beside(sink.send_bytes(next.bytes(), at < end)).await;
+                    drop(next);
+                    sent.map_err(|error| self.sent(error))?;
+                    piece = window.next().await.transpose()?;
+                }
+            }
+            self.cell.add(Serve::BYTES_OUT.at([Path::Cold as usize]), bytes as u64);
+            turn += bytes;
+            if turn >= TURN_BYTES && at < end {
+                // Pieces that are there at once would never let another connection run.
+                turn = 0;
+                yield_turn().await;
             }
         }
         Ok(())
     }
 
-    /// The next piece while another one is on its way out: only if a buffer is free at once. Whoever holds a buffer
-    /// never waits for a second one, so the waits for buffers cannot form a ring.
-    async fn ahead(
+    /// Sends `bytes` that are in the page cache; answers how many that were.
+    async fn send_hot(
         &self,
+        sink: &mut impl Sink,
         file: &OpenFile,
-        offset: u64,
-        length: u64,
-    ) -> Result<Option<Primed>, ReadError> {
-        if length == 0 || self.hot_bytes(file, offset, length).is_some() {
-            return Ok(None);
-        }
-        match self.budget.try_take(self.piece_length(length)) {
-            Some(permit) => Ok(Some(Primed::Cold(self.read(file, offset, length, permit).await?))),
-            None => Ok(None),
-        }
-    }
-
-    /// The next window or piece of a response under way; waits for a buffer if it must.
-    async fn wait_for(
-        &self,
-        file: &OpenFile,
-        offset: u64,
-        length: u64,
-    ) -> Result<Primed, ReadError> {
-        if let Some(bytes) = self.hot_bytes(file, offset, length) {
-            return Ok(Primed::Hot(bytes));
-        }
-        let permit = self.budget.take(self.piece_length(length)).await;
-        self.read(file, offset, length, permit).await.map(Primed::Cold)
+        at: u64,
+        bytes: u64,
+    ) -> Result<u64, ReadError> {
+        sink.send_file(file, at, bytes).await.map_err(|error| self.sent(error))?;
+        self.cell.add(Serve::BYTES_OUT.at([Path::Hot as usize]), bytes);
+        Ok(bytes)
     }
 
     /// How many bytes from `offset` are in the page cache: a whole window, a smaller one, or none.
     fn hot_bytes(&self, file: &OpenFile, offset: u64, length: u64) -> Option<u64> {
         let window = length.min(WINDOW_BYTES);
-        if residency::is_resident(self.method, file.as_fd(), offset, window) {
+        if self.is_hot(file, offset, window) {
             return Some(window);
         }
         // The window may be hot up to where a reader before this one stopped.
-        let piece = self.piece_length(length);
-        (piece < window && residency::is_resident(self.method, file.as_fd(), offset, piece))
-            .then_some(piece)
+        let piece = length.min(self.pieces.piece_bytes());
+        (piece < window && self.is_hot(file, offset, piece)).then_some(piece)
     }
 
-    fn piece_length(&self, length: u64) -> u64 {
-        length.min(self.pieces.piece_bytes())
+    fn is_hot(&self, file: &OpenFile, offset: u64, length: u64) -> bool {
+        let fd = file.as_fd();
+        residency::is_resident(self.method, fd, offset, length)
+            // cachestat counts pages that the disk is still filling.
+            && (!file.may_have_empty_pages() || residency::is_filled(self.method, fd, offset, length))
     }
 
-    async fn read(
-        &self,
-        file: &OpenFile,
-        offset: u64,
-        length: u64,
-        permit: Permit,
-    ) -> Result<Piece, ReadError> {
-        let wanted = self.piece_length(length);
-        let buffer = self.spare.borrow_mut().pop().unwrap_or_default();
-        let bytes = self.pieces.read(file, offset, wanted, buffer).await.map_err(|error| {
-            match error.kind() {
-                std::io::ErrorKind::WouldBlock => ReadError::Busy,
-                _ => self.disk(error),
-            }
+    async fn read(&self, file: &OpenFile, plan: Plan, permit: Permit) -> Result<Piece, ReadError> {
+        let read = self.pieces.read(file, plan, permit).await;
+        let piece = read.map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => ReadError::Busy,
+            _ => self.disk(error),
         })?;
-        let missing = wanted - bytes.len() as u64;
-        let piece = Piece { bytes, spare: self.spare.clone(), _permit: permit };
+        let missing = (plan.length - piece.bytes().len()) as u64;
         if missing > 0 {
             self.cell.add(Serve::CUT_SHORT, 1);
             return Err(ReadError::CutShort { missing });

@@ -270,15 +270,30 @@ impl Stores {
     /// # Errors
     /// See [`OpenFileError`]; for all but busy a person should look.
     pub async fn open_file(&self, file: &Place) -> Result<OwnedFd, OpenFileError> {
+        self.open_file_and(file, |_| ()).await.map(|(fd, ())| fd)
+    }
+
+    /// As [`Self::open_file`], and does what else may wait for the disk in the same turn.
+    ///
+    /// # Errors
+    /// As [`Self::open_file`].
+    pub(crate) async fn open_file_and<T: Send + 'static>(
+        &self,
+        file: &Place,
+        then: impl FnOnce(&OwnedFd) -> T + Send + 'static,
+    ) -> Result<(OwnedFd, T), OpenFileError> {
         let store = Arc::clone(self.paths.get(file.store).ok_or(OpenFileError::Missing)?);
         let (relative, expected) = (file.relative, file.size);
         let pool = store.pool.clone();
-        pool.run(move || open_checked(&store, relative.as_str(), expected))
-            .await
-            .unwrap_or(Err(OpenFileError::Busy))
+        let open = move || {
+            let fd = open_checked(&store, relative.as_str(), expected)?;
+            let more = then(&fd);
+            Ok((fd, more))
+        };
+        pool.run(open).await.unwrap_or(Err(OpenFileError::Busy))
     }
 
-    /// The workers of a store path, for reads on threads without a ring.
+    /// The workers of a store path, for what waits for its disk while files are read.
     ///
     /// # Errors
     /// [`OpenFileError::Missing`]: there is no such store path.

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    os::fd::OwnedFd,
     pin::pin,
     rc::Rc,
     sync::Arc,
@@ -17,7 +18,10 @@ use crate::{
     admission::{Budget, Permit},
     cache::{FileCache, Found, Record},
     metrics::{Cache, Lookup as Looked, Serve},
-    read::{Method, OpenFile, PieceReader, ReadError, Reader},
+    read::{
+        Method, OpenFile, PieceReader, PieceSettings, PlaceOf, ReadError, Reader, Seconds,
+        open_if_cold,
+    },
     service::Shared,
     store::{Lookup, LookupError, OpenFileError, PIECE, Place, Stores},
 };
@@ -43,7 +47,8 @@ pub(crate) struct Thread {
     pub(crate) frames: Rc<FrameConfig>,
     pub(crate) http: Arc<HttpLimits>,
     budget: Budget,
-    cache: RefCell<FileCache>,
+    cache: Rc<RefCell<FileCache>>,
+    method: Method,
     ring: bool,
 }
 
@@ -55,16 +60,29 @@ impl Thread {
         let cell = shared.registry.cell();
         let budget = Budget::new(settings.buffers.0 / threads as u64);
         let records = usize::try_from(settings.record_cache.0).unwrap_or(usize::MAX) / threads;
-        let pieces = PieceReader::new(settings.read_piece.0);
+        let seconds = Seconds::default();
+        let files = settings.open_files / threads;
+        let cache = Rc::new(RefCell::new(FileCache::new(records, files, seconds.clone())));
+        let cache_there = cache.clone();
+        let make_room = Box::new(move || cache_there.borrow_mut().trim_files());
         let method = Method::of(cx.capabilities.cachestat, cx.capabilities.nowait_read);
+        let pieces = PieceSettings {
+            piece_bytes: settings.read_piece.0,
+            buffer_bytes: settings.buffers.0 / threads as u64,
+            // Who cannot see what is in the page cache must not go past it: hot files would come from the disk.
+            direct: cx.capabilities.direct_io && method != Method::Blind,
+        };
+        let pieces = PieceReader::new(&pieces, seconds, make_room, cell.clone());
+        let ahead = settings.read_ahead_pieces;
         Self {
             shared: shared.clone(),
-            reader: Reader::new(method, pieces, budget.clone(), cell.clone()),
+            reader: Reader::new(method, pieces, budget.clone(), ahead, cell.clone()),
             frames: Rc::new(shared.frames.clone()),
             http: shared.http.clone(),
             cell,
             budget,
-            cache: RefCell::new(FileCache::new(records, settings.open_files / threads)),
+            cache,
+            method,
             ring: matches!(cx.driver, Driver::IoUring { .. }),
         }
     }
@@ -78,6 +96,7 @@ impl Thread {
             if let Either::Left(_) = select(drained.as_mut(), pause).await {
                 return;
             }
+            self.reader.pieces().trim();
             self.cache.borrow_mut().sweep(SWEEP_FILES, |file| self.stores().epoch(file));
             let (records, files) = self.cache.borrow().lengths();
             let level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
@@ -129,24 +148,31 @@ impl Thread {
         if let Some(file) = cached {
             return Ok(file);
         }
-        let file = self.open_place(&record.place()).await?;
+        let file = self.open_place(&record.place(), record.path_id().get()).await?;
         self.cache.borrow_mut().keep_file(record, &file);
         Ok(file)
     }
 
-    async fn open_place(&self, place: &Place) -> Result<Rc<OpenFile>, OpenFileError> {
-        let opened = self.stores().open_file(place).await;
+    async fn open_place(&self, place: &Place, number: u64) -> Result<Rc<OpenFile>, OpenFileError> {
+        let pieces = self.reader.pieces();
+        // A file that is not in memory gets its second descriptor in the same turn on the worker.
+        let look = pieces.may_be_direct(place.store).then_some((self.method, place.size));
+        let then =
+            move |fd: &OwnedFd| look.and_then(|(method, size)| open_if_cold(fd, method, size));
+        let opened = self.stores().open_file_and(place, then).await;
         if let Err(OpenFileError::Size { on_disk, expected }) = &opened
             && on_disk < expected
         {
             self.cell.add(Serve::CUT_SHORT, 1);
         }
-        let fd = opened?;
-        let file = if self.ring {
-            OpenFile::on_ring(fd).map_err(OpenFileError::Disk)?
-        } else {
-            OpenFile::on_workers(fd, self.stores().workers(place.store)?)
-        };
+        let (fd, direct) = opened?;
+        let workers = self.stores().workers(place.store)?;
+        let which = PlaceOf { store: place.store, number };
+        let file = OpenFile::new(fd, self.ring, which, workers);
+        let file = file.map_err(OpenFileError::Disk)?;
+        if let Some(direct) = direct {
+            pieces.take_direct(&file, direct);
+        }
         Ok(Rc::new(file))
     }
 

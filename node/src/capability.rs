@@ -35,11 +35,14 @@ pub enum Capability {
     Cachestat,
     /// `preadv2(2)` with `RWF_NOWAIT`: the same question where cachestat is missing.
     NowaitRead,
+    /// Reads past the page cache with `O_DIRECT`. Every kernel has them, not every file system: that is found out
+    /// file by file, so this one is only ever missing because it was switched off.
+    DirectIo,
 }
 
 impl Capability {
     /// All of them, in the order of `/status`.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::IoUring,
         Self::CoopTaskrun,
         Self::SingleIssuer,
@@ -50,6 +53,7 @@ impl Capability {
         Self::IowqWorkers,
         Self::Cachestat,
         Self::NowaitRead,
+        Self::DirectIo,
     ];
 
     /// The name in configuration and `/status`.
@@ -65,6 +69,7 @@ impl Capability {
             Self::IowqWorkers => "iowq_workers",
             Self::Cachestat => "cachestat",
             Self::NowaitRead => "nowait_read",
+            Self::DirectIo => "direct_io",
         }
     }
 
@@ -127,6 +132,8 @@ pub struct Capabilities {
     pub cachestat: bool,
     /// `preadv2(2)` takes `RWF_NOWAIT`.
     pub nowait_read: bool,
+    /// `O_DIRECT` may be used where a file system has it.
+    pub direct_io: bool,
     /// Why there is no io_uring: the kernel's error, or that it was switched off.
     pub io_uring_refused: Option<String>,
     /// What was switched off by configuration, whether the kernel has it or not.
@@ -181,6 +188,7 @@ impl Capabilities {
         let mut found = Self {
             cachestat: wanted(Capability::Cachestat) && probe::cachestat(),
             nowait_read: wanted(Capability::NowaitRead) && probe::nowait_read(),
+            direct_io: wanted(Capability::DirectIo),
             off: off.to_vec(),
             ..Self::default()
         };
@@ -230,6 +238,7 @@ impl Capabilities {
             Capability::IowqWorkers => self.iowq_workers,
             Capability::Cachestat => self.cachestat,
             Capability::NowaitRead => self.nowait_read,
+            Capability::DirectIo => self.direct_io,
         }
     }
 
@@ -276,7 +285,8 @@ mod tests {
             // DEFER_TASKRUN needs SINGLE_ISSUER; nothing of a ring is there without a ring.
             let implied = |other: Capability| match off {
                 Capability::IoUring => {
-                    !matches!(other, Capability::Cachestat | Capability::NowaitRead)
+                    use Capability::{Cachestat, DirectIo, NowaitRead};
+                    !matches!(other, Cachestat | NowaitRead | DirectIo)
                 }
                 Capability::SingleIssuer => other == Capability::DeferTaskrun,
                 _ => false,

@@ -102,6 +102,11 @@ impl<V> Lru<V> {
         self.index.insert_unique(hash, slot, |&other| slots[other as usize].hash);
     }
 
+    /// Takes the entry out that was not used for the longest time.
+    pub(crate) fn remove_oldest(&mut self) -> Option<V> {
+        self.take(self.oldest)
+    }
+
     /// Takes the entry of this key out.
     pub(crate) fn remove(&mut self, hash: u64, is_key: impl Fn(&V) -> bool) -> Option<V> {
         let slot = self.find(hash, is_key)?;

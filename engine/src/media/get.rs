@@ -225,13 +225,13 @@ impl Chosen<'_> {
         Ok(Outcome::Ok)
     }
 
-    async fn content(
-        &self,
+    async fn content<'a>(
+        &'a self,
         conn: &mut ServerConn,
-        file: &OpenFile,
+        file: &'a OpenFile,
         offset: u64,
         length: u64,
-        primed: Primed,
+        primed: Primed<'a>,
     ) -> Answered {
         match self.thread.reader.send(conn, file, offset, length, primed).await {
             Ok(()) => Ok(Outcome::Ok),

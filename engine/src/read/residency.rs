@@ -78,6 +78,14 @@ pub(crate) fn is_resident(method: Method, file: BorrowedFd<'_>, offset: u64, len
     }
 }
 
+/// Whether the first and the last byte of a range that [`is_resident`] are there with their content: a page that was
+/// asked for, and that the disk is still filling, is in the page cache already. Only cachestat(2) has to be asked this.
+pub(crate) fn is_filled(method: Method, file: BorrowedFd<'_>, offset: u64, length: u64) -> bool {
+    method != Method::CacheStat
+        || length == 0
+        || (has_byte(file, offset + length - 1) && has_byte(file, offset))
+}
+
 /// The file's size now, by fstat(2): the inode is in memory, so this does not wait for a local disk.
 ///
 /// # Errors
