@@ -48,7 +48,10 @@ fn what_is_acknowledged_is_there_with_record_and_row() {
 #[test]
 fn many_at_once_share_commits_and_all_are_there() {
     let folder = quick_folder();
-    let node = Node::open(folder.path());
+    let mut config = config(&[&folder.path().join("store")]);
+    // As many as are used: how they are fetched is not looked at here.
+    config.id_block = 512;
+    let node = Node::open_with(&config, &folder.path().join("storage.db"), 0);
     std::thread::scope(|scope| {
         for thread in 0..8_u64 {
             let stores = &node.stores;
