@@ -13,8 +13,9 @@ use reel_tests::{
 
 use crate::runtime;
 
-/// Bytes of the image; sparse, so that only what is written takes space.
-const DISK_BYTES: u64 = 4 << 30;
+/// Bytes of the image: more than twenty rounds write, beside the reserve. Sparse, so that only what is written takes
+/// space.
+const DISK_BYTES: u64 = 16 << 30;
 
 #[test]
 fn power_loss_on_ext4_loses_nothing_acknowledged() {
