@@ -196,20 +196,20 @@ impl Conversation {
             Ok(_) => {
                 self.membership.accepted(message, now);
                 if matches!(message, Message::Join | Message::JoinExt) {
-                    tracing::info!(tracker = self.tracker, ?message, "joined");
+                    tracing::info!(tracker = self.tracker, command = ?message, "joined");
                 }
             }
             Err(CallError::Remote { error, .. }) => {
                 self.connection = None;
                 if self.membership.refused(message, may_be_unknown(&error), now) {
-                    tracing::warn!(tracker = self.tracker, ?message, %error, "refused");
+                    tracing::warn!(tracker = self.tracker, command = ?message, %error, "refused");
                 } else {
-                    tracing::info!(tracker = self.tracker, ?message, %error, "joining anew");
+                    tracing::info!(tracker = self.tracker, command = ?message, %error, "joining anew");
                 }
             }
             Err(error) => {
                 self.connection = None;
-                tracing::warn!(tracker = self.tracker, ?message, %error, "lost a tracker");
+                tracing::warn!(tracker = self.tracker, command = ?message, %error, "lost a tracker");
                 self.membership.lost(now);
             }
         }
