@@ -11,7 +11,7 @@
 //! [`Reader::prime`] does all that can fail for the disk's sake **before** the response's head goes out: it looks at
 //! the file's size and reads the first piece. Afterwards a failure can only end the connection.
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, pin::pin};
 
 use reel_node::{
     http::socket::{SendError, TURN_BYTES},
@@ -163,7 +163,8 @@ impl Reader {
     }
 
     /// Whether a range is to be read through the page cache: one that is asked for again, or that goes on where a
-    /// range before it ended. Whoever goes on finds what comes next read ahead, as long as it does.
+    /// range before it ended. Whoever goes on a second time finds what comes next read ahead, as long as it does: once
+    /// may be chance, and reading 1 MiB ahead for one in sixty random ranges made a quarter more reads.
     fn goes_through(
         &self,
         file: &OpenFile,
@@ -179,7 +180,8 @@ impl Reader {
         if let Some(ahead_to) = self.places.ended_here(number, offset) {
             let ahead = (2 * length).clamp(AHEAD_BYTES_MIN, AHEAD_BYTES_MAX);
             let (from, to) = (ahead_to.max(end), (end + ahead).min(file_size));
-            let due = to >= from + ahead / 2 || to == file_size && from < to;
+            let again = ahead_to > 0;
+            let due = again && (to >= from + ahead / 2 || to == file_size && from < to);
             file.is_read_on();
             if due || !hot {
                 file.is_being_filled();
@@ -187,7 +189,7 @@ impl Reader {
             if due {
                 self.pieces.read_ahead(file, from, to - from);
             }
-            self.places.ends(number, end, if due { to } else { ahead_to });
+            self.places.ends(number, end, if due { to } else { ahead_to.max(end) });
             return true;
         }
         if hot {
@@ -309,7 +311,10 @@ impl Reader {
                 }
                 Some(window) => {
                     window.fill();
-                    let sent = window.beside(sink.send_bytes(next.bytes(), at < end)).await;
+                    let sent = {
+                        let send = pin!(sink.send_bytes(next.bytes(), at < end));
+                        window.beside(send).await
+                    };
                     drop(next);
                     sent.map_err(|error| self.sent(error))?;
                     piece = window.next().await.transpose()?;

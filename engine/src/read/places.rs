@@ -57,7 +57,8 @@ impl Places {
         again
     }
 
-    /// Whether a range of `file` ended here lately, and up to where it was read ahead then. Told once.
+    /// Whether a range of `file` ended here lately, and up to where it was read ahead then; 0: that one had not gone on
+    /// from another. Told once.
     pub(super) fn ended_here(&self, file: File, offset: u64) -> Option<u64> {
         self.ends.borrow_mut().take(self.hasher.hash_one((file, offset)))
     }

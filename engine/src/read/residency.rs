@@ -83,7 +83,8 @@ pub(crate) fn is_resident(method: Method, file: BorrowedFd<'_>, offset: u64, len
 pub(crate) fn is_filled(method: Method, file: BorrowedFd<'_>, offset: u64, length: u64) -> bool {
     method != Method::CacheStat
         || length == 0
-        || (has_byte(file, offset + length - 1) && has_byte(file, offset))
+        || (has_byte(file, offset + length - 1)
+            && (pages(offset, length, page_bytes()) == 1 || has_byte(file, offset)))
 }
 
 /// The file's size now, by fstat(2): the inode is in memory, so this does not wait for a local disk.

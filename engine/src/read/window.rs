@@ -8,7 +8,7 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
-    pin::pin,
+    pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -112,9 +112,8 @@ impl<'a> Window<'a> {
         next
     }
 
-    /// Runs `send` to its end, and the reads beside it.
-    pub(super) async fn beside<T>(&mut self, send: impl Future<Output = T>) -> T {
-        let mut send = pin!(send);
+    /// Runs `send` to its end, and the reads beside it. Pinned by the caller: by value it would be in there twice.
+    pub(super) async fn beside<T>(&mut self, mut send: Pin<&mut impl Future<Output = T>>) -> T {
         let mut since = None;
         let outcome = poll_fn(|cx| {
             self.land(cx);
