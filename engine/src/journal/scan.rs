@@ -380,6 +380,23 @@ mod tests {
     }
 
     #[test]
+    fn a_group_without_the_nonce_of_its_segment_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = begin(folder.path());
+        append(&mut journal, &["a"]);
+        // Right where the next group would begin, with the next number: as a content of an earlier use may hold it.
+        let mut forged = crate::journal::format::Group::default();
+        forged.clear();
+        forged.status(&change("forged"));
+        forged.seal(12_345, 2);
+        let bytes: Vec<u8> = forged.slices().iter().flat_map(|slice| slice.to_vec()).collect();
+        let (_, path) = segment::list(&folder.path().join("journal")).unwrap().remove(0);
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.write_all_at(&bytes, 2 * BLOCK).unwrap();
+        assert_eq!(live(folder.path()).1, named(&[(1, "a")]));
+    }
+
+    #[test]
     fn a_journal_that_gets_no_space_back_freezes() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path());
