@@ -17,6 +17,9 @@ const FILL_BYTES: usize = 1 << 20;
 /// Slices of one writev: the kernel's limit.
 const SLICES_MAX: usize = 1024;
 
+/// The name of a segment that is being made; one at a time is.
+const PART: &str = "segment.new";
+
 const STATE_MAGIC: [u8; 8] = *b"REELJSTA";
 const STATE_LEN: usize = 24;
 
@@ -29,15 +32,18 @@ pub(super) struct Segment {
 
 impl Segment {
     /// Makes a segment of `bytes`, durably. Its zeros are written and not only reserved: a write over a reserved block
-    /// changes the file system's own records, and each sync would have to write those too.
+    /// changes the file system's own records, and each sync would have to write those too. It has its name only once it
+    /// is whole: what a crash leaves of one is no segment, and is overwritten by the next.
     pub(super) fn create(folder: &Path, number: u32, bytes: u64) -> io::Result<Self> {
-        let path = folder.join(name(number));
+        let part = folder.join(PART);
         let mut options = OpenOptions::new();
-        let mut file = options.read(true).write(true).create(true).truncate(true).open(&path)?;
-        let filled = fill(&mut file, bytes).and_then(|()| sync_folder(folder));
-        if let Err(error) = filled {
+        let mut file = options.read(true).write(true).create(true).truncate(true).open(&part)?;
+        let made = fill(&mut file, bytes)
+            .and_then(|()| std::fs::rename(&part, folder.join(name(number))))
+            .and_then(|()| sync_folder(folder));
+        if let Err(error) = made {
             // A part of a segment is of no use, and its space is wanted elsewhere now.
-            let _ = std::fs::remove_file(&path);
+            let _ = std::fs::remove_file(&part);
             return Err(error);
         }
         Ok(Self { file, number })
@@ -214,6 +220,21 @@ mod tests {
         assert_eq!(again.read(BLOCK, 3).unwrap(), b"one");
         assert_eq!(again.read(2 * BLOCK, 4).unwrap(), b"two\0");
         assert_eq!(again.len().unwrap(), 4 * BLOCK);
+    }
+
+    #[test]
+    fn what_a_crash_leaves_of_a_segment_that_was_being_made_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        for len in [0, 100, BLOCK, 9 * BLOCK] {
+            std::fs::write(folder.path().join(PART), vec![7; len as usize]).unwrap();
+            assert_eq!(list(folder.path()).unwrap(), []);
+            let segment = Segment::create(folder.path(), 7, 4 * BLOCK).unwrap();
+            assert_eq!(segment.len().unwrap(), 4 * BLOCK);
+            assert_eq!(segment.header().unwrap().unwrap(), None);
+            assert_eq!(segment.read(0, 9 * BLOCK as usize).unwrap(), vec![0; 4 * BLOCK as usize]);
+            segment.remove(folder.path()).unwrap();
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
     }
 
     #[test]
