@@ -9,6 +9,7 @@ use std::{fmt::Display, rc::Rc};
 use reel_node::{
     Accepted,
     frame_server::{BodyError, Ended, FrameConn},
+    pooled::Pooled,
 };
 use reel_proto::{
     command,
@@ -39,7 +40,8 @@ pub(crate) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
     let mut conn = FrameConn::new(accepted, thread.frames.clone());
     while let Some(header) = conn.read_header().await {
         let mut tally = Tally::start(&thread.cell, kind_of(header.command));
-        let Err(stop) = request(&thread, &mut conn, &header).await else {
+        // In a place of its own, as in `media`: most connections only wait for a request.
+        let Err(stop) = Pooled::new(request(&thread, &mut conn, &header)).await else {
             tally.ends(Outcome::Ok);
             continue;
         };
@@ -48,7 +50,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
         let own = header.command >= OWN_COMMANDS;
         let refusal = if own { refusal } else { Refusal::Other };
         if close {
-            conn.refuse_with(refusal, &text).await;
+            Box::pin(conn.refuse_with(refusal, &text)).await;
             return;
         }
         if conn.reply_refusal(refusal, &text).await.is_err() {
@@ -82,12 +84,13 @@ async fn request(thread: &Rc<Thread>, conn: &mut FrameConn, header: &Header) -> 
         return Err(Stop::malformed(error));
     }
     match header.command {
-        command::UPLOAD => upload::upload(thread, conn, header).await,
-        command::PUT => upload::put(thread, conn, header).await,
+        // What is large is in a place of its own, so that what serves a read is small.
+        command::UPLOAD => Pooled::new(upload::upload(thread, conn, header)).await,
+        command::PUT => Pooled::new(upload::put(thread, conn, header)).await,
         command::FILE_SIZE => file_size(thread, conn).await,
         command::DOWNLOAD => download(thread, conn).await,
-        command::DELETE => delete(thread, conn).await,
-        _ => extended::request(thread, conn, header.command).await,
+        command::DELETE => Pooled::new(delete(thread, conn)).await,
+        _ => Pooled::new(extended::request(thread, conn, header.command)).await,
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
 
 mod buffer;
 mod cold;
+mod copies;
 mod direct;
 mod open_file;
 mod places;
@@ -39,6 +40,7 @@ pub(crate) use open_file::{OpenFile, PlaceOf};
 pub(crate) use residency::Method;
 
 use cold::Piece;
+use copies::{Copies, Copy};
 use direct::Plan;
 use places::Places;
 use window::Window;
@@ -55,6 +57,8 @@ const AHEAD_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub(crate) trait Sink {
     /// Sends bytes from memory. `more`: more follows at once.
     async fn send_bytes(&mut self, bytes: &[u8], more: bool) -> Result<(), SendError>;
+    /// Sends a few bytes from memory, in the way that is the cheapest for them.
+    async fn send_small(&mut self, bytes: &[u8]) -> Result<(), SendError>;
     /// Sends bytes of a file whose pages are in the page cache.
     async fn send_file(
         &mut self,
@@ -96,6 +100,8 @@ impl ReadError {
 
 /// How a range begins: known before the response's head goes out.
 pub(crate) enum Primed<'a> {
+    /// All of it is at hand.
+    Copied(Copy<'a>),
     /// So many bytes from its start are in the page cache.
     Hot(u64),
     /// Its first bytes were read from the disk.
@@ -105,6 +111,7 @@ pub(crate) enum Primed<'a> {
 /// The read path of one data thread.
 pub(crate) struct Reader {
     method: Method,
+    copies: Copies,
     pieces: PieceReader,
     budget: Budget,
     /// Most pieces of one response that are read or wait beside the one that is being sent.
@@ -114,15 +121,17 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// A reader that asks the page cache by `method`; `budget` bounds its buffers.
+    /// A reader that asks the page cache by `method`, and has reads that do not wait where `nowait_read`; `budget`
+    /// bounds its buffers.
     pub(crate) fn new(
-        method: Method,
+        (method, nowait_read): (Method, bool),
         pieces: PieceReader,
         budget: Budget,
         ahead_max: usize,
         cell: Cell<Serve>,
     ) -> Self {
-        Self { method, pieces, budget, ahead_max, places: Places::new(), cell }
+        let copies = Copies::new(method, nowait_read);
+        Self { method, copies, pieces, budget, ahead_max, places: Places::new(), cell }
     }
 
     /// The part that reads pieces.
@@ -141,6 +150,10 @@ impl Reader {
         offset: u64,
         length: u64,
     ) -> Result<Primed<'a>, ReadError> {
+        if let Some(copy) = self.copies.take(file, offset, length) {
+            self.goes_through(file, file_size, offset, length, true);
+            return Ok(Primed::Copied(copy));
+        }
         let on_disk = residency::size(file.as_fd()).map_err(|error| self.disk(error))?;
         if on_disk < file_size {
             self.cell.add(Serve::CUT_SHORT, 1);
@@ -218,6 +231,9 @@ impl Reader {
         offset: u64,
         length: u64,
     ) -> Result<Primed<'a>, ReadError> {
+        if let Some(copy) = self.copies.take(file, offset, length) {
+            return Ok(Primed::Copied(copy));
+        }
         if let Some(bytes) = self.hot_bytes(file, offset, length) {
             return Ok(Primed::Hot(bytes));
         }
@@ -288,6 +304,7 @@ impl Reader {
         let (mut at, end) = (offset, offset + length);
         let (mut piece, mut window) = (None, None);
         match primed {
+            Primed::Copied(copy) => at += self.send_copy(sink, copy).await?,
             Primed::Hot(bytes) => at += self.send_hot(sink, file, at, bytes).await?,
             Primed::Cold(first, rest) => (piece, window) = (Some(first), rest),
         }
@@ -296,6 +313,7 @@ impl Reader {
             let Some(next) = piece.take() else {
                 // Nothing was read ahead, so nothing is held while this waits.
                 match self.resume(file, at, end - at).await? {
+                    Primed::Copied(copy) => at += self.send_copy(sink, copy).await?,
                     Primed::Hot(bytes) => at += self.send_hot(sink, file, at, bytes).await?,
                     Primed::Cold(first, rest) => (piece, window) = (Some(first), rest),
                 }
@@ -329,6 +347,14 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// Sends what was copied; answers how many bytes that were.
+    async fn send_copy(&self, sink: &mut impl Sink, copy: Copy<'_>) -> Result<u64, ReadError> {
+        let bytes = copy.bytes().len() as u64;
+        sink.send_small(copy.bytes()).await.map_err(|error| self.sent(error))?;
+        self.cell.add(Serve::BYTES_OUT.at([Path::Hot as usize]), bytes);
+        Ok(bytes)
     }
 
     /// Sends `bytes` that are in the page cache; answers how many that were.

@@ -76,7 +76,13 @@ impl Thread {
         let ahead = settings.read_ahead_pieces;
         Self {
             shared: shared.clone(),
-            reader: Reader::new(method, pieces, budget.clone(), ahead, cell.clone()),
+            reader: Reader::new(
+                (method, cx.capabilities.nowait_read),
+                pieces,
+                budget.clone(),
+                ahead,
+                cell.clone(),
+            ),
             frames: Rc::new(shared.frames.clone()),
             http: shared.http.clone(),
             cell,

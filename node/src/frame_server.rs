@@ -6,6 +6,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,9 @@ use reel_proto::limits;
 use reel_proto::refusal::{self, Refusal};
 
 use crate::connection::{Accepted, Slot};
-use crate::http::socket;
+use crate::http::Pace;
+use crate::http::socket::{self, SendError};
+use crate::spare;
 use crate::thread::yield_turn;
 
 mod input;
@@ -27,9 +30,6 @@ pub use input::SMALL_BODY_BYTES_MAX;
 
 /// Replies gather up to this many bytes before they are sent.
 const OUTPUT_BYTES: usize = 16 * 1024;
-
-/// Output buffer that an idle connection keeps for its next reply; a larger one is freed.
-const KEPT_OUTPUT_BYTES: usize = 512;
 
 /// What a request takes of a connection's turn, in bytes: 128 small requests or half a MiB of
 /// content are served from a peer that never makes us wait before others have their turn.
@@ -193,7 +193,7 @@ impl FrameConn {
                 Some(header)
             }
             Err(error) => {
-                let _ = self.refuse(&error.to_string()).await;
+                let _ = Box::pin(self.refuse(&error.to_string())).await;
                 None
             }
         }
@@ -330,7 +330,7 @@ impl FrameConn {
     /// # Errors
     /// The connection has ended.
     pub async fn reply_with(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), Ended> {
-        let at = self.output.len();
+        let at = self.output().len();
         self.output.extend_from_slice(&[0; HEADER_LEN]);
         encode(&mut self.output);
         let length = (self.output.len() - at - HEADER_LEN) as u64;
@@ -339,8 +339,8 @@ impl FrameConn {
         self.gathered().await
     }
 
-    /// The header of a success reply whose `length` bytes follow by [`FrameConn::write`] or by
-    /// sends on [`FrameConn::accepted`] after a flush.
+    /// The header of a success reply whose `length` bytes follow by [`FrameConn::write`],
+    /// [`FrameConn::send_content`] or [`FrameConn::send_file`].
     ///
     /// # Errors
     /// The connection has ended.
@@ -360,7 +360,7 @@ impl FrameConn {
             self.moved(bytes.len()).await;
             return self.conn.send_all(bytes, false, limit).await.map_err(|_| Ended);
         }
-        self.output.extend_from_slice(bytes);
+        self.output().extend_from_slice(bytes);
         self.gathered().await
     }
 
@@ -377,46 +377,69 @@ impl FrameConn {
         if self.output.len() >= OUTPUT_BYTES { self.flush().await } else { Ok(()) }
     }
 
+    /// Sends content of a reply with what has gathered in front of it; `more` of it follows at once.
+    ///
+    /// # Errors
+    /// The peer is gone or does not read; the connection has ended.
+    pub async fn send_content(
+        &mut self,
+        bytes: &[u8],
+        more: bool,
+        pace: Pace,
+    ) -> Result<(), SendError> {
+        let stream = self.conn.stream();
+        let sent = socket::send_behind(stream, &self.output, bytes, more, pace).await;
+        self.release_output();
+        sent
+    }
+
+    /// Sends a range of a file as content of a reply, by sendfile(2), behind what has gathered.
+    ///
+    /// # Errors
+    /// As [`FrameConn::send_content`], or the file's fault ([`SendError::is_local`]).
+    pub async fn send_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: u64,
+        pace: Pace,
+    ) -> Result<(), SendError> {
+        if !self.output.is_empty() {
+            self.send_content(&[], true, pace).await?;
+        }
+        socket::send_file(self.conn.stream(), file, offset, length, pace).await.map(drop)
+    }
+
+    /// The output buffer, with room.
+    fn output(&mut self) -> &mut Vec<u8> {
+        if self.output.capacity() == 0 {
+            self.output = spare::take_output();
+        }
+        &mut self.output
+    }
+
+    fn release_output(&mut self) {
+        spare::give_output(std::mem::take(&mut self.output));
+    }
+
     /// Sends what has gathered.
     ///
     /// # Errors
     /// The connection has ended.
     pub async fn flush(&mut self) -> Result<(), Ended> {
-        self.send_gathered(false).await
-    }
-
-    /// Sends what has gathered and lets the kernel hold back a part packet for what follows at
-    /// once.
-    ///
-    /// # Errors
-    /// The connection has ended.
-    pub async fn flush_with_more(&mut self) -> Result<(), Ended> {
-        self.send_gathered(true).await
-    }
-
-    async fn send_gathered(&mut self, more: bool) -> Result<(), Ended> {
         if self.output.is_empty() {
             return Ok(());
         }
-        let limit = self.config.output_timeout;
-        let sent = if more {
-            self.conn.send_all(&self.output, true, limit).await
-        } else {
-            // On the ring: the replies of all connections that are ready leave with one system
-            // call. For 64 peers that is a sixth less CPU a request, for a lone one 5 % more
-            // (docs/decisions/0001-threads-and-rings.md).
-            self.slot().await_output(limit);
-            let output = std::mem::take(&mut self.output);
-            let (sent, output) = self.conn.stream_mut().write_all(output).await;
-            self.output = output;
-            self.slot().work();
-            sent.map(drop)
-        };
-        if self.output.capacity() > KEPT_OUTPUT_BYTES {
-            self.output = Vec::new();
-        }
-        self.output.clear();
-        sent.map_err(|_| Ended)
+        // On the ring: the replies of all connections that are ready leave with one system
+        // call. For 64 peers that is a sixth less CPU a request, for a lone one 5 % more
+        // (docs/decisions/0001-threads-and-rings.md).
+        self.slot().await_output(self.config.output_timeout);
+        let output = std::mem::take(&mut self.output);
+        let (sent, output) = self.conn.stream_mut().write_all(output).await;
+        self.output = output;
+        self.slot().work();
+        self.release_output();
+        sent.map(drop).map_err(|_| Ended)
     }
 
     /// An error reply to a request whose bytes are in order. The connection goes on, unless part
@@ -465,7 +488,7 @@ impl FrameConn {
     fn push_error(&mut self, refusal: Refusal, text: &str) {
         let FrameConfig { reply_command, host, .. } = &*self.config;
         let reply = refusal::error_reply(refusal, *reply_command, host, text);
-        self.output.extend_from_slice(&reply);
+        self.output().extend_from_slice(&reply);
     }
 
     /// Sends what has gathered and ends the connection.

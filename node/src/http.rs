@@ -12,7 +12,6 @@ pub mod media;
 mod pace;
 mod server;
 pub mod socket;
-mod spare;
 pub mod splice;
 mod upstream;
 mod upstream_conn;

@@ -15,7 +15,9 @@ pub mod lock;
 pub mod log;
 pub mod metrics;
 pub mod notify;
+pub mod pooled;
 pub mod signed;
+pub mod spare;
 pub mod system;
 pub mod worker;
 

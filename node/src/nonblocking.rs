@@ -5,7 +5,7 @@
 //! or leaking an accepted descriptor, an idle connection holds no buffer, and borrowed slices are
 //! fine. It costs one system call more than a RECV on the ring when nothing has arrived yet.
 
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -43,6 +43,27 @@ pub(crate) fn send(stream: &TcpStream, bytes: &[u8], more: bool) -> io::Result<u
     let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
     loop {
         match SockRef::from(&descriptor).send_with_flags(bytes, flags) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// As [`send`], with `head` in front of `bytes`: they leave in one call.
+///
+/// # Errors
+/// As [`send`].
+pub(crate) fn send_both(
+    stream: &TcpStream,
+    head: &[u8],
+    bytes: &[u8],
+    more: bool,
+) -> io::Result<usize> {
+    let descriptor = descriptor(stream);
+    let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
+    let slices = [IoSlice::new(head), IoSlice::new(bytes)];
+    loop {
+        match SockRef::from(&descriptor).send_vectored_with_flags(&slices, flags) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
         }

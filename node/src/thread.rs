@@ -16,6 +16,7 @@ use monoio::net::UnixStream;
 use crate::accept::{self, Door};
 use crate::connection::{Load, TICK, Table};
 use crate::metrics::{Cell as MetricCell, Registry};
+use crate::pooled::Pooled;
 use crate::ring::{self, Driver};
 use crate::role::{Service, ThreadContext};
 use crate::{drain::Drain, listen::ListenSpec, system};
@@ -251,7 +252,8 @@ pub async fn yield_turn() {
     let turns = turn.epoll_turns.get().wrapping_add(1);
     turn.epoll_turns.set(turns);
     if turns.is_multiple_of(EPOLL_TURNS_PER_SLEEP) {
-        monoio::time::sleep(Duration::from_millis(1)).await;
+        // A timer has hundreds of bytes, which everything that yields would have too.
+        Pooled::new(monoio::time::sleep(Duration::from_millis(1))).await;
     } else {
         yield_task().await;
     }

@@ -4,10 +4,7 @@ use std::{os::fd::AsFd, rc::Rc};
 
 use reel_node::{
     frame_server::FrameConn,
-    http::{
-        Pace,
-        socket::{self, SendError},
-    },
+    http::{Pace, socket::SendError},
 };
 
 use super::Stop;
@@ -19,13 +16,18 @@ use crate::{
 
 /// A connection as the read path sees it.
 struct FrameSink<'a> {
-    conn: &'a FrameConn,
+    conn: &'a mut FrameConn,
     pace: Pace,
 }
 
 impl Sink for FrameSink<'_> {
     async fn send_bytes(&mut self, bytes: &[u8], more: bool) -> Result<(), SendError> {
-        socket::send_all(self.conn.accepted().stream(), bytes, more, self.pace).await
+        self.conn.send_content(bytes, more, self.pace).await
+    }
+
+    async fn send_small(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        let gone = |_| SendError::Peer(std::io::ErrorKind::ConnectionAborted.into());
+        self.conn.write(bytes).await.map_err(gone)
     }
 
     async fn send_file(
@@ -34,9 +36,7 @@ impl Sink for FrameSink<'_> {
         offset: u64,
         length: u64,
     ) -> Result<(), SendError> {
-        let stream = self.conn.accepted().stream();
-        socket::send_file(stream, file.as_fd(), offset, length, self.pace).await?;
-        Ok(())
+        self.conn.send_file(file.as_fd(), offset, length, self.pace).await
     }
 }
 
@@ -71,7 +71,6 @@ pub(super) async fn send(
     if length == 0 {
         return Ok(());
     }
-    conn.flush_with_more().await?;
     let pace = thread.http.answer;
     let mut sink = FrameSink { conn, pace };
     if let Err(error) = thread.reader.send(&mut sink, &file, offset, length, primed).await {

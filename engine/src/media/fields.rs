@@ -22,7 +22,7 @@ pub(super) fn validators(record: &Record) -> Validators {
 /// The fields that a 304 and a 412 share with the answer that they stand for.
 pub(super) fn write_validators(out: &mut Vec<u8>, validators: &Validators, cache_control: &str) {
     write_field(out, "ETag", validators.etag.as_bytes());
-    write_field(out, "Last-Modified", date::format(validators.last_modified));
+    write_field(out, "Last-Modified", date::format(validators.last_modified).as_bytes());
     write_field(out, "Cache-Control", cache_control);
 }
 

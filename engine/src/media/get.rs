@@ -5,7 +5,11 @@
 
 use std::{os::fd::AsFd, rc::Rc};
 
-use reel_node::http::{ServerConn, media::CORS, socket::SendError};
+use reel_node::{
+    http::{ServerConn, media::CORS, socket::SendError},
+    pooled::Pooled,
+    spare::Scratch,
+};
 use reel_proto::{
     http::{
         content,
@@ -31,6 +35,10 @@ use crate::{
 impl Sink for ServerConn {
     async fn send_bytes(&mut self, bytes: &[u8], _more: bool) -> Result<(), SendError> {
         self.send(bytes).await
+    }
+
+    async fn send_small(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        ServerConn::send_small(self, bytes).await
     }
 
     async fn send_file(
@@ -94,15 +102,14 @@ pub(super) async fn get(
         Ranges::Whole => chosen.send(conn, head.method, None).await,
         Ranges::Parts(parts) => match *parts {
             [range] => chosen.send(conn, head.method, Some(range)).await,
-            _ => chosen.send_parts(conn, &parts).await,
+            _ => Pooled::new(chosen.send_parts(conn, &parts)).await,
         },
     }
 }
 
 async fn unsatisfiable(conn: &mut ServerConn, size: u64) -> Answered {
     let fields = |out: &mut Vec<u8>| {
-        let range = ContentRange { range: None, size };
-        write_field(out, "Content-Range", range.to_string());
+        ContentRange { range: None, size }.write_field(out);
     };
     refuse_with(conn, 416, "the file has no byte of that range", fields).await
 }
@@ -168,7 +175,7 @@ impl Chosen<'_> {
         let fields = |out: &mut Vec<u8>| {
             write_field(out, "Content-Type", media_type);
             if range.is_some() {
-                write_field(out, "Content-Range", ContentRange { range, size }.to_string());
+                ContentRange { range, size }.write_field(out);
             }
             self.fields(media_type).write(out);
         };
@@ -198,15 +205,15 @@ impl Chosen<'_> {
             Err(error) => return self.read_refused(conn, &error).await,
         };
         let fields = |out: &mut Vec<u8>| {
-            write_field(out, "Content-Type", multipart.content_type());
+            multipart.write_field(out);
             self.fields(content_type).write(out);
         };
-        conn.start(206, Some(multipart.length()), fields).await?;
-        let mut text = String::new();
+        let mut text = Scratch::take();
+        conn.start(206, Some(multipart.length(&mut text)), fields).await?;
         for (index, part) in parts.iter().enumerate() {
             text.clear();
             multipart.write_head(index, &mut text);
-            conn.send(text.as_bytes()).await?;
+            conn.send(&text).await?;
             let primed = match primed.take() {
                 Some(primed) => primed,
                 None => match self.thread.reader.resume(&file, part.first, part.length).await {
@@ -221,7 +228,7 @@ impl Chosen<'_> {
         }
         text.clear();
         multipart.write_end(&mut text);
-        conn.send(text.as_bytes()).await?;
+        conn.send(&text).await?;
         Ok(Outcome::Ok)
     }
 

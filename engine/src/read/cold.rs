@@ -218,7 +218,7 @@ fn will_need(file: &OwnedFd, offset: u64, length: u64) {
     unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, length, libc::POSIX_FADV_WILLNEED) };
 }
 
-fn bit(store: usize) -> u64 {
+pub(super) fn bit(store: usize) -> u64 {
     // A node has at most 64 store paths (limits::STORES_MAX); more would only share their answers.
     1 << (store % 64)
 }

@@ -87,6 +87,32 @@ pub(crate) fn is_filled(method: Method, file: BorrowedFd<'_>, offset: u64, lengt
             && (pages(offset, length, page_bytes()) == 1 || has_byte(file, offset)))
 }
 
+/// Reads up to `length` bytes from `offset` into a vector that is empty: those that are in the page cache with their
+/// content, without waiting for the disk. Fewer where they are not there or the file ends.
+///
+/// # Errors
+/// `WouldBlock`: not even the first one is there. Else what the system says: `Unsupported` where the file system cannot.
+pub(crate) fn read_now(
+    file: BorrowedFd<'_>,
+    offset: u64,
+    length: usize,
+    into: &mut Vec<u8>,
+) -> io::Result<()> {
+    into.clear();
+    into.reserve(length);
+    let start = into.spare_capacity_mut().as_mut_ptr();
+    let iovec = libc::iovec { iov_base: start.cast(), iov_len: length };
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    // SAFETY: the one iovec is room that the vector has just reserved, which outlives the call; the descriptor is
+    // borrowed, so it is open.
+    let count =
+        unsafe { libc::preadv2(file.as_raw_fd(), &raw const iovec, 1, offset, libc::RWF_NOWAIT) };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has written `count` bytes at the start of the room of an empty vector.
+    unsafe { into.set_len(count) };
+    Ok(())
+}
+
 /// The file's size now, by fstat(2): the inode is in memory, so this does not wait for a local disk.
 ///
 /// # Errors

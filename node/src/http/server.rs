@@ -22,17 +22,13 @@ use super::date;
 use super::limits::HttpLimits;
 use super::pace::Pace;
 use super::socket::{self, SendError};
-use super::spare;
-use crate::Accepted;
+use crate::{Accepted, spare};
 
 /// First read of a head; most heads are smaller, and a longer one grows the buffer.
 const HEAD_READ_BYTES: usize = 2 * 1024;
 
 /// Pipelined requests that are answered before other connections get their turn.
 const REQUESTS_PER_TURN: u32 = 32;
-
-/// Memory for the head of an answer that an idle connection keeps; a larger one held a content.
-const OUTPUT_KEPT_BYTES_MAX: usize = 1024;
 
 /// A connection of a server; see the module.
 #[derive(Debug)]
@@ -45,7 +41,10 @@ pub struct ServerConn {
     pub(super) body: BodyReader,
     /// How far `input` has been looked at for the end of a head.
     scan: HeadScan,
+    /// The head of an answer; whole and not yet sent while `is_held`.
     output: Vec<u8>,
+    /// Whether the head waits to leave with the first bytes of its content.
+    is_held: bool,
     served: u32,
     /// Requests since the connection last waited for one.
     unwaited: u32,
@@ -71,6 +70,7 @@ impl ServerConn {
             body: BodyReader::none(),
             scan: HeadScan::default(),
             output: Vec::new(),
+            is_held: false,
             served: 0,
             unwaited: 0,
             keep_alive: true,
@@ -149,22 +149,21 @@ impl ServerConn {
 
     /// Waits, holding no buffer, until the next request begins to arrive.
     async fn wait_for_request(&mut self) -> bool {
-        spare::give(std::mem::take(&mut self.input));
-        if self.output.capacity() > OUTPUT_KEPT_BYTES_MAX {
-            self.output = Vec::new();
-        }
+        spare::give_input(std::mem::take(&mut self.input));
+        spare::give_output(std::mem::take(&mut self.output));
         self.unwaited = 0;
         self.accepted.slot().await_request(self.limits.idle);
         if self.accepted.stream().readable(false).await.is_err() {
             return false;
         }
-        self.input = spare::take();
+        self.input = spare::take_input();
         true
     }
 
     fn parse_head(&mut self) -> Result<Option<RequestHead>, HeadError> {
         let limits = &self.limits.request_head;
-        let Some((head, used)) = RequestHead::parse_more(&self.input, &mut self.scan, limits)?
+        let Some((head, used)) =
+            RequestHead::parse_in(spare::take_head, &self.input, &mut self.scan, limits)?
         else {
             return Ok(None);
         };
@@ -227,7 +226,7 @@ impl ServerConn {
     }
 
     /// Begins an answer whose content of exactly `length` bytes follows by sends; `None` where
-    /// the status has no content (204, 304). The head is held back to leave with the content.
+    /// the status has no content (204, 304). The head leaves with the first of the content.
     ///
     /// # Errors
     /// The peer is gone or does not read; the connection is over.
@@ -239,10 +238,12 @@ impl ServerConn {
     ) -> Result<(), SendError> {
         self.write_head(status, length, true, fields);
         self.owed = if self.head_only { 0 } else { length.unwrap_or(0) };
-        self.flush(self.owed > 0).await
+        self.is_held = self.owed > 0;
+        if self.is_held { Ok(()) } else { self.flush(false).await }
     }
 
-    /// [`Self::start`] of an answer that another server made: its Date is among the fields.
+    /// [`Self::start`] of an answer that another server made: its Date is among the fields, and the
+    /// head leaves now, since the content may go by [`Self::stream`].
     ///
     /// # Errors
     /// The peer is gone or does not read; the connection is over.
@@ -269,6 +270,9 @@ impl ServerConn {
         if !self.body.may_keep_alive(&self.limits) || self.accepted.slot().draining() {
             self.keep_alive = false;
         }
+        if self.output.capacity() == 0 {
+            self.output = spare::take_output();
+        }
         self.output.clear();
         HeadWriter::new(&mut self.output, status);
         if with_date {
@@ -289,6 +293,7 @@ impl ServerConn {
     }
 
     async fn flush(&mut self, more: bool) -> Result<(), SendError> {
+        self.is_held = false;
         let stream = self.accepted.stream();
         let answer = socket::send_all(stream, &self.output, more, self.limits.answer).await;
         self.note(answer)
@@ -303,9 +308,28 @@ impl ServerConn {
         let length = self.admit(content.len() as u64);
         let content = &content[..usize::try_from(length).unwrap_or(content.len())];
         let more = self.owed > length;
-        let stream = self.accepted.stream();
-        let answer = socket::send_all(stream, content, more, self.limits.answer).await;
+        let head = if std::mem::take(&mut self.is_held) { &self.output[..] } else { &[] };
+        let (stream, pace) = (self.accepted.stream(), self.limits.answer);
+        let answer = socket::send_behind(stream, head, content, more, pace).await;
         self.owed -= length;
+        self.note(answer)
+    }
+
+    /// Sends what may be all of a small content, copied behind the head; as [`Self::send`].
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn send_small(&mut self, content: &[u8]) -> Result<(), SendError> {
+        if !self.is_held || self.owed != content.len() as u64 {
+            return self.send(content).await;
+        }
+        self.is_held = false;
+        self.owed = 0;
+        let mut output = std::mem::take(&mut self.output);
+        output.extend_from_slice(content);
+        let (answer, output) =
+            socket::send_owned(&mut self.accepted, output, self.limits.answer).await;
+        self.output = output;
         self.note(answer)
     }
 
@@ -320,6 +344,9 @@ impl ServerConn {
         length: u64,
     ) -> Result<(), SendError> {
         let length = self.admit(length);
+        if self.is_held && length > 0 {
+            self.flush(true).await?;
+        }
         let stream = self.accepted.stream();
         let answer = socket::send_file(stream, file, offset, length, self.limits.answer).await;
         self.owed -= length;
@@ -350,6 +377,11 @@ impl ServerConn {
     fn note(&mut self, answer: Result<(), SendError>) -> Result<(), SendError> {
         self.broken |= answer.is_err();
         answer
+    }
+
+    /// Takes back a request that was answered: its memory serves the next one.
+    pub fn recycle(&self, head: RequestHead) {
+        spare::give_head(head.into_memory());
     }
 
     /// Ends the request: reads a rest of its body that is small, and says whether the connection

@@ -12,9 +12,9 @@ use reel_proto::http::head::{AnswerBody, HeadLimits, ResponseHead};
 use super::pace::{Meter, Pace};
 use super::server::ServerConn;
 use super::socket;
-use super::spare;
 use super::splice::{self, Paces, TransferError};
 use super::upstream::{UpstreamError, UpstreamPool};
+use crate::spare;
 
 /// First read of an answer: its head, and with it all of a small content.
 const ANSWER_READ_BYTES: usize = 8 * 1024;
@@ -60,7 +60,7 @@ impl UpstreamConn {
             node,
             stream: Some(stream),
             reused,
-            input: spare::take(),
+            input: spare::take_input(),
             interim: 0,
             left: 0,
             keep_alive: false,
@@ -245,7 +245,7 @@ impl UpstreamConn {
 
 impl Drop for UpstreamConn {
     fn drop(&mut self) {
-        spare::give(std::mem::take(&mut self.input));
+        spare::give_input(std::mem::take(&mut self.input));
         if self.stream.is_some() {
             self.pool.closed();
         }

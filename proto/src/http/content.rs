@@ -184,13 +184,20 @@ fn quoted_length(text: &[u8]) -> Option<usize> {
     None
 }
 
+/// Longest media type, without its parameters, that may be passive: the longest that is registered has 73.
+const ESSENCE_BYTES_MAX: usize = 96;
+
 /// Whether a browser could run something in content of this type: such a file is only ever saved, never opened.
 ///
 /// Decided by what is known to be passive, not by what is known to be active: new active types appear.
 pub fn is_active(media_type: &str) -> bool {
-    let essence = media_type.split(';').next().unwrap_or_default().trim();
-    let essence = essence.to_ascii_lowercase();
-    let passive = match essence.split_once('/') {
+    let essence = media_type.split(';').next().unwrap_or_default().trim().as_bytes();
+    let mut lower = [0; ESSENCE_BYTES_MAX];
+    // What is longer than every one that is known is none of them.
+    let Some(lower) = lower.get_mut(..essence.len()) else { return true };
+    lower.copy_from_slice(essence);
+    lower.make_ascii_lowercase();
+    let passive = match std::str::from_utf8(lower).unwrap_or_default().split_once('/') {
         // A list of segments, which players fetch; what follows says what other XML is.
         Some(("application", "dash+xml")) => true,
         // SVG runs scripts; other XML may be given a stylesheet that does, whatever it calls itself.

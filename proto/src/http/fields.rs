@@ -16,13 +16,15 @@ struct Span {
 /// The field lines of a head, in their order. Names are tokens, values hold no control character but HTAB.
 #[derive(Debug, Clone, Default)]
 pub struct Fields {
-    raw: Box<[u8]>,
-    spans: Box<[Span]>,
+    raw: Vec<u8>,
+    spans: Vec<Span>,
 }
 
 impl Fields {
-    /// Reads the field lines of `head`, which is whole, from `from` to its last empty line.
+    /// Reads the field lines of `head`, which is whole, from `from` to its last empty line, into the memory of an earlier
+    /// head.
     pub(super) fn parse(
+        mut memory: Self,
         head: &[u8],
         from: usize,
         head_limits: &HeadLimits,
@@ -37,14 +39,19 @@ impl Fields {
         if lines.len() > head_limits.fields() {
             return Err(Refusal::ManyFields.into());
         }
-        let spans = lines
-            .iter()
-            .map(|line| Span {
-                name: place(head, line.name.as_bytes()),
-                value: place(head, line.value),
-            })
-            .collect();
-        Ok(Self { raw: head.into(), spans })
+        memory.raw.clear();
+        memory.raw.extend_from_slice(head);
+        memory.spans.clear();
+        memory.spans.extend(lines.iter().map(|line| Span {
+            name: place(head, line.name.as_bytes()),
+            value: place(head, line.value),
+        }));
+        Ok(memory)
+    }
+
+    /// Bytes of memory that it has.
+    pub(super) fn capacity(&self) -> usize {
+        self.raw.capacity() + self.spans.capacity() * size_of::<Span>()
     }
 
     /// The head as it came, first line included.

@@ -13,7 +13,7 @@ mod request;
 pub use answer::{AnswerBody, ResponseHead};
 pub use framing::Framing;
 pub use refusal::{HeadError, Refusal};
-pub use request::{Method, RequestHead, Version};
+pub use request::{HeadMemory, Method, RequestHead, Version};
 
 pub use super::lines::HeadScan;
 use crate::limits;

@@ -7,7 +7,7 @@
 
 use std::{fmt, ops::Deref};
 
-use super::syntax;
+use super::{response::write_decimal, syntax};
 use crate::limits;
 
 /// Name of the only unit here (RFC 9110 section 14.1.2).
@@ -180,7 +180,7 @@ fn position(digits: &[u8]) -> Option<u64> {
     Some(syntax::decimal(digits).unwrap_or(u64::MAX))
 }
 
-/// Shows the value of a `Content-Range` field (RFC 9110 section 14.4).
+/// A `Content-Range` field (RFC 9110 section 14.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentRange {
     /// The bytes sent; `None` in a 416.
@@ -189,11 +189,20 @@ pub struct ContentRange {
     pub size: u64,
 }
 
-impl fmt::Display for ContentRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ContentRange {
+    /// Appends the field line. As its text, without a formatter: it stands in most answers.
+    pub fn write_field(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"Content-Range: bytes ");
         match self.range {
-            Some(range) => write!(f, "{UNIT} {}-{}/{}", range.first, range.last(), self.size),
-            None => write!(f, "{UNIT} */{}", self.size),
+            Some(range) => {
+                write_decimal(out, range.first);
+                out.push(b'-');
+                write_decimal(out, range.last());
+            }
+            None => out.push(b'*'),
         }
+        out.push(b'/');
+        write_decimal(out, self.size);
+        out.extend_from_slice(b"\r\n");
     }
 }

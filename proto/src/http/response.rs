@@ -84,7 +84,7 @@ impl<'a> HeadWriter<'a> {
 
     /// Appends a field with a date, from seconds since 1970.
     pub fn date(&mut self, name: &str, time: u64) -> &mut Self {
-        self.field(name, date::format(time))
+        self.field(name, date::format(time).as_bytes())
     }
 
     /// Appends the empty line that ends the head.

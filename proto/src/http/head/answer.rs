@@ -57,7 +57,7 @@ impl ResponseHead {
         // Only a server skips an empty line before a message (RFC 9112 section 2.2).
         let (status, version, line_end) = status_line(head).ok_or(Refusal::StatusLine)?;
         let version = version?;
-        let fields = Fields::parse(head, line_end, limits)?;
+        let fields = Fields::parse(Fields::default(), head, line_end, limits)?;
         let framing = framing(&fields, version)?;
         let keep_alive = match version {
             _ if fields.lists("connection", "close") => false,

@@ -73,6 +73,17 @@ impl Version {
     }
 }
 
+/// Memory for a head: what a server that answers one request after another does not ask the allocator for each time.
+#[derive(Debug, Default)]
+pub struct HeadMemory(Fields);
+
+impl HeadMemory {
+    /// Bytes it has.
+    pub fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+}
+
 /// A request's head, checked.
 #[derive(Clone)]
 pub struct RequestHead {
@@ -113,14 +124,36 @@ impl RequestHead {
         scan: &mut HeadScan,
         limits: &HeadLimits,
     ) -> Result<Option<(Self, usize)>, HeadError> {
+        Self::parse_in(HeadMemory::default, buffer, scan, limits)
+    }
+
+    /// As [`Self::parse_more`], into the memory of an earlier head: asked for once the head is whole.
+    ///
+    /// # Errors
+    /// [`HeadError`]: answer with its status, then close.
+    pub fn parse_in(
+        memory: impl FnOnce() -> HeadMemory,
+        buffer: &[u8],
+        scan: &mut HeadScan,
+        limits: &HeadLimits,
+    ) -> Result<Option<(Self, usize)>, HeadError> {
         let Some(found) = scan.find(buffer, limits)? else { return Ok(None) };
-        let head = Self::parse_whole(&buffer[found.skip..found.end], limits)?;
+        let head = Self::parse_whole(memory(), &buffer[found.skip..found.end], limits)?;
         Ok(Some((head, found.end)))
     }
 
-    fn parse_whole(head: &[u8], limits: &HeadLimits) -> Result<Self, HeadError> {
+    /// The memory of a head that is needed no more.
+    pub fn into_memory(self) -> HeadMemory {
+        HeadMemory(self.fields)
+    }
+
+    fn parse_whole(
+        memory: HeadMemory,
+        head: &[u8],
+        limits: &HeadLimits,
+    ) -> Result<Self, HeadError> {
         let line = RequestLine::parse(head)?;
-        let fields = Fields::parse(head, line.end, limits)?;
+        let fields = Fields::parse(memory.0, head, line.end, limits)?;
         let host = host(&fields, line.version)?;
         let framing = framing(&fields, line.version)?;
         let expect_continue = expectation(&fields, line.version)? && framing.has_body();
