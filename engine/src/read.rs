@@ -57,8 +57,10 @@ const AHEAD_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub(crate) trait Sink {
     /// Sends bytes from memory. `more`: more follows at once.
     async fn send_bytes(&mut self, bytes: &[u8], more: bool) -> Result<(), SendError>;
-    /// Sends a few bytes from memory, in the way that is the cheapest for them.
-    async fn send_small(&mut self, bytes: &[u8]) -> Result<(), SendError>;
+    /// Takes a few bytes along with what is sent next.
+    fn gather(&mut self, bytes: &[u8]);
+    /// Sends what has gathered, unless more of it is to come.
+    async fn send_gathered(&mut self) -> Result<(), SendError>;
     /// Sends bytes of a file whose pages are in the page cache.
     async fn send_file(
         &mut self,
@@ -352,7 +354,10 @@ impl Reader {
     /// Sends what was copied; answers how many bytes that were.
     async fn send_copy(&self, sink: &mut impl Sink, copy: Copy<'_>) -> Result<u64, ReadError> {
         let bytes = copy.bytes().len() as u64;
-        sink.send_small(copy.bytes()).await.map_err(|error| self.sent(error))?;
+        sink.gather(copy.bytes());
+        // Others use the buffer while this waits.
+        drop(copy);
+        sink.send_gathered().await.map_err(|error| self.sent(error))?;
         self.cell.add(Serve::BYTES_OUT.at([Path::Hot as usize]), bytes);
         Ok(bytes)
     }

@@ -336,7 +336,7 @@ impl FrameConn {
         let length = (self.output.len() - at - HEADER_LEN) as u64;
         let header = Header { length, command: self.config.reply_command, status: 0 };
         self.output[at..at + HEADER_LEN].copy_from_slice(&header.encode());
-        self.gathered().await
+        self.send_gathered().await
     }
 
     /// The header of a success reply whose `length` bytes follow by [`FrameConn::write`],
@@ -360,8 +360,13 @@ impl FrameConn {
             self.moved(bytes.len()).await;
             return self.conn.send_all(bytes, false, limit).await.map_err(|_| Ended);
         }
+        self.gather(bytes);
+        self.send_gathered().await
+    }
+
+    /// A few bytes as they are, to leave with what follows.
+    pub fn gather(&mut self, bytes: &[u8]) {
         self.output().extend_from_slice(bytes);
-        self.gathered().await
     }
 
     /// Counts towards the connection's turn, and ends it.
@@ -373,7 +378,11 @@ impl FrameConn {
         }
     }
 
-    async fn gathered(&mut self) -> Result<(), Ended> {
+    /// Sends what has gathered if that is much: the rest leaves before the next request is waited for.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub async fn send_gathered(&mut self) -> Result<(), Ended> {
         if self.output.len() >= OUTPUT_BYTES { self.flush().await } else { Ok(()) }
     }
 
@@ -461,7 +470,7 @@ impl FrameConn {
             return Err(self.refuse_with(refusal, text).await);
         }
         self.push_error(refusal, text);
-        self.gathered().await
+        self.send_gathered().await
     }
 
     /// An error reply that ends the connection: to what is no frame, to a length that does not

@@ -25,9 +25,13 @@ impl Sink for FrameSink<'_> {
         self.conn.send_content(bytes, more, self.pace).await
     }
 
-    async fn send_small(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+    fn gather(&mut self, bytes: &[u8]) {
+        self.conn.gather(bytes);
+    }
+
+    async fn send_gathered(&mut self) -> Result<(), SendError> {
         let gone = |_| SendError::Peer(std::io::ErrorKind::ConnectionAborted.into());
-        self.conn.write(bytes).await.map_err(gone)
+        self.conn.send_gathered().await.map_err(gone)
     }
 
     async fn send_file(

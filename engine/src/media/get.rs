@@ -37,8 +37,12 @@ impl Sink for ServerConn {
         self.send(bytes).await
     }
 
-    async fn send_small(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        ServerConn::send_small(self, bytes).await
+    fn gather(&mut self, bytes: &[u8]) {
+        ServerConn::gather(self, bytes);
+    }
+
+    async fn send_gathered(&mut self) -> Result<(), SendError> {
+        ServerConn::send_gathered(self).await
     }
 
     async fn send_file(
@@ -213,7 +217,7 @@ impl Chosen<'_> {
         for (index, part) in parts.iter().enumerate() {
             text.clear();
             multipart.write_head(index, &mut text);
-            conn.send(&text).await?;
+            conn.gather(&text);
             let primed = match primed.take() {
                 Some(primed) => primed,
                 None => match self.thread.reader.resume(&file, part.first, part.length).await {
@@ -228,7 +232,8 @@ impl Chosen<'_> {
         }
         text.clear();
         multipart.write_end(&mut text);
-        conn.send(&text).await?;
+        conn.gather(&text);
+        conn.send_gathered().await?;
         Ok(Outcome::Ok)
     }
 

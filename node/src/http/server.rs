@@ -30,6 +30,9 @@ const HEAD_READ_BYTES: usize = 2 * 1024;
 /// Pipelined requests that are answered before other connections get their turn.
 const REQUESTS_PER_TURN: u32 = 32;
 
+/// Small pieces of a content gather up to this many bytes before they are sent.
+const GATHERED_BYTES: usize = 16 * 1024;
+
 /// A connection of a server; see the module.
 #[derive(Debug)]
 pub struct ServerConn {
@@ -41,9 +44,9 @@ pub struct ServerConn {
     pub(super) body: BodyReader,
     /// How far `input` has been looked at for the end of a head.
     scan: HeadScan,
-    /// The head of an answer; whole and not yet sent while `is_held`.
+    /// The head of an answer, perhaps with small pieces of its content.
     output: Vec<u8>,
-    /// Whether the head waits to leave with the first bytes of its content.
+    /// Whether the output waits to leave with what follows it.
     is_held: bool,
     served: u32,
     /// Requests since the connection last waited for one.
@@ -315,18 +318,27 @@ impl ServerConn {
         self.note(answer)
     }
 
-    /// Sends what may be all of a small content, copied behind the head; as [`Self::send`].
+    /// Puts a small piece of the content behind what is held back, to leave with it: at the next
+    /// send, or by [`Self::send_gathered`].
+    pub fn gather(&mut self, content: &[u8]) {
+        let length = self.admit(content.len() as u64);
+        self.owed -= length;
+        if !std::mem::replace(&mut self.is_held, true) {
+            self.output.clear();
+        }
+        self.output.extend_from_slice(&content[..usize::try_from(length).unwrap_or(content.len())]);
+    }
+
+    /// Sends what is held back, if the content is complete or much has gathered.
     ///
     /// # Errors
-    /// As [`Self::send`].
-    pub async fn send_small(&mut self, content: &[u8]) -> Result<(), SendError> {
-        if !self.is_held || self.owed != content.len() as u64 {
-            return self.send(content).await;
+    /// The peer is gone or does not read; the connection is over.
+    pub async fn send_gathered(&mut self) -> Result<(), SendError> {
+        if self.owed > 0 && self.output.len() < GATHERED_BYTES || !self.is_held {
+            return Ok(());
         }
         self.is_held = false;
-        self.owed = 0;
-        let mut output = std::mem::take(&mut self.output);
-        output.extend_from_slice(content);
+        let output = std::mem::take(&mut self.output);
         let (answer, output) =
             socket::send_owned(&mut self.accepted, output, self.limits.answer).await;
         self.output = output;
