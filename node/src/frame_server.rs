@@ -20,8 +20,8 @@ use reel_proto::refusal::{self, Refusal};
 use crate::connection::{Accepted, Slot};
 use crate::http::Pace;
 use crate::http::socket::{self, SendError};
-use crate::spare;
 use crate::thread::yield_turn;
+use crate::{ring, spare};
 
 mod input;
 
@@ -183,6 +183,7 @@ impl FrameConn {
                 return None;
             }
         }
+        ring::request_begins();
         self.slot().work();
         match Header::decode(self.input.take_header()) {
             Ok(header) => {

@@ -22,7 +22,7 @@ use super::date;
 use super::limits::HttpLimits;
 use super::pace::Pace;
 use super::socket::{self, SendError};
-use crate::{Accepted, spare};
+use crate::{Accepted, ring, spare};
 
 /// First read of a head; most heads are smaller, and a longer one grows the buffer.
 const HEAD_READ_BYTES: usize = 2 * 1024;
@@ -125,6 +125,7 @@ impl ServerConn {
         loop {
             match self.parse_head() {
                 Ok(Some(head)) => {
+                    ring::request_begins();
                     self.accepted.slot().work();
                     self.begin(&head);
                     return Some(head);
