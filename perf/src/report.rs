@@ -85,11 +85,6 @@ impl CaseResult {
     pub(crate) fn side(&self, name: &str) -> Option<&SideResult> {
         self.sides.iter().find(|side| side.name == name)
     }
-
-    /// Ours.
-    pub(crate) fn own(&self) -> Option<&SideResult> {
-        self.side("reel")
-    }
 }
 
 /// One demand of a line of the Reach table, and how it came out.
@@ -145,7 +140,7 @@ impl Demand {
             limit.is_some() || matches!(measure, Measure::Rate | Measure::Cpu)
         };
         let demand = |(measure, limit): (Measure, Option<f64>)| {
-            let own = result.rounds.iter().filter(|round| round.side == "reel");
+            let own = result.rounds.iter().filter(|round| round.side == reach.side);
             let peer = result.rounds.iter().filter(|round| round.side == reach.against);
             let ratio = |(own, peer)| match measure {
                 Measure::Memory => measure.of(own),

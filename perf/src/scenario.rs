@@ -58,6 +58,12 @@ pub(crate) enum Work {
     Idle,
 }
 
+/// The side that is `reel up` with its defaults.
+pub(crate) const OURS: &str = "reel";
+
+/// The same without io_uring, as a kernel or container that forbids it makes it: sockets by epoll, file IO by workers.
+pub(crate) const WITHOUT_RING: &str = "reel-epoll";
+
 /// One measurement of a scenario.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -87,6 +93,10 @@ pub(crate) struct Case {
     pub(crate) reach: Vec<Reach>,
 }
 
+fn defaults() -> String {
+    OURS.to_owned()
+}
+
 fn one() -> usize {
     1
 }
@@ -95,6 +105,9 @@ fn one() -> usize {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Reach {
+    /// Which of our sides: the one with defaults, or one with something switched off.
+    #[serde(default = "defaults")]
+    pub(crate) side: String,
     /// The peer.
     pub(crate) against: String,
     /// Fewest of our requests a second for one of the peer's.
@@ -145,6 +158,11 @@ impl<'de> Deserialize<'de> for Size {
 }
 
 impl Scenario {
+    /// Whether a case has this peer.
+    pub(crate) fn has_peer(&self, name: &str) -> bool {
+        self.cases.iter().any(|case| case.peers.iter().any(|peer| peer == name))
+    }
+
     fn parse(name: &str, text: &str) -> Result<Self> {
         let parsed: Self = toml::from_str(text).with_context(|| format!("scenario {name}"))?;
         Ok(Self { name: name.to_owned(), ..parsed })
@@ -187,6 +205,8 @@ mod tests {
             for case in &scenario.cases {
                 for reach in &case.reach {
                     assert!(case.peers.contains(&reach.against), "{}", case.name);
+                    let is_ours = reach.side == OURS || case.peers.contains(&reach.side);
+                    assert!(is_ours, "{}", case.name);
                 }
             }
         }

@@ -14,7 +14,7 @@ use crate::{
     reel::Reel,
     report::CaseResult,
     round::Round,
-    scenario::{Case, Scenario},
+    scenario::{Case, OURS, Scenario, WITHOUT_RING},
     upload::Uploader,
 };
 
@@ -58,23 +58,35 @@ pub(crate) fn measure(
     set.upload(&mut Uploader::connect(reel.address("engine", "binary")?)?)?;
     let copies = lab.disk().join("peer");
     set.write(&copies)?;
-    lab.settle()?;
     let own_files = set.locate(&reel.store(), files)?;
+    let without_ring = match scenario.has_peer(WITHOUT_RING) {
+        false => None,
+        true => {
+            let off = [("node.capabilities_off", r#"["io_uring"]"#)];
+            let reel = Reel::start(lab, WITHOUT_RING, &off)?;
+            set.upload(&mut Uploader::connect(reel.address("engine", "binary")?)?)?;
+            let files = set.locate(&reel.store(), files)?;
+            Some((reel, files))
+        }
+    };
     let peer_files = set.locate(&copies, files)?;
     let mut peers: Vec<(String, Nginx)> = Vec::new();
     for name in scenario.cases.iter().flat_map(|case| &case.peers) {
+        if name == WITHOUT_RING {
+            continue;
+        }
         if peers.iter().all(|(known, _)| known != name) {
             peers.push((name.clone(), Nginx::start(lab, name, reading(name)?, &copies)?));
         }
     }
+    lab.settle()?;
     for case in &scenario.cases {
-        let mut sides = vec![Side {
-            name: "reel".to_owned(),
-            address: reel.address("engine", "media")?,
-            meter: reel.meter(),
-            prefix: "/files/",
-            files: own_files.clone(),
-        }];
+        let mut sides = vec![Side::of(OURS, &reel, &own_files)?];
+        if let Some((reel, files)) = &without_ring
+            && case.peers.iter().any(|name| name == WITHOUT_RING)
+        {
+            sides.push(Side::of(WITHOUT_RING, reel, files)?);
+        }
         sides.extend(peers.iter().filter(|(name, _)| case.peers.contains(name)).map(
             |(name, nginx)| Side {
                 name: name.clone(),
@@ -103,7 +115,22 @@ pub(crate) fn measure(
     for (_, nginx) in peers {
         nginx.stop()?;
     }
+    if let Some((reel, _)) = without_ring {
+        reel.stop()?;
+    }
     reel.stop()
+}
+
+impl Side {
+    fn of(name: &str, reel: &Reel, files: &[PathBuf]) -> Result<Self> {
+        Ok(Self {
+            name: name.to_owned(),
+            address: reel.address("engine", "media")?,
+            meter: reel.meter(),
+            prefix: "/files/",
+            files: files.to_vec(),
+        })
+    }
 }
 
 fn reading(peer: &str) -> Result<Reading> {

@@ -42,6 +42,7 @@ pub(crate) struct Connection {
     // The begin of a head that came in parts, or of a refusal. Empty nearly always.
     head: Vec<u8>,
     incoming: Incoming,
+    closes: bool,
     /// When the request was meant to go out, nanoseconds since the load began.
     pub(crate) meant_at: u64,
 }
@@ -88,6 +89,7 @@ impl Connection {
             checks: false,
             head: Vec::new(),
             incoming: Incoming::Nothing,
+            closes: false,
             meant_at: 0,
         })
     }
@@ -136,6 +138,11 @@ impl Connection {
             Err(Stop::Blocked) => Ok(Progress::Blocked),
             Err(Stop::Broken(error)) => Err(error),
         }
+    }
+
+    /// Whether the server has announced that it takes no further request on it.
+    pub(crate) fn closes(&self) -> bool {
+        self.closes
     }
 
     /// Waits for nothing more on it.
@@ -227,6 +234,7 @@ impl Connection {
         if self.checks {
             matches = matches && self.is_expected(0, body);
         }
+        self.closes = head.closes;
         let verdict = head.verdict;
         if verdict != Verdict::Done {
             let shown = body.len().min(REFUSAL_BYTES_MAX);

@@ -29,6 +29,8 @@ pub(crate) struct Head {
     pub(crate) body: u64,
     /// Whether the request succeeded.
     pub(crate) verdict: Verdict,
+    /// Whether the server takes no further request on this connection.
+    pub(crate) closes: bool,
 }
 
 /// What the server made of a request.
@@ -48,7 +50,9 @@ impl Dialect {
         match self {
             Self::Http => http_head(bytes),
             Self::Frames => frame_head(bytes),
-            Self::Echo { bytes } => Ok(Some(Head { used: 0, body: bytes, verdict: Verdict::Done })),
+            Self::Echo { bytes } => {
+                Ok(Some(Head { used: 0, body: bytes, verdict: Verdict::Done, closes: false }))
+            }
         }
     }
 }
@@ -57,7 +61,7 @@ fn frame_head(bytes: &[u8]) -> Result<Option<Head>> {
     let Some((head, _)) = bytes.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
     let header = Header::decode(head)?;
     let verdict = if header.is_error() { Verdict::Failed } else { Verdict::Done };
-    Ok(Some(Head { used: HEADER_LEN, body: header.length, verdict }))
+    Ok(Some(Head { used: HEADER_LEN, body: header.length, verdict, closes: false }))
 }
 
 fn http_head(bytes: &[u8]) -> Result<Option<Head>> {
@@ -74,18 +78,20 @@ fn http_head(bytes: &[u8]) -> Result<Option<Head>> {
         b"503" => Verdict::Refused,
         _ => Verdict::Failed,
     };
-    let body = content_length(head).context("a response without Content-Length")?;
-    Ok(Some(Head { used: end + 4, body, verdict }))
+    let body = field(head, b"content-length:").and_then(|value| value.parse().ok());
+    let body = body.context("a response without Content-Length")?;
+    let closes = field(head, b"connection:").is_some_and(|value| value == "close");
+    Ok(Some(Head { used: end + 4, body, verdict, closes }))
 }
 
-fn content_length(head: &[u8]) -> Option<u64> {
-    const NAME: &[u8] = b"content-length:";
+/// The value of a field, by its name in small letters with the colon.
+fn field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a str> {
     let mut lines = head.split(|&byte| byte == b'\n');
     let value = lines.find_map(|line| {
-        let name = line.get(..NAME.len())?;
-        name.eq_ignore_ascii_case(NAME).then(|| &line[NAME.len()..])
+        let begin = line.get(..name.len())?;
+        begin.eq_ignore_ascii_case(name).then(|| &line[name.len()..])
     })?;
-    std::str::from_utf8(value).ok()?.trim().parse().ok()
+    std::str::from_utf8(value).ok().map(str::trim)
 }
 
 #[cfg(test)]
@@ -107,7 +113,8 @@ mod tests {
         }
         for end in whole..=RESPONSE.len() {
             let head = Dialect::Http.head(&RESPONSE[..end]).unwrap().unwrap();
-            assert_eq!(head, Head { used: whole, body: 4096, verdict: Verdict::Done });
+            let expected = Head { used: whole, body: 4096, verdict: Verdict::Done, closes: false };
+            assert_eq!(head, expected);
         }
     }
 
@@ -122,6 +129,8 @@ mod tests {
             Verdict::Failed
         );
         assert!(verdict("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
+        let last = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        assert!(Dialect::Http.head(last).unwrap().unwrap().closes);
         assert!(verdict("220 ready\r\n\r\n").is_err());
         assert!(Dialect::Http.head(&[b'x'; HEAD_BYTES_MAX + 1]).is_err());
     }
@@ -133,7 +142,7 @@ mod tests {
             assert_eq!(Dialect::Frames.head(&reply[..end]).unwrap(), None);
         }
         let head = Dialect::Frames.head(&reply).unwrap().unwrap();
-        assert_eq!(head, Head { used: 10, body: 5, verdict: Verdict::Done });
+        assert_eq!(head, Head { used: 10, body: 5, verdict: Verdict::Done, closes: false });
         let refused = frame::error_reply(command::REPLY_STORAGE, "host", "no");
         let head = Dialect::Frames.head(&refused).unwrap().unwrap();
         assert_eq!(head.verdict, Verdict::Failed);

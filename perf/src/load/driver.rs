@@ -174,6 +174,9 @@ impl<'a> Driver<'a> {
                     if phase == Phase::Counted && is_counted {
                         self.tally.answered(&answer, now.saturating_sub(meant_at));
                     }
+                    if self.connections[index].closes() && phase != Phase::Over {
+                        self.renew(index)?;
+                    }
                     let due = match phase {
                         Phase::Over => None,
                         _ if self.is_out_of_requests => None,
@@ -203,8 +206,11 @@ impl<'a> Driver<'a> {
             self.is_out_of_requests = true;
             return Ok(());
         }
-        let connection = Connection::open(self.plan.target)
-            .with_context(|| format!("connecting again after: {error:#}"))?;
+        self.renew(index).with_context(|| format!("connecting again after: {error:#}"))
+    }
+
+    fn renew(&mut self, index: usize) -> Result<()> {
+        let connection = Connection::open(self.plan.target)?;
         self.epoll.add(connection.stream(), index)?;
         self.connections[index] = connection;
         Ok(())

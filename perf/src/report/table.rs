@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{CaseResult, Demand, Measure, Report, SideResult};
-use crate::{round::Spread, scenario::Reach};
+use crate::{
+    round::Spread,
+    scenario::{OURS, Reach, WITHOUT_RING},
+};
 
 /// The whole report in Markdown.
 pub(crate) fn table(report: &Report) -> String {
@@ -41,8 +44,15 @@ pub(crate) fn table(report: &Report) -> String {
 }
 
 fn row(text: &mut String, result: &CaseResult, reach: Option<&Reach>) {
-    let Some(own) = result.own() else { return };
-    let _ = write!(text, "| {} | {} | {} |", result.case.name, rate(own), spread(own.cpu_us, 1));
+    let side = reach.map_or(OURS, |reach| &reach.side);
+    let Some(own) = result.side(side) else { return };
+    let name = &result.case.name;
+    let case = match side {
+        OURS => name.clone(),
+        WITHOUT_RING => format!("{name}, on epoll"),
+        other => format!("{name}, {other}"),
+    };
+    let _ = write!(text, "| {case} | {} | {} |", rate(own), spread(own.cpu_us, 1));
     let Some(reach) = reach else {
         text.push_str(" | | | | | | |\n");
         return;
