@@ -186,7 +186,7 @@ impl Rebuild<'_> {
 
     /// A record to make a row of.
     fn record(&mut self, store: &Opened, entry: &walk::Entry) -> io::Result<Option<Record>> {
-        let file = sys::open_at(store.root.as_fd(), &entry.relative, libc::O_RDONLY)?;
+        let file = sys::open_to_read(store.root.as_fd(), &entry.relative)?;
         let id = PathId::new(entry.id).map_err(io::Error::other)?;
         let record = match inspect::seal_of(&file, id)? {
             Seal::Good(record) => *record,

@@ -472,7 +472,7 @@ fn open_checked(
     relative: &str,
     expected: u64,
 ) -> Result<OwnedFd, OpenFileError> {
-    let file = match sys::open_at(store.root(), relative, libc::O_RDONLY) {
+    let file = match sys::open_to_read(store.root(), relative) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(OpenFileError::Missing);

@@ -234,7 +234,7 @@ impl Pass<'_> {
 
     /// The record of a file that holds what its record promises.
     fn content(&mut self, store: &Opened, entry: &Entry) -> io::Result<Result<Record, Fault>> {
-        let file = sys::open_at(store.root.as_fd(), &entry.relative, libc::O_RDONLY)?;
+        let file = sys::open_to_read(store.root.as_fd(), &entry.relative)?;
         let id = PathId::new(entry.id).map_err(io::Error::other)?;
         let record = match inspect::seal_of(&file, id)? {
             Seal::None => return Ok(Err(Fault::NoRecord)),

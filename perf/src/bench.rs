@@ -6,6 +6,7 @@ mod idle;
 mod isolation;
 mod population;
 mod ranges;
+mod soak;
 mod uploads;
 
 use std::path::PathBuf;
@@ -119,6 +120,7 @@ fn measure(
         Work::Isolation => isolation::measure(lab, scenario, effort, results),
         Work::Population => population::measure(lab, scenario, effort, results),
         Work::Idle => idle::measure(lab, scenario, effort, results),
+        Work::Soak => soak::measure(lab, scenario, effort, results),
         Work::Uploads => uploads::measure(lab, scenario, effort, results),
     }
 }

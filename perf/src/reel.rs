@@ -72,6 +72,11 @@ impl Reel {
         process::resident_bytes(self.server.pid())
     }
 
+    /// Descriptors that it has open.
+    pub(crate) fn descriptors(&self) -> Result<usize> {
+        process::descriptors(self.server.pid())
+    }
+
     /// Drains and ends it.
     pub(crate) fn stop(self) -> Result<()> {
         self.server.stop()

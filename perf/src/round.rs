@@ -44,6 +44,8 @@ pub(crate) struct Round {
     pub(crate) cached_after: Option<f64>,
     /// Memory of the server, bytes.
     pub(crate) memory_bytes: Option<f64>,
+    /// Descriptors that the server has open.
+    pub(crate) descriptors: Option<f64>,
     /// What the generator counted.
     pub(crate) outcome: Option<Outcome>,
     /// Anything that a reader must know.
@@ -94,6 +96,7 @@ impl Round {
             cached_before: None,
             cached_after: None,
             memory_bytes: None,
+            descriptors: None,
             notes,
             outcome: Some(outcome),
         }

@@ -20,6 +20,9 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("idle", include_str!("../scenarios/idle.toml")),
 ];
 
+/// Those that run only when they are named.
+const ON_REQUEST: &[(&str, &str)] = &[("soak", include_str!("../scenarios/soak.toml"))];
+
 /// One scenario file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -56,6 +59,8 @@ pub(crate) enum Work {
     Population,
     /// Memory of idle connections.
     Idle,
+    /// Everything at once, for a long time.
+    Soak,
 }
 
 /// The side that is `reel up` with its defaults.
@@ -177,7 +182,8 @@ impl Scenario {
     }
 
     fn find(name: &str) -> Result<Self> {
-        if let Some((name, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
+        let mut known = BUILT_IN.iter().chain(ON_REQUEST);
+        if let Some((name, text)) = known.find(|(known, _)| *known == name) {
             return Self::parse(name, text);
         }
         let path = Path::new(name);
@@ -186,7 +192,7 @@ impl Scenario {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             return Self::parse(&stem, &text);
         }
-        let known: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+        let known: Vec<&str> = BUILT_IN.iter().chain(ON_REQUEST).map(|(name, _)| *name).collect();
         bail!("no scenario {name}; there are: {}", known.join(", "))
     }
 }
@@ -198,8 +204,10 @@ mod tests {
 
     #[test]
     fn the_built_in_scenarios_are_well_formed() {
-        let all = Scenario::select(&[]).unwrap();
+        let mut all = Scenario::select(&[]).unwrap();
         assert_eq!(all.len(), BUILT_IN.len());
+        let named: Vec<String> = ON_REQUEST.iter().map(|(name, _)| (*name).to_owned()).collect();
+        all.extend(Scenario::select(&named).unwrap());
         for scenario in all {
             assert!(!scenario.cases.is_empty(), "{}", scenario.name);
             for case in &scenario.cases {

@@ -50,11 +50,16 @@ pub(crate) enum Refusal {
 /// # Errors
 /// [`Refusal`].
 pub(crate) fn open(fd: RawFd) -> Result<Opened, Refusal> {
-    let again = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_DIRECT)
-        .open(format!("/proc/self/fd/{fd}"));
-    let file = again.map_err(|error| match error.raw_os_error() {
+    let again = |flags| {
+        OpenOptions::new().read(true).custom_flags(flags).open(format!("/proc/self/fd/{fd}"))
+    };
+    // As in `sys::open_to_read`: no time of access, unless the file is another owner's.
+    let opened =
+        again(libc::O_DIRECT | libc::O_NOATIME).or_else(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => again(libc::O_DIRECT),
+            _ => Err(error),
+        });
+    let file = opened.map_err(|error| match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Refusal::Now,
         // EINVAL: the file system has no direct reads. ENOENT: no /proc. Neither changes while we run.
         _ => Refusal::FileSystem(error),

@@ -64,6 +64,13 @@ pub(crate) enum Work {
         /// Of the content, which all files of the load share.
         content: u64,
     },
+    /// DELETE of files that an upload of the same prefix has stored, each once; then the load ends.
+    Delete {
+        /// As the upload's.
+        prefix: String,
+        /// How many there are.
+        count: u64,
+    },
     /// SADDRS of users in turn.
     Saddrs {
         /// Users.

@@ -7,7 +7,7 @@ use reel_proto::{
     command, frame,
     idgen::IdGet,
     name::{AppId, FileId, IdKey, UserId},
-    storage::{Download, FileRef, UploadHead},
+    storage::{Download, FILE_REF_LEN, FileRef, UploadHead},
     tracker::Saddrs,
 };
 
@@ -59,6 +59,7 @@ enum Kind {
     Numbered { prefix: String, count: u64, target: SocketAddr, expect: Expect },
     Download { ranges: Places, files: Vec<FileRef> },
     Upload { owner: Box<(AppId, UserId)>, prefix: String, size: u64 },
+    Delete { owner: Box<(AppId, UserId)>, prefix: String, count: u64 },
     // Whole requests, in turn.
     Fixed { requests: Vec<Vec<u8>> },
 }
@@ -94,6 +95,10 @@ impl Requests {
                 Content::new(*content).fill(0, &mut pattern);
                 let owner = Box::new(names::owner()?);
                 (Dialect::Frames, Kind::Upload { owner, prefix: prefix.clone(), size: *size })
+            }
+            Work::Delete { prefix, count } => {
+                let owner = Box::new(names::owner()?);
+                (Dialect::Frames, Kind::Delete { owner, prefix: prefix.clone(), count: *count })
             }
             Work::Saddrs { users } => (Dialect::Frames, fixed(*users, saddrs)?),
             Work::IdGet { keys } => (Dialect::Frames, fixed(*keys, id_get)?),
@@ -140,6 +145,16 @@ impl Requests {
                 out.extend(frame::Header::request(command::UPLOAD, head.body_length()?).encode());
                 head.encode(out);
                 Some((*size, Expect::Stored { number }))
+            }
+            Kind::Delete { owner, prefix, count } => {
+                if number >= *count {
+                    return None;
+                }
+                let (app, user) = **owner;
+                let file = FileId::parse(&names::numbered(prefix, number)).ok()?;
+                out.extend(frame::Header::request(command::DELETE, FILE_REF_LEN as u64).encode());
+                FileRef { app, user, file }.encode(out);
+                Some((0, Expect::Anything))
             }
             Kind::Fixed { requests } => {
                 let index = (number % requests.len() as u64) as usize;

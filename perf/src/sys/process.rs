@@ -90,6 +90,15 @@ pub(crate) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
     Ok(sum)
 }
 
+/// Descriptors that a process and its children have open.
+pub(crate) fn descriptors(pid: u32) -> anyhow::Result<usize> {
+    let mut sum = 0;
+    for pid in family(pid) {
+        sum += std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+    }
+    Ok(sum)
+}
+
 /// A process and all that descend from it.
 pub(crate) fn family(pid: u32) -> Vec<u32> {
     let mut all = vec![pid];
