@@ -63,6 +63,9 @@ pub(crate) fn disk_metrics(process: &Process, stores: &Stores) -> Vec<DiskMetric
     let of = |store: &Arc<StorePath>| {
         let labels = [("path", store.folder.display().to_string())];
         exporter.export(&store.commit_metrics, role, &labels);
+        for pool in [&store.pool, &store.whole_reads] {
+            pool.export(exporter, Role::Engine, &labels);
+        }
         DiskMetrics(exporter.registry::<Disk>(role, &labels).shared())
     };
     // One for all of them; each has the same.

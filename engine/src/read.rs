@@ -277,6 +277,9 @@ impl Reader {
             return known;
         }
         let length = size.min(content::SNIFF_BYTES as u64);
+        if let Some(begin) = self.copies.take(file, 0, length) {
+            return keep_type(file, begin.bytes());
+        }
         self.pieces.prepare(file).await;
         let plan = self.pieces.plan(file, 0, length, false);
         // Nothing is held here, so waiting for a page's worth holds up nobody.
@@ -285,9 +288,7 @@ impl Reader {
             // Not kept: the next look may see them.
             return content::UNKNOWN;
         };
-        let media_type = content::of_bytes(begin.bytes()).unwrap_or(content::UNKNOWN);
-        file.keep_media_type(media_type);
-        media_type
+        keep_type(file, begin.bytes())
     }
 
     /// Sends the range. `primed` is what [`Reader::prime`] gave for the same range. After an error part of it may
@@ -421,4 +422,10 @@ impl Reader {
         }
         error
     }
+}
+
+fn keep_type(file: &OpenFile, begin: &[u8]) -> &'static str {
+    let media_type = content::of_bytes(begin).unwrap_or(content::UNKNOWN);
+    file.keep_media_type(media_type);
+    media_type
 }

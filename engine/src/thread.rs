@@ -50,6 +50,8 @@ pub(crate) struct Thread {
     cache: Rc<RefCell<FileCache>>,
     method: Method,
     ring: bool,
+    /// Whether a name that is in memory can be opened without waiting.
+    opens_cached: bool,
 }
 
 impl Thread {
@@ -89,6 +91,7 @@ impl Thread {
             budget,
             cache,
             method,
+            opens_cached: cx.capabilities.cached_open,
             ring: matches!(cx.driver, Driver::IoUring { .. }),
         }
     }
@@ -165,7 +168,11 @@ impl Thread {
         let look = pieces.may_be_direct(place.store).then_some((self.method, place.size));
         let then =
             move |fd: &OwnedFd| look.and_then(|(method, size)| open_if_cold(fd, method, size));
-        let opened = self.stores().open_file_and(place, then).await;
+        let at_once = self.opens_cached.then(|| self.stores().open_cached(place)).flatten();
+        let opened = match at_once {
+            Some(fd) => Ok((fd, None)),
+            None => self.stores().open_file_and(place, then).await,
+        };
         if let Err(OpenFileError::Size { on_disk, expected }) = &opened
             && on_disk < expected
         {

@@ -81,6 +81,38 @@ fn the_bytes_are_right_hot_and_cold() {
     }
 }
 
+/// More files than descriptors are kept: what the kernel has in memory is opened without a worker.
+#[test]
+fn files_that_are_in_memory_are_opened_at_once() {
+    for (off, at_once) in [(&[][..], true), (&["cached_open"][..], false)] {
+        let engine = Engine::start_with(|config| config.open_files = 2, off);
+        let bytes = content(3000);
+        for number in 0..20 {
+            engine.client().upload(&format!("f{number}"), &bytes).ok();
+        }
+        let jobs = || {
+            let page = engine.admin_page("/metrics");
+            let lines =
+                page.lines().filter(|line| line.starts_with("reel_worker_jobs_finished_total"));
+            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+        };
+        // Each data thread asks once which store path it has, or the like.
+        let read_all = || {
+            for number in 0..20 {
+                let got = get(&engine, &format!("/files/f{number}"), "").unwrap();
+                assert!(got.body == bytes);
+            }
+        };
+        read_all();
+        let before = jobs();
+        assert!(before >= 20.0, "the uploads at least: {before}");
+        read_all();
+        read_all();
+        let more = jobs() - before;
+        assert_eq!(more < 10.0, at_once, "{off:?}: {more} jobs");
+    }
+}
+
 /// Before the head has gone out: 500. The connection goes on, and so do other files.
 #[test]
 fn a_file_cut_short_on_the_disk_is_an_error_before_a_byte() {

@@ -35,6 +35,8 @@ pub enum Capability {
     Cachestat,
     /// `preadv2(2)` with `RWF_NOWAIT`: the same question where cachestat is missing.
     NowaitRead,
+    /// `openat2(2)` with `RESOLVE_CACHED`, 5.12: opens a file whose name is in memory, or says that it is not.
+    CachedOpen,
     /// Reads past the page cache with `O_DIRECT`. Every kernel has them, not every file system: that is found out
     /// file by file, so this one is only ever missing because it was switched off.
     DirectIo,
@@ -42,7 +44,7 @@ pub enum Capability {
 
 impl Capability {
     /// All of them, in the order of `/status`.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::IoUring,
         Self::CoopTaskrun,
         Self::SingleIssuer,
@@ -53,6 +55,7 @@ impl Capability {
         Self::IowqWorkers,
         Self::Cachestat,
         Self::NowaitRead,
+        Self::CachedOpen,
         Self::DirectIo,
     ];
 
@@ -69,6 +72,7 @@ impl Capability {
             Self::IowqWorkers => "iowq_workers",
             Self::Cachestat => "cachestat",
             Self::NowaitRead => "nowait_read",
+            Self::CachedOpen => "cached_open",
             Self::DirectIo => "direct_io",
         }
     }
@@ -132,6 +136,8 @@ pub struct Capabilities {
     pub cachestat: bool,
     /// `preadv2(2)` takes `RWF_NOWAIT`.
     pub nowait_read: bool,
+    /// `openat2(2)` takes `RESOLVE_CACHED`.
+    pub cached_open: bool,
     /// `O_DIRECT` may be used where a file system has it.
     pub direct_io: bool,
     /// Why there is no io_uring: the kernel's error, or that it was switched off.
@@ -188,6 +194,7 @@ impl Capabilities {
         let mut found = Self {
             cachestat: wanted(Capability::Cachestat) && probe::cachestat(),
             nowait_read: wanted(Capability::NowaitRead) && probe::nowait_read(),
+            cached_open: wanted(Capability::CachedOpen) && probe::cached_open(),
             direct_io: wanted(Capability::DirectIo),
             off: off.to_vec(),
             ..Self::default()
@@ -238,6 +245,7 @@ impl Capabilities {
             Capability::IowqWorkers => self.iowq_workers,
             Capability::Cachestat => self.cachestat,
             Capability::NowaitRead => self.nowait_read,
+            Capability::CachedOpen => self.cached_open,
             Capability::DirectIo => self.direct_io,
         }
     }
@@ -285,8 +293,8 @@ mod tests {
             // DEFER_TASKRUN needs SINGLE_ISSUER; nothing of a ring is there without a ring.
             let implied = |other: Capability| match off {
                 Capability::IoUring => {
-                    use Capability::{Cachestat, DirectIo, NowaitRead};
-                    !matches!(other, Cachestat | NowaitRead | DirectIo)
+                    use Capability::{CachedOpen, Cachestat, DirectIo, NowaitRead};
+                    !matches!(other, Cachestat | NowaitRead | CachedOpen | DirectIo)
                 }
                 Capability::SingleIssuer => other == Capability::DeferTaskrun,
                 _ => false,

@@ -1,6 +1,8 @@
 //! Process-wide settings that a node makes for itself: descriptors, cores.
 
+use std::ffi::CStr;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Raises the soft limit of open descriptors to the hard one and returns it. Each connection
 /// takes one, each cached file takes one: the common soft limit of 1024 is too low for both.
@@ -57,6 +59,47 @@ pub fn pin_to_core(core: usize) -> io::Result<()> {
     let result =
         unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `struct open_how` of linux/openat2.h.
+#[repr(C)]
+struct OpenHow {
+    flags: u64,
+    mode: u64,
+    resolve: u64,
+}
+
+/// Opens a file that is there (below `folder`, or by a whole path) if everything that its name needs is in memory:
+/// never waits for a disk to look it up. openat2(2) with RESOLVE_CACHED.
+///
+/// # Errors
+/// `WouldBlock`: something of the name is not in memory. Else what the system says.
+pub fn open_cached(
+    folder: Option<BorrowedFd<'_>>,
+    name: &CStr,
+    flags: libc::c_int,
+) -> io::Result<OwnedFd> {
+    let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    let how =
+        OpenHow { flags: u64::from(flags.cast_unsigned()), mode: 0, resolve: libc::RESOLVE_CACHED };
+    let folder = folder.map_or(libc::AT_FDCWD, |folder| folder.as_raw_fd());
+    // SAFETY: the name is NUL-terminated; name and structure live across the call, which only reads them and is told
+    // the structure's size.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            folder,
+            name.as_ptr(),
+            &raw const how,
+            size_of::<OpenHow>(),
+        )
+    };
+    let fd = libc::c_int::try_from(result).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: openat2 just returned this descriptor and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]

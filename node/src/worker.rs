@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::metrics::{Registry, SharedCell};
-use crate::role::{Process, Role};
+use crate::metrics::{Exporter, Registry, SharedCell};
+use crate::role::Role;
 
 crate::metric_table! {
     /// What a worker pool counts.
@@ -85,34 +85,7 @@ impl Pool {
     /// # Errors
     /// A thread could not be started.
     pub fn new(name: &'static str, threads: usize, queue_limit: usize) -> io::Result<Self> {
-        Self::counting(name, threads, queue_limit, Registry::detached())
-    }
-
-    /// As [`Pool::new`], with metrics under the role and these labels (as the store path that the
-    /// pool works for).
-    ///
-    /// # Errors
-    /// As [`Pool::new`].
-    pub fn exported(
-        name: &'static str,
-        threads: usize,
-        queue_limit: usize,
-        process: &Process,
-        role: Role,
-        labels: &[(&'static str, String)],
-    ) -> io::Result<Self> {
-        let mut labels = labels.to_vec();
-        labels.push(("pool", name.to_owned()));
-        let registry = process.exporter().registry(role.name(), &labels);
-        Self::counting(name, threads, queue_limit, registry)
-    }
-
-    fn counting(
-        name: &'static str,
-        threads: usize,
-        queue_limit: usize,
-        registry: Registry<PoolMetrics>,
-    ) -> io::Result<Self> {
+        let registry = Registry::<PoolMetrics>::detached();
         let (jobs, queue) = flume::bounded::<Job>(queue_limit.max(1));
         let metrics = registry.shared();
         for index in 0..threads.max(1) {
@@ -122,6 +95,13 @@ impl Pool {
                 .spawn(move || work(&queue, &metrics))?;
         }
         Ok(Self { name, jobs, registry, metrics })
+    }
+
+    /// Exports the pool's metrics under the role and these labels (as the store path that it works for). Once.
+    pub fn export(&self, exporter: &Exporter, role: Role, labels: &[(&'static str, String)]) {
+        let mut labels = labels.to_vec();
+        labels.push(("pool", self.name.to_owned()));
+        exporter.export(&self.registry, role.name(), &labels);
     }
 
     /// Runs a job on a thread of the pool and waits for its result without blocking.

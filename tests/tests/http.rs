@@ -87,6 +87,7 @@ const CAPABILITIES: &[&str] = &[
     "iowq_workers",
     "cachestat",
     "nowait_read",
+    "cached_open",
     "direct_io",
 ];
 

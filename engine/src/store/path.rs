@@ -50,6 +50,8 @@ pub(crate) struct StorePath {
     /// The caches of the node, to be told of what changes here.
     pub(crate) epochs: Arc<Epochs>,
     root: OwnedFd,
+    /// Whether its file system is this machine's own.
+    pub(crate) is_local: bool,
     pub(crate) folders: Folders,
     ledger: Mutex<Ledger>,
     /// Held by whoever writes the mark file, from what it is to say until the ledger knows that it says so.
@@ -123,6 +125,7 @@ impl StorePath {
             identity: parts.identity,
             layout: parts.layout,
             epochs: parts.epochs,
+            is_local: sys::is_local(parts.root.as_fd()),
             root: parts.root,
             folders: Folders::default(),
             ledger: Mutex::new(parts.ledger),

@@ -56,6 +56,31 @@ pub(crate) fn open_to_read(folder: BorrowedFd<'_>, name: &str) -> io::Result<Fil
     }
 }
 
+/// As [`open_to_read`], if that needs no disk.
+///
+/// # Errors
+/// `WouldBlock`: it does. Else as [`open_to_read`].
+pub(crate) fn open_cached(folder: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+    let name = c_name(name)?;
+    let flags = libc::O_RDONLY | libc::O_NOATIME;
+    reel_node::system::open_cached(Some(folder), &name, flags).map(File::from)
+}
+
+/// Whether a file system is one whose opens ask nobody but this kernel. Of any other kind a name that is in memory may
+/// still have to be asked for at a server, or at a process.
+pub(crate) fn is_local(folder: BorrowedFd<'_>) -> bool {
+    const LOCAL: [u32; 6] =
+        [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010, 0x2FC1_2FC1];
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the structure lives across the call, which fills it; the folder is open.
+    if unsafe { libc::fstatfs(folder.as_raw_fd(), found.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: a successful fstatfs filled the structure.
+    let kind = unsafe { found.assume_init() }.f_type;
+    LOCAL.iter().any(|local| i64::from(*local) == kind)
+}
+
 /// Makes a new file for writing; `AlreadyExists` where the name is taken.
 pub(crate) fn create_at(folder: BorrowedFd<'_>, name: &str) -> io::Result<File> {
     open_at(folder, name, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL)

@@ -67,6 +67,15 @@ pub(super) fn cachestat() -> bool {
     result == 0
 }
 
+/// Whether openat2(2) looks names up in memory only, if asked to.
+pub(super) fn cached_open() -> bool {
+    match crate::system::open_cached(None, c"/proc/self", libc::O_PATH) {
+        Ok(_) => true,
+        // The name is not in memory, which is an answer too.
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
 /// Reads a byte of this program's own file without waiting: the page is in the cache, and a
 /// kernel or file system that does not know the flag says so.
 pub(super) fn nowait_read() -> bool {

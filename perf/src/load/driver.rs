@@ -1,5 +1,6 @@
 //! The loop of one generator thread: takes what is ready, sends what is due, counts what came.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -38,7 +39,8 @@ pub(crate) struct Driver<'a> {
     tally: Tally,
     scratch: Vec<u8>,
     start: Instant,
-    idle: Vec<usize>,
+    // The one that was idle the longest comes next: a server may end one that nobody uses.
+    idle: VecDeque<usize>,
     begun: u64,
     warm_at: u64,
     count_max: u64,
@@ -73,7 +75,7 @@ impl<'a> Driver<'a> {
             tally: Tally::new()?,
             scratch: vec![0; SCRATCH_BYTES],
             start: Instant::now(),
-            idle: (0..connections.len()).rev().collect(),
+            idle: (0..connections.len()).collect(),
             connections,
             begun: 0,
             warm_at: plan.warmup_ms * 1_000_000,
@@ -136,7 +138,7 @@ impl<'a> Driver<'a> {
     fn send_due(&mut self, now: u64, phase: Phase) -> Result<()> {
         while !self.idle.is_empty() && !self.is_out_of_requests {
             let Some(meant_at) = self.arrivals.take(now) else { return Ok(()) };
-            let Some(index) = self.idle.pop() else { return Ok(()) };
+            let Some(index) = self.idle.pop_front() else { return Ok(()) };
             self.begin(index, meant_at);
             self.drive(index, phase)?;
         }
@@ -152,7 +154,7 @@ impl<'a> Driver<'a> {
             && self.connections[index].begin(&mut self.requests, meant_at, checks);
         if !more {
             self.is_out_of_requests = true;
-            self.idle.push(index);
+            self.idle.push_back(index);
         }
     }
 
@@ -184,7 +186,7 @@ impl<'a> Driver<'a> {
                     };
                     match due {
                         Some(due) => self.begin(index, due),
-                        None => self.idle.push(index),
+                        None => self.idle.push_back(index),
                     }
                     if !self.connections[index].is_busy() {
                         return Ok(());
@@ -200,7 +202,7 @@ impl<'a> Driver<'a> {
 
     fn replace(&mut self, index: usize, error: &anyhow::Error) -> Result<()> {
         self.tally.error(format!("{error:#}"));
-        self.idle.push(index);
+        self.idle.push_back(index);
         if self.tally.broken > BROKEN_MAX {
             self.connections[index].give_up();
             self.is_out_of_requests = true;
