@@ -18,7 +18,7 @@ pub(super) struct Copies {
     method: Option<Method>,
     /// Store paths whose file systems have none, a bit for each.
     refused: Cell<u64>,
-    /// One buffer: it is given back before another request runs, unless a peer does not read.
+    /// One buffer: it is given back before the send of what was copied is waited for.
     buffer: Cell<Vec<u8>>,
 }
 

@@ -323,6 +323,9 @@ impl ServerConn {
     /// send, or by [`Self::send_gathered`].
     pub fn gather(&mut self, content: &[u8]) {
         let length = self.admit(content.len() as u64);
+        if length == 0 {
+            return;
+        }
         self.owed -= length;
         if !std::mem::replace(&mut self.is_held, true) {
             self.output.clear();
