@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use reel_node::config::{ByteSize, HumanTime};
+use reel_node::{
+    capability::RingFlags,
+    config::{ByteSize, HumanTime},
+};
 use reel_proto::{
     address::{self, AddressError},
     limits,
@@ -315,7 +318,7 @@ impl Config {
     }
 
     /// The journal's part: segments of 32 MiB, or two of them where it is to be small.
-    fn journal(&self, database: &Path) -> JournalConfig {
+    fn journal(&self, database: &Path, ring: Option<RingFlags>) -> JournalConfig {
         let enabled = self.journal.0 > 0;
         let bytes = self.journal.0.max(JOURNAL_BYTES_MIN);
         let segment_bytes = (bytes / 2).min(JOURNAL_SEGMENT_BYTES) / 4096 * 4096;
@@ -327,15 +330,22 @@ impl Config {
             segments_max: u32::try_from(segments_max).unwrap_or(u32::MAX),
             enabled,
             full_wait: JOURNAL_FULL_WAIT,
+            ring,
         }
     }
 
     /// The store side's part.
-    pub(crate) fn store(&self, names: &Names, paths: &[StorePath], database: &Path) -> StoreConfig {
+    pub(crate) fn store(
+        &self,
+        names: &Names,
+        paths: &[StorePath],
+        database: &Path,
+        ring: Option<RingFlags>,
+    ) -> StoreConfig {
         let paths = paths.iter().map(StorePath::config).collect();
         let mut config = StoreConfig::new(names.host, names.group, paths);
         config.durability = self.durability;
-        config.journal = Some(self.journal(database));
+        config.journal = Some(self.journal(database, ring));
         config.retention = self.retention.0;
         config.id_block = self.id_block;
         config

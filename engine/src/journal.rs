@@ -1,8 +1,9 @@
 //! The commit journal: small contents and all changes of rows, appended to space that was filled ahead, made durable by
 //! one sync for a group, and then acknowledged. Files and rows reach their own places later.
 //!
-//! - The writer (`Journal`) belongs to the thread that writes the metadata. It appends a group, syncs it, and only
-//!   then changes the database, whose own commits are not synced any more.
+//! - The writer (`Journal`) belongs to the thread that writes the metadata. It sends a group to the disk, prepares the
+//!   change of the database meanwhile, and commits it once the group is durable; the database's own commits are not
+//!   synced any more.
 //! - The recycler (`recycle`) makes durable in their places what full segments hold (one syncfs for each store path, a
 //!   checkpoint of the database) and gives the segments back. Where that fails the journal is *frozen*: it is kept as it is for the next
 //!   start, and the node goes on without one, each group synced where it lies.
@@ -13,6 +14,8 @@
 //! that each is done once and in order.
 //! Invariant: nothing of a segment is overwritten before everything up to its last entry is durable in its place.
 
+mod aligned;
+mod appender;
 mod format;
 mod gate;
 mod recycle;
@@ -30,21 +33,22 @@ use std::{
 
 use bytes::Bytes;
 use reel_meta::{NewFile, Removal, StatusChange};
-use reel_node::metrics::SharedCell;
+use reel_node::{capability::RingFlags, metrics::SharedCell};
 
 pub use self::replay::ReplayError;
+use self::{
+    appender::Appender,
+    format::{BLOCK, Group, SegmentHeader},
+    gate::Journaling,
+    recycle::Shared,
+    segment::Segment,
+};
 pub(crate) use self::{
     format::Entry,
     gate::Gate,
     recycle::{Recycler, Running, Settle},
     replay::replay,
     scan::Recovered,
-};
-use self::{
-    format::{BLOCK, Group, SegmentHeader},
-    gate::Journaling,
-    recycle::Shared,
-    segment::Segment,
 };
 
 /// Where the journal is and how large it may become.
@@ -62,6 +66,8 @@ pub struct JournalConfig {
     pub enabled: bool,
     /// How long a group waits for space before the journal is frozen.
     pub full_wait: Duration,
+    /// Whether it may write through a ring, and how that is set up.
+    pub ring: Option<RingFlags>,
 }
 
 /// The folder of a database's journal.
@@ -118,9 +124,20 @@ pub(crate) struct Journal {
     /// The number of the next entry.
     next: u64,
     group: Group,
+    flight: Option<Flight>,
+    appender: Appender,
+    ring: Option<RingFlags>,
     full_wait: Duration,
     broken: bool,
     metrics: SharedCell<Journaling>,
+}
+
+/// A group that is on its way to the disk.
+#[derive(Debug)]
+struct Flight {
+    entries: Range<u64>,
+    began: Instant,
+    bytes: u64,
 }
 
 impl Journal {
@@ -138,17 +155,19 @@ impl Journal {
         let epoch = recovered.epoch + 1;
         let last = recovered.found.last.max(recovered.recycled).max(position);
         segment::write_state(&config.folder, last)?;
-        let mut free = recovered.into_segments();
-        // Of another length: from before the configuration was changed.
         let fits =
             |segment: &Segment| segment.len().is_ok_and(|bytes| bytes == config.segment_bytes);
-        let (fitting, other): (Vec<_>, Vec<_>) = free.into_iter().partition(fits);
-        other.into_iter().try_for_each(|segment| segment.remove(&config.folder))?;
-        free = fitting;
-        let mut current = match free.pop() {
-            Some(segment) => segment,
-            None => Segment::create(&config.folder, 0, config.segment_bytes)?,
-        };
+        // Of another length: from before the configuration was changed.
+        let (mut free, other): (Vec<_>, Vec<_>) =
+            recovered.into_segments().into_iter().partition(fits);
+        let number = free.iter().chain(&other).map(Segment::number).max().map_or(0, |max| max + 1);
+        other.into_iter().try_for_each(Segment::remove)?;
+        // The last run was killed, perhaps, and what it last asked of the disk may still be on its way there. The
+        // segment that this is about is used after all others.
+        if free.len() < 2 {
+            free.push(Segment::create(&config.folder, number, config.segment_bytes)?);
+        }
+        let mut current = free.pop().ok_or(io::ErrorKind::NotFound)?;
         let next = last + 1;
         let nonce = nonce()?;
         current.begin(&SegmentHeader { epoch, first: next, nonce })?;
@@ -165,6 +184,9 @@ impl Journal {
             segment_bytes: config.segment_bytes,
             next,
             group,
+            flight: None,
+            appender: Appender::default(),
+            ring: config.ring,
             full_wait: config.full_wait,
             broken: false,
             metrics: gate.metrics.shared(),
@@ -172,13 +194,16 @@ impl Journal {
         Ok((journal, recycler))
     }
 
-    /// Lets small contents in: the writer has it in hand.
-    pub(crate) fn open(&self) {
+    /// Lets small contents in: the writer has it in hand, on this thread, and on no other from now on.
+    pub(crate) fn open(&mut self) {
+        if let Some(flags) = self.ring {
+            self.appender.use_ring(flags);
+        }
         self.shared.open();
     }
 
     /// Adds an insert to the group; its content too, where the file is not durable yet.
-    pub(crate) fn put(&mut self, row: &NewFile, content: Option<Vec<Bytes>>) {
+    pub(crate) fn put(&mut self, row: &NewFile, content: Option<&[Bytes]>) {
         self.group.put(row, content);
     }
 
@@ -192,26 +217,29 @@ impl Journal {
         self.group.remove(removal, unlink);
     }
 
-    /// Makes the group durable and gives the numbers of its entries.
+    /// Sends the group to the disk and gives the numbers of its entries. [`Self::settled`] tells what became of it; until
+    /// then nothing is added.
     ///
     /// # Errors
     /// See [`AppendError`]; the entries are void.
-    pub(crate) fn commit(&mut self) -> Result<Range<u64>, AppendError> {
-        let committed = self.append();
-        self.group.clear();
-        committed
+    pub(crate) fn send(&mut self) -> Result<Range<u64>, AppendError> {
+        let sent = self.append();
+        if sent.is_err() {
+            self.group.clear();
+        }
+        sent
     }
 
     fn append(&mut self) -> Result<Range<u64>, AppendError> {
+        debug_assert!(self.flight.is_none());
         if self.broken {
             return Err(AppendError::Broken);
         }
         if self.shared.is_frozen() {
             return Err(AppendError::Frozen);
         }
-        let length = self.group.length();
-        let padded = length.next_multiple_of(BLOCK);
-        if self.at + padded > self.segment_bytes {
+        let bytes = self.group.padded();
+        if self.at + bytes > self.segment_bytes {
             self.rotate().inspect_err(|error| {
                 if matches!(error, AppendError::Frozen) {
                     self.shared.freeze("nothing of it could be recycled in time");
@@ -220,13 +248,26 @@ impl Journal {
         }
         let entries = self.next..self.next + self.group.len() as u64;
         let began = Instant::now();
-        self.group.seal(self.nonce, entries.start);
-        match self.current.append(&mut self.group.slices(), length) {
+        let sealed = self.group.seal(self.nonce, entries.start);
+        self.appender.start(&self.current, self.at, sealed);
+        self.flight = Some(Flight { entries: entries.clone(), began, bytes });
+        Ok(entries)
+    }
+
+    /// Waits until the group that was sent is durable; at once where none is under way.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; the entries are void.
+    pub(crate) fn settled(&mut self) -> Result<(), AppendError> {
+        let Some(Flight { entries, began, bytes }) = self.flight.take() else { return Ok(()) };
+        let (buffer, written) = self.appender.finish();
+        self.group.give_back(buffer);
+        match written {
             Ok(()) => {
-                self.at += padded;
+                self.at += bytes;
                 self.next = entries.end;
-                self.measure(began, entries.end - entries.start, padded);
-                Ok(entries)
+                self.measure(began, entries.end - entries.start, bytes);
+                Ok(())
             }
             Err(error) => {
                 // What of it reached the disk is not known, and a sync is not asked twice. The next segment begins with
@@ -254,11 +295,11 @@ impl Journal {
     /// Says that entries did not happen, durably, so that no replay carries them out.
     ///
     /// # Errors
-    /// As [`Self::commit`]: a replay may still carry them out.
+    /// As [`Self::settled`]: a replay may still carry them out.
     pub(crate) fn abort(&mut self, entries: Range<u64>) -> Result<(), AppendError> {
-        self.group.clear();
         self.group.abort(entries);
-        self.commit().map(drop)
+        self.send()?;
+        self.settled()
     }
 
     /// The last entry that was journaled; 0 before the first.

@@ -69,10 +69,15 @@ impl RowError {
     }
 }
 
-/// A row on its way into the database, and who wants to know. Dropped unanswered where the writer is gone: the
-/// owner of the file inside must take that for an unknown outcome.
+/// A row on its way into the database.
 pub(crate) struct Insert {
     pub(crate) row: NewFile,
+    pub(crate) file: Waiting,
+}
+
+/// Who wants to know of a row. Dropped unanswered where the writer is gone: the owner of the file inside must take that
+/// for an unknown outcome.
+pub(crate) struct Waiting {
     /// What its file holds, where the file is not durable yet: the journal takes it. Without a journal such a row is
     /// refused.
     pub(crate) content: Option<Vec<Bytes>>,
@@ -92,7 +97,11 @@ pub(crate) enum Records {
 
 /// A change of rows; journaled, where there is a journal.
 enum Mutation {
-    Insert(Vec<Insert>),
+    /// `files[i]` is of `rows[i]`.
+    Insert {
+        rows: Vec<NewFile>,
+        files: Vec<Waiting>,
+    },
     Status {
         changes: Vec<StatusChange>,
         records: Records,
@@ -251,15 +260,14 @@ impl Metadata {
     }
 
     /// Queues rows to be inserted; waits while the queue is full. Each is answered through its `done`.
-    pub(crate) fn insert(&self, rows: Vec<Insert>) {
+    pub(crate) fn insert(&self, inserts: Vec<Insert>) {
         // If the writer is gone the rows are dropped unanswered, which their owners take for "unknown".
-        let _ = self.writes.send(Write::Mutation(Mutation::Insert(rows)));
+        let _ = self.writes.send(Write::Mutation(insertion(inserts)));
     }
 
     /// Inserts one row, without blocking a data thread.
     pub(crate) async fn insert_one(&self, insert: Insert) {
-        let write = Write::Mutation(Mutation::Insert(vec![insert]));
-        let _ = self.writes.send_async(write).await;
+        let _ = self.writes.send_async(Write::Mutation(insertion(vec![insert]))).await;
     }
 
     /// Sets states in one transaction.
@@ -518,6 +526,11 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
             Poll::Pending => thread::park(),
         }
     }
+}
+
+fn insertion(inserts: Vec<Insert>) -> Mutation {
+    let (rows, files) = inserts.into_iter().map(|insert| (insert.row, insert.file)).unzip();
+    Mutation::Insert { rows, files }
 }
 
 fn reply<T>(answer: &Answer<T>, result: Result<T, MetaError>) {

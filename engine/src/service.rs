@@ -119,7 +119,10 @@ pub fn start(setup: &Setup<'_>, process: &Process) -> Result<Running, StartError
     let secret = setup.node.cluster_secret()?;
     let metadata = Metadata::sqlite(setup.database)
         .map_err(|error| StartError::Metadata { path: setup.database.to_owned(), error })?;
-    let stores = Stores::open(&config.store(&names, setup.store_paths, setup.database), metadata)?;
+    let capabilities = process.capabilities();
+    let ring = capabilities.io_uring.then_some(capabilities.ring_flags);
+    let store_config = config.store(&names, setup.store_paths, setup.database, ring);
+    let stores = Stores::open(&store_config, metadata)?;
     let disks = control::disk_metrics(process, &stores);
     let shared = Shared {
         config: config.clone(),

@@ -9,7 +9,7 @@ use reel_meta::{FileRow, FileStatus, InsertOutcome, NewFile};
 use reel_proto::path::PathId;
 
 use crate::{
-    metadata::{Insert, Metadata, Owned, RowError, wait},
+    metadata::{Insert, Metadata, Owned, RowError, Waiting, wait},
     record::{Record, State},
     store::change::Kind,
     store::inspect::{self, Seal},
@@ -297,11 +297,8 @@ impl<'a> Cleaner<'a> {
             row.deleted_at = record.deleted_at.or_else(|| Some(self.store.clock.now()));
         }
         let (reply, wait_for) = flume::bounded(1);
-        self.metadata.insert(vec![Insert {
-            content: None,
-            row,
-            done: Box::new(move |outcome| drop(reply.try_send(outcome))),
-        }]);
+        let done = Box::new(move |outcome| drop(reply.try_send(outcome)));
+        self.metadata.insert(vec![Insert { row, file: Waiting { content: None, done } }]);
         let gone = || RowError {
             text: "the metadata has stopped".into(),
             unknown: true,

@@ -77,12 +77,12 @@ pub trait SequenceStore {
 /// The storage database: one row for each file.
 ///
 /// Its owner may keep a journal before it: changes are durable there first, and the database need not sync its commits
-/// any more ([`Self::sync_commits`]). It then says, in the transaction of the change itself, how far it is.
+/// any more ([`Self::sync_commits`]). It then says, in the transaction of the changes themselves, how far it is.
 ///
 /// Ids are compared by bytes: `aB` is not `Ab`, `abc` is not `abc `.
 /// Every method that takes several rows does them in one transaction, durable on return, and answers
 /// for each row at the same index. An error answers for all: nothing was changed, or, if it says so,
-/// the outcome of all is unknown.
+/// the outcome of all is unknown. Between [`Self::begin`] and [`Self::commit`] that holds for the whole of them.
 pub trait FileStore {
     /// Inserts rows. The insert decides who is first, never a look before it.
     ///
@@ -177,10 +177,22 @@ pub trait FileStore {
         Ok(None)
     }
 
-    /// The next change, if it is made, also says that the database has every entry up to `position`.
-    fn set_journal_position(&mut self, position: u64) {
-        let _ = position;
-    }
+    /// Begins a transaction of several changes: inserts, states and removals until [`Self::commit`] or
+    /// [`Self::roll_back`] belong to it. `position`: it also says that the database has every entry of the journal up
+    /// to this one. After an error of one of its changes it can only be rolled back.
+    ///
+    /// # Errors
+    /// The database's; no transaction was begun.
+    async fn begin(&mut self, position: Option<u64>) -> Result<(), MetaError>;
+
+    /// Commits it, durable on return.
+    ///
+    /// # Errors
+    /// The database's, for all changes of the transaction; it has ended.
+    async fn commit(&mut self) -> Result<(), MetaError>;
+
+    /// Ends it without its changes. Nothing happens where none is open.
+    async fn roll_back(&mut self);
 
     /// Whether changes are durable on return. Without, a power loss takes the last of them, never one from before
     /// another that stays.

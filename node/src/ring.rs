@@ -94,6 +94,18 @@ pub(crate) fn build(capabilities: &Capabilities) -> io::Result<(DataRuntime, Dri
     Ok((FusionRuntime::Legacy(runtime), Driver::Epoll))
 }
 
+/// A ring for a thread that is no data thread and makes its own submissions. To be called on that thread: with
+/// `single_issuer` the ring stays bound to it.
+///
+/// # Errors
+/// The kernel grants none.
+pub fn own(flags: RingFlags, entries: u32) -> io::Result<io_uring::IoUring> {
+    let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut builder = io_uring::IoUring::builder();
+    set_ring_flags(&mut builder, flags);
+    builder.build(entries).or_else(|_| io_uring::IoUring::new(entries))
+}
+
 fn build_ring(flags: RingFlags, raise_workers: bool) -> io::Result<(DataRuntime, Driver)> {
     let mut builder = io_uring::IoUring::builder();
     set_ring_flags(&mut builder, flags);

@@ -36,11 +36,11 @@
 //! The nonce tells the groups of this use of a segment from whatever lies behind them: groups of earlier uses, and
 //! contents, in which an uploader may have written anything but a number that was drawn later.
 
-use std::io::IoSlice;
-
 use bytes::Bytes;
 use reel_meta::{FileStatus, NewFile, Removal, RowRef, StatusChange};
 use reel_proto::checksum::Crc64;
+
+use super::aligned::Aligned;
 
 /// Groups begin at multiples of it, so that no write touches a sector of an earlier group.
 pub(super) const BLOCK: u64 = 4096;
@@ -152,36 +152,32 @@ fn read_copy(bytes: &[u8]) -> Result<Option<SegmentHeader>, Damaged> {
     Ok(Some(SegmentHeader { epoch, first, nonce }))
 }
 
-/// A group, ready to be written: everything but the contents in one buffer, which is used again.
+/// A group as it is written: header, entries, contents, one after the other in one buffer, which is used again.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    /// Header, entry headers and bodies, one after the other.
-    bytes: Vec<u8>,
-    /// For each entry: where its header and body end in `bytes`.
-    ends: Vec<usize>,
-    contents: Vec<Vec<Bytes>>,
-    length: u64,
+    bytes: Aligned,
+    entries: usize,
+    /// An entry's body while it is made.
+    body: Vec<u8>,
 }
 
 impl Group {
     /// Empties it for the next group.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.resize(GROUP_HEADER_LEN, 0);
-        self.ends.clear();
-        self.contents.clear();
-        self.length = GROUP_HEADER_LEN as u64;
+        self.bytes.extend(&[0; GROUP_HEADER_LEN]);
+        self.entries = 0;
     }
 
     /// Adds [`Entry::Put`].
-    pub(super) fn put(&mut self, row: &NewFile, content: Option<Vec<Bytes>>) {
+    pub(super) fn put(&mut self, row: &NewFile, content: Option<&[Bytes]>) {
         let has_content = content.is_some();
         self.push(PUT, content.unwrap_or_default(), |out| put_body(row, has_content, out));
     }
 
     /// Adds [`Entry::Status`].
     pub(super) fn status(&mut self, change: &StatusChange) {
-        self.push(STATUS, Vec::new(), |out| {
+        self.push(STATUS, &[], |out| {
             out.push(status_code(change.status));
             push_optional(out, change.deleted_at);
             push_optional(out, change.changed_at);
@@ -191,7 +187,7 @@ impl Group {
 
     /// Adds [`Entry::Remove`].
     pub(super) fn remove(&mut self, removal: &Removal, unlink: bool) {
-        self.push(REMOVE, Vec::new(), |out| {
+        self.push(REMOVE, &[], |out| {
             out.push(u8::from(unlink));
             out.push(removal.only.map_or(0, |state| 1 + status_code(state)));
             push_row_ref(out, &removal.row);
@@ -200,67 +196,57 @@ impl Group {
 
     /// Adds [`Entry::Abort`].
     pub(super) fn abort(&mut self, sequences: std::ops::Range<u64>) {
-        self.push(ABORT, Vec::new(), |out| sequences.for_each(|number| push_number(out, number)));
+        self.push(ABORT, &[], |out| sequences.for_each(|number| push_number(out, number)));
     }
 
-    fn push(&mut self, kind: u8, content: Vec<Bytes>, body: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.bytes.len();
+    fn push(&mut self, kind: u8, content: &[Bytes], body: impl FnOnce(&mut Vec<u8>)) {
+        self.body.clear();
+        body(&mut self.body);
+        debug_assert!(self.body.len() <= BODY_LEN_MAX);
         let content_len: u64 = content.iter().map(|piece| piece.len() as u64).sum();
-        self.bytes.push(kind);
-        self.bytes.extend_from_slice(&[0; 7]);
-        self.bytes.extend_from_slice(&content_len.to_be_bytes());
-        self.bytes.extend_from_slice(&[0; 8]);
-        body(&mut self.bytes);
-        let body_len = self.bytes.len() - start - ENTRY_HEADER_LEN;
-        debug_assert!(body_len <= BODY_LEN_MAX);
-        self.bytes[start + 4..start + 8].copy_from_slice(&(body_len as u32).to_be_bytes());
-        let crc =
-            entry_crc(&self.bytes[start..start + 16], &self.bytes[start + ENTRY_HEADER_LEN..]);
-        self.bytes[start + 16..start + 24].copy_from_slice(&crc.to_be_bytes());
-        self.ends.push(self.bytes.len());
-        self.contents.push(content);
-        self.length += (self.bytes.len() - start) as u64 + content_len;
+        let mut header = [0; ENTRY_HEADER_LEN];
+        header[0] = kind;
+        header[4..8].copy_from_slice(&(self.body.len() as u32).to_be_bytes());
+        header[8..16].copy_from_slice(&content_len.to_be_bytes());
+        let crc = entry_crc(&header[..16], &self.body);
+        header[16..].copy_from_slice(&crc.to_be_bytes());
+        self.bytes.extend(&header);
+        self.bytes.extend(&self.body);
+        content.iter().for_each(|piece| self.bytes.extend(piece));
+        self.entries += 1;
     }
 
     /// Entries in it.
     pub(super) fn len(&self) -> usize {
-        self.ends.len()
+        self.entries
     }
 
-    /// Bytes of it on the disk.
-    pub(super) fn length(&self) -> u64 {
-        self.length
+    /// Bytes of it on the disk, padded to whole blocks.
+    pub(super) fn padded(&self) -> u64 {
+        (self.bytes.len() as u64).next_multiple_of(BLOCK)
     }
 
-    /// Writes the header. Nothing is added afterwards.
-    pub(super) fn seal(&mut self, nonce: u64, first: u64) {
-        let mut header = Vec::with_capacity(GROUP_HEADER_LEN);
-        header.extend_from_slice(&GROUP_MAGIC);
-        header.extend_from_slice(&(self.ends.len() as u32).to_be_bytes());
-        for number in [nonce, first, self.length] {
-            header.extend_from_slice(&number.to_be_bytes());
+    /// Writes the header and pads it. Nothing is added afterwards; the bytes are there to be written, and come back by
+    /// [`Self::give_back`].
+    pub(super) fn seal(&mut self, nonce: u64, first: u64) -> Aligned {
+        let mut header = [0; GROUP_HEADER_LEN];
+        header[..4].copy_from_slice(&GROUP_MAGIC);
+        header[4..8].copy_from_slice(&(self.entries as u32).to_be_bytes());
+        let length = self.bytes.len() as u64;
+        for (place, number) in header[8..32].chunks_exact_mut(8).zip([nonce, first, length]) {
+            place.copy_from_slice(&number.to_be_bytes());
         }
-        let crc = Crc64::of(&header);
-        header.extend_from_slice(&crc.to_be_bytes());
+        let crc = Crc64::of(&header[..32]);
+        header[32..].copy_from_slice(&crc.to_be_bytes());
         self.bytes[..GROUP_HEADER_LEN].copy_from_slice(&header);
+        self.bytes.pad();
+        std::mem::take(&mut self.bytes)
     }
 
-    /// All its bytes, to be gathered by one write.
-    pub(super) fn slices(&self) -> Vec<IoSlice<'_>> {
-        let mut slices = Vec::with_capacity(2 * self.ends.len() + 1);
-        let mut start = 0;
-        for (index, contents) in self.contents.iter().enumerate() {
-            if contents.is_empty() {
-                continue;
-            }
-            slices.push(IoSlice::new(&self.bytes[start..self.ends[index]]));
-            start = self.ends[index];
-            slices.extend(contents.iter().map(|piece| IoSlice::new(piece)));
-        }
-        if start < self.bytes.len() {
-            slices.push(IoSlice::new(&self.bytes[start..]));
-        }
-        slices
+    /// Takes a buffer to use again, and is empty.
+    pub(super) fn give_back(&mut self, bytes: Aligned) {
+        self.bytes = bytes;
+        self.clear();
     }
 }
 

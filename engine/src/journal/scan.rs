@@ -190,9 +190,11 @@ impl Recovered {
         segment::write_state(folder, self.found.last.max(self.recycled).max(position))
     }
 
-    /// All segments, none of which holds anything that is needed: after the replay.
+    /// All segments, none of which holds anything that is needed: after the replay. The one that was written last comes
+    /// first.
     pub(super) fn into_segments(self) -> Vec<Segment> {
-        self.free.into_iter().chain(self.used.into_iter().map(|used| used.segment)).collect()
+        let used = self.used.into_iter().rev().map(|used| used.segment);
+        used.chain(self.free).collect()
     }
 }
 
@@ -259,6 +261,7 @@ mod tests {
     use std::{os::unix::fs::FileExt as _, path::PathBuf, sync::Arc, time::Duration};
 
     use reel_meta::{FileStatus, RowRef, StatusChange};
+    use reel_node::capability::RingFlags;
 
     use super::*;
     use crate::journal::{AppendError, Gate, Journal, JournalConfig, SEGMENT_BYTES_MIN};
@@ -271,13 +274,17 @@ mod tests {
             segments_max: 3,
             enabled: true,
             full_wait: Duration::from_millis(200),
+            ring: Some(RingFlags::default()),
         }
     }
 
     fn begin(folder: &Path) -> Journal {
         let config = config(folder);
         let recovered = Recovered::open(&config.folder).unwrap();
-        Journal::begin(&config, recovered, 0, &Arc::new(Gate::closed())).unwrap().0
+        let mut journal =
+            Journal::begin(&config, recovered, 0, &Arc::new(Gate::closed())).unwrap().0;
+        journal.open();
+        journal
     }
 
     fn change(file: &str) -> StatusChange {
@@ -292,7 +299,9 @@ mod tests {
 
     fn append(journal: &mut Journal, files: &[&str]) -> std::ops::Range<u64> {
         files.iter().for_each(|file| journal.status(&change(file)));
-        journal.commit().unwrap()
+        let entries = journal.send().unwrap();
+        journal.settled().unwrap();
+        entries
     }
 
     /// What would be replayed: numbers and file ids.
@@ -388,8 +397,7 @@ mod tests {
         let mut forged = crate::journal::format::Group::default();
         forged.clear();
         forged.status(&change("forged"));
-        forged.seal(12_345, 2);
-        let bytes: Vec<u8> = forged.slices().iter().flat_map(|slice| slice.to_vec()).collect();
+        let bytes = forged.seal(12_345, 2);
         let (_, path) = segment::list(&folder.path().join("journal")).unwrap().remove(0);
         let file = std::fs::File::options().write(true).open(path).unwrap();
         file.write_all_at(&bytes, 2 * BLOCK).unwrap();
@@ -421,12 +429,12 @@ mod tests {
         };
         let content = vec![Bytes::from(vec![7; 1 << 20])];
         let frozen = (0..9).find_map(|_| {
-            journal.put(&row, Some(content.clone()));
-            journal.commit().err()
+            journal.put(&row, Some(&content));
+            journal.send().and_then(|_| journal.settled()).err()
         });
         assert!(matches!(frozen, Some(AppendError::Frozen)), "{frozen:?}");
         assert!(!gate.is_open());
         journal.put(&row, None);
-        assert!(matches!(journal.commit(), Err(AppendError::Frozen)));
+        assert!(matches!(journal.send(), Err(AppendError::Frozen)));
     }
 }

@@ -2,20 +2,24 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, IoSlice, Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::FileExt as _,
+    io::{self, Read as _, Write as _},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::fs::{FileExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use reel_proto::checksum::Crc64;
 
-use super::format::{BLOCK, Damaged, SegmentHeader, read_segment_header, segment_header};
+use super::{
+    aligned::Aligned,
+    format::{BLOCK, Damaged, SegmentHeader, read_segment_header, segment_header},
+};
+use crate::store::sys;
 
 /// Bytes of zeros written at a time.
 const FILL_BYTES: usize = 1 << 20;
-
-/// Slices of one writev: the kernel's limit.
-const SLICES_MAX: usize = 1024;
 
 /// The name of a segment that is being made; one at a time is.
 const PART: &str = "segment.new";
@@ -26,7 +30,11 @@ const STATE_LEN: usize = 24;
 /// An open segment.
 #[derive(Debug)]
 pub(super) struct Segment {
+    path: PathBuf,
+    /// To be read by. What is written goes past its page cache where that can be.
     file: File,
+    /// To be written by, each write durable when it ends; opened with the first use.
+    synced: Option<File>,
     number: u32,
 }
 
@@ -35,29 +43,31 @@ impl Segment {
     /// changes the file system's own records, and each sync would have to write those too. It has its name only once it
     /// is whole: what a crash leaves of one is no segment, and is overwritten by the next.
     pub(super) fn create(folder: &Path, number: u32, bytes: u64) -> io::Result<Self> {
-        let part = folder.join(PART);
+        let (part, path) = (folder.join(PART), folder.join(name(number)));
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(true).open(&part)?;
         let made = fill(&mut file, bytes)
-            .and_then(|()| std::fs::rename(&part, folder.join(name(number))))
+            .and_then(|()| std::fs::rename(&part, &path))
             .and_then(|()| sync_folder(folder));
         if let Err(error) = made {
             // A part of a segment is of no use, and its space is wanted elsewhere now.
             let _ = std::fs::remove_file(&part);
             return Err(error);
         }
-        Ok(Self { file, number })
+        // Writes go past the page cache, and would have to throw these pages out one by one.
+        sys::drop_cached(&file);
+        Ok(Self { path, file, synced: None, number })
     }
 
     /// Opens a segment that is there.
     pub(super) fn open(path: &Path, number: u32) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Self { file, number })
+        Ok(Self { path: path.to_owned(), file, synced: None, number })
     }
 
     /// Gives its space back. What is in it must be needed no more.
-    pub(super) fn remove(self, folder: &Path) -> io::Result<()> {
-        std::fs::remove_file(folder.join(name(self.number)))
+    pub(super) fn remove(self) -> io::Result<()> {
+        std::fs::remove_file(self.path)
     }
 
     pub(super) fn number(&self) -> u32 {
@@ -99,28 +109,40 @@ impl Segment {
 
     /// Begins a use of it. On return the header is durable: what was written in an earlier use counts no more.
     pub(super) fn begin(&mut self, header: &SegmentHeader) -> io::Result<()> {
-        self.file.write_all_at(&segment_header(header), 0)?;
-        self.file.sync_data()?;
-        self.file.seek(SeekFrom::Start(BLOCK))?;
-        Ok(())
-    }
-
-    /// Writes behind what was written last, and makes it durable. `length` is that of all slices.
-    pub(super) fn append(&mut self, mut slices: &mut [IoSlice<'_>], length: u64) -> io::Result<()> {
-        IoSlice::advance_slices(&mut slices, 0);
-        while !slices.is_empty() {
-            let some = slices.len().min(SLICES_MAX);
-            match self.file.write_vectored(&slices[..some]) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
-                Ok(written) => IoSlice::advance_slices(&mut slices, written),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        let mut block = Aligned::default();
+        block.extend(&segment_header(header));
+        if self.synced.is_none() {
+            // A file system may open a file so and refuse the first write.
+            let direct = self
+                .open_synced(libc::O_DIRECT)
+                .and_then(|file| file.write_all_at(&block, 0).map(|()| file));
+            match direct {
+                Ok(file) => {
+                    self.synced = Some(file);
+                    return Ok(());
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
                 Err(error) => return Err(error),
             }
+            self.synced = Some(self.open_synced(0)?);
         }
-        self.file.sync_data()?;
-        let padding = length.next_multiple_of(BLOCK) - length;
-        self.file.seek(SeekFrom::Current(padding.cast_signed()))?;
-        Ok(())
+        self.write(0, &block)
+    }
+
+    fn open_synced(&self, flags: i32) -> io::Result<File> {
+        OpenOptions::new().write(true).custom_flags(libc::O_DSYNC | flags).open(&self.path)
+    }
+
+    /// Writes whole blocks at a multiple of a block; durable on return.
+    pub(super) fn write(&self, at: u64, bytes: &Aligned) -> io::Result<()> {
+        self.synced.as_ref().ok_or(io::ErrorKind::NotConnected)?.write_all_at(bytes, at)
+    }
+}
+
+impl AsRawFd for Segment {
+    /// The descriptor whose writes are durable; of a segment that is in use.
+    fn as_raw_fd(&self) -> RawFd {
+        self.synced.as_ref().unwrap_or(&self.file).as_raw_fd()
     }
 }
 
@@ -209,10 +231,11 @@ mod tests {
         assert_eq!(segment.header().unwrap().unwrap(), None);
         let header = SegmentHeader { epoch: 3, first: 9, nonce: 4 };
         segment.begin(&header).unwrap();
-        for text in [b"one".as_slice(), b"two"] {
-            let (first, rest) = text.split_at(1);
-            let mut slices = [IoSlice::new(first), IoSlice::new(&[]), IoSlice::new(rest)];
-            segment.append(&mut slices, 3).unwrap();
+        for (block, text) in [(1, b"one"), (2, b"two")] {
+            let mut bytes = Aligned::default();
+            bytes.extend(text);
+            bytes.pad();
+            segment.write(block * BLOCK, &bytes).unwrap();
         }
         let (number, path) = list(folder.path()).unwrap().remove(0);
         let again = Segment::open(&path, number).unwrap();
@@ -232,7 +255,7 @@ mod tests {
             assert_eq!(segment.len().unwrap(), 4 * BLOCK);
             assert_eq!(segment.header().unwrap().unwrap(), None);
             assert_eq!(segment.read(0, 9 * BLOCK as usize).unwrap(), vec![0; 4 * BLOCK as usize]);
-            segment.remove(folder.path()).unwrap();
+            segment.remove().unwrap();
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         }
     }

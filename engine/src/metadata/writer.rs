@@ -1,15 +1,15 @@
 //! The writer: every change of rows, in the order in which it was asked.
 //!
-//! Changes that are waiting already go together: one group of the journal where there is one, and one transaction for
-//! each run of inserts. With a journal a change is durable there before the database hears of it; without, the
+//! Changes that are waiting already go together: one transaction, and one group of the journal where there is one. The
+//! transaction is made while the journal's disk is at work, and committed when the group is durable. Without a journal the
 //! database's own commit makes it so.
 
 use std::ops::Range;
 
 use flume::Receiver;
-use reel_meta::{FileStore, MetaError};
+use reel_meta::{Change, FileStore, InsertOutcome, MetaError};
 
-use super::{Insert, Mutation, Owned, Records, RowError, StorePlace, Write, reply};
+use super::{Mutation, Owned, Records, RowError, StorePlace, Write, reply};
 use crate::journal::{AppendError, Entry, GROUP_BYTES_MAX, Journal};
 
 /// Rows of one group and of one transaction.
@@ -62,35 +62,75 @@ struct Writer<'a, S> {
     journal: Option<Box<Journal>>,
 }
 
+/// What became of a change in the open transaction.
+enum Done {
+    Insert(Vec<InsertOutcome>),
+    Rows(Vec<Change>),
+}
+
 impl<S: FileStore> Writer<'_, S> {
+    /// Carries out a batch: all of it or nothing.
     async fn change(&mut self, batch: Vec<Mutation>) {
-        let mut entries = None;
-        if let Some(journal) = &mut self.journal {
-            batch.iter().for_each(|mutation| mutation.enter(journal));
-            match journal.commit() {
-                Ok(numbers) => entries = Some(numbers.start),
-                Err(AppendError::Frozen) => {
-                    if let Err(error) = self.uninstall().await {
-                        return refuse(batch, &RowError::from(error));
-                    }
-                }
+        let entries = match self.send(&batch) {
+            Ok(entries) => entries,
+            Err(AppendError::Frozen) => match self.uninstall().await {
+                Ok(()) => None,
                 Err(error) => return refuse(batch, &RowError::from(error)),
-            }
+            },
+            Err(error) => return refuse(batch, &RowError::from(error)),
+        };
+        let batch = if self.journal.is_none() { without_unjournaled(batch) } else { batch };
+        if batch.is_empty() {
+            return;
         }
-        let mut batch = batch.into_iter().peekable();
-        while let Some(mut mutation) = batch.next() {
-            if let Mutation::Insert(rows) = &mut mutation {
-                while let Some(Mutation::Insert(more)) =
-                    batch.next_if(|next| matches!(next, Mutation::Insert(_)))
-                {
-                    rows.extend(more);
+        // While the journal's disk is at work.
+        let prepared = self.prepare(&batch, entries.as_ref()).await;
+        if let Some(journal) = &mut self.journal
+            && let Err(error) = journal.settled()
+        {
+            self.store.roll_back().await;
+            return refuse(batch, &RowError::from(error));
+        }
+        let committed = match prepared {
+            Ok(done) => self.store.commit().await.map(|()| done),
+            Err(error) => {
+                self.store.roll_back().await;
+                Err(error)
+            }
+        };
+        match self.ended(committed, entries) {
+            Ok(done) => {
+                batch.into_iter().zip(done).for_each(|(mutation, done)| mutation.answer(done))
+            }
+            Err(error) => refuse(batch, &error),
+        }
+    }
+
+    /// Sends a batch to the journal: the numbers of its entries. `None` where there is no journal.
+    fn send(&mut self, batch: &[Mutation]) -> Result<Option<Range<u64>>, AppendError> {
+        let Some(journal) = &mut self.journal else { return Ok(None) };
+        batch.iter().for_each(|mutation| mutation.enter(journal));
+        journal.send().map(Some)
+    }
+
+    /// Changes the database in a transaction, which is left open.
+    async fn prepare(
+        &mut self,
+        batch: &[Mutation],
+        entries: Option<&Range<u64>>,
+    ) -> Result<Vec<Done>, MetaError> {
+        self.store.begin(entries.map(|entries| entries.end - 1)).await?;
+        let mut all = Vec::with_capacity(batch.len());
+        for mutation in batch {
+            all.push(match mutation {
+                Mutation::Insert { rows, .. } => Done::Insert(self.store.insert(rows).await?),
+                Mutation::Status { changes, .. } => {
+                    Done::Rows(self.store.set_status(changes).await?)
                 }
-            }
-            let count = mutation.rows() as u64;
-            let numbers = entries.map(|first| first..first + count);
-            entries = numbers.as_ref().map(|numbers| numbers.end);
-            self.apply(mutation, numbers).await;
+                Mutation::Remove { removals, .. } => Done::Rows(self.store.remove(removals).await?),
+            });
         }
+        Ok(all)
     }
 
     /// The database makes its commits durable by itself again, beginning with one that says that it has had every
@@ -100,63 +140,17 @@ impl<S: FileStore> Writer<'_, S> {
         let last = journal.last();
         let synced = async {
             self.store.sync_commits(true).await?;
-            self.store.set_journal_position(last);
-            self.store.set_status(&[]).await
+            self.store.begin(Some(last)).await?;
+            self.store.commit().await
         };
         match synced.await {
-            Ok(_) => {
+            Ok(()) => {
                 self.journal = None;
                 Ok(())
             }
             Err(error) => {
                 journal.give_up();
                 Err(error)
-            }
-        }
-    }
-
-    /// Changes the database. `entries`: the change's own in the journal.
-    async fn apply(&mut self, mutation: Mutation, entries: Option<Range<u64>>) {
-        if let Some(entries) = &entries {
-            self.store.set_journal_position(entries.end - 1);
-        }
-        match mutation {
-            Mutation::Insert(inserts) => self.insert(inserts, entries).await,
-            Mutation::Status { records: Records::ByJournal, answer, .. }
-            | Mutation::Remove { records: Records::ByJournal, answer, .. }
-                if self.journal.is_none() =>
-            {
-                let _ = answer.try_send(Err(RowError::frozen()));
-            }
-            Mutation::Status { changes, answer, .. } => {
-                let result = self.store.set_status(&changes).await;
-                let _ = answer.try_send(self.ended(result, entries));
-            }
-            Mutation::Remove { removals, answer, .. } => {
-                let result = self.store.remove(&removals).await;
-                let _ = answer.try_send(self.ended(result, entries));
-            }
-        }
-    }
-
-    async fn insert(&mut self, inserts: Vec<Insert>, entries: Option<Range<u64>>) {
-        if self.journal.is_none() && inserts.iter().any(|insert| insert.content.is_some()) {
-            // Nothing has made the content durable.
-            return refuse(vec![Mutation::Insert(inserts)], &RowError::frozen());
-        }
-        let (rows, dones): (Vec<_>, Vec<_>) =
-            inserts.into_iter().map(|insert| (insert.row, insert.done)).unzip();
-        let result = self.store.insert(&rows).await;
-        match self.ended(result, entries) {
-            Ok(outcomes) => {
-                for (done, outcome) in dones.into_iter().zip(outcomes) {
-                    done(Ok(outcome));
-                }
-            }
-            Err(error) => {
-                for done in dones {
-                    done(Err(error.clone()));
-                }
             }
         }
     }
@@ -219,7 +213,7 @@ impl<S: FileStore> Writer<'_, S> {
             }
             Write::Position(answer) => reply(&answer, self.store.journal_position().await),
             Write::Replay(entries, answer) => reply(&answer, self.replay(entries).await),
-            Write::Install(journal, answer) => {
+            Write::Install(mut journal, answer) => {
                 let result = self.store.sync_commits(false).await;
                 if result.is_ok() {
                     journal.open();
@@ -245,20 +239,31 @@ impl<S: FileStore> Writer<'_, S> {
         result.and_then(|value| resumed.map(|()| value))
     }
 
-    /// In order, each with its number, so that a replay that is cut short goes on where it stopped.
+    /// In order and in one transaction with the last one's number, so that a replay that is cut short goes on where it
+    /// stopped.
     async fn replay(&mut self, entries: Vec<(u64, Entry)>) -> Result<(), MetaError> {
         self.store.sync_commits(false).await?;
+        self.store.begin(entries.last().map(|(number, _)| *number)).await?;
+        match self.carry_out(entries).await {
+            Ok(()) => self.store.commit().await?,
+            Err(error) => {
+                self.store.roll_back().await;
+                return Err(error);
+            }
+        }
+        self.store.sync_commits(true).await
+    }
+
+    async fn carry_out(&mut self, entries: Vec<(u64, Entry)>) -> Result<(), MetaError> {
         let mut rows = Vec::new();
-        for (number, entry) in entries {
+        for (_, entry) in entries {
             if let Entry::Put { row, .. } = entry {
                 rows.push(*row);
-                self.store.set_journal_position(number);
                 continue;
             }
             if !rows.is_empty() {
                 self.store.insert(&std::mem::take(&mut rows)).await?;
             }
-            self.store.set_journal_position(number);
             match entry {
                 Entry::Status(change) => drop(self.store.set_status(&[change]).await?),
                 Entry::Remove { removal, .. } => drop(self.store.remove(&[removal]).await?),
@@ -268,35 +273,69 @@ impl<S: FileStore> Writer<'_, S> {
         if !rows.is_empty() {
             self.store.insert(&rows).await?;
         }
-        self.store.sync_commits(true).await
+        Ok(())
     }
 }
 
 impl Mutation {
     fn rows(&self) -> usize {
         match self {
-            Self::Insert(inserts) => inserts.len(),
+            Self::Insert { rows, .. } => rows.len(),
             Self::Status { changes, .. } => changes.len(),
             Self::Remove { removals, .. } => removals.len(),
         }
     }
 
     fn content_bytes(&self) -> u64 {
-        let Self::Insert(inserts) = self else { return 0 };
-        inserts
-            .iter()
-            .filter_map(|insert| insert.content.as_ref())
-            .flatten()
-            .map(|piece| piece.len() as u64)
-            .sum()
+        let Self::Insert { files, .. } = self else { return 0 };
+        let pieces = files.iter().filter_map(|file| file.content.as_ref()).flatten();
+        pieces.map(|piece| piece.len() as u64).sum()
+    }
+
+    /// Whether only the journal makes durable what it stands on.
+    fn needs_journal(&self) -> bool {
+        match self {
+            Self::Insert { files, .. } => files.iter().any(|file| file.content.is_some()),
+            Self::Status { records, .. } | Self::Remove { records, .. } => {
+                *records == Records::ByJournal
+            }
+        }
+    }
+
+    fn answer(self, done: Done) {
+        match (self, done) {
+            (Self::Insert { files, .. }, Done::Insert(outcomes)) => {
+                for (file, outcome) in files.into_iter().zip(outcomes) {
+                    (file.done)(Ok(outcome));
+                }
+            }
+            (Self::Status { answer, .. } | Self::Remove { answer, .. }, Done::Rows(changes)) => {
+                // Whoever asked may be gone: a client that went away.
+                let _ = answer.try_send(Ok(changes));
+            }
+            (mutation, _) => mutation.refuse(&RowError::gone()),
+        }
+    }
+
+    fn refuse(self, error: &RowError) {
+        match self {
+            Self::Insert { files, .. } => {
+                for file in files {
+                    (file.done)(Err(error.clone()));
+                }
+            }
+            Self::Status { answer, .. } | Self::Remove { answer, .. } => {
+                let _ = answer.try_send(Err(error.clone()));
+            }
+        }
     }
 
     /// Adds its entries, one for each row, to the journal's group.
     fn enter(&self, journal: &mut Journal) {
         match self {
-            Self::Insert(inserts) => {
-                for insert in inserts {
-                    journal.put(&insert.row, insert.content.clone());
+            Self::Insert { rows, files } => {
+                for (row, file) in rows.iter().zip(files) {
+                    journal.put(row, file.content.as_deref());
                 }
             }
             Self::Status { changes, .. } => {
@@ -311,18 +350,14 @@ impl Mutation {
 
 /// Answers everybody with the same error.
 fn refuse(batch: Vec<Mutation>, error: &RowError) {
-    for mutation in batch {
-        match mutation {
-            Mutation::Insert(inserts) => {
-                for insert in inserts {
-                    (insert.done)(Err(error.clone()));
-                }
-            }
-            Mutation::Status { answer, .. } | Mutation::Remove { answer, .. } => {
-                let _ = answer.try_send(Err(error.clone()));
-            }
-        }
-    }
+    batch.into_iter().for_each(|mutation| mutation.refuse(error));
+}
+
+/// Refuses what nothing has made durable: the journal that it was meant for is gone.
+fn without_unjournaled(batch: Vec<Mutation>) -> Vec<Mutation> {
+    let (lost, rest) = batch.into_iter().partition(Mutation::needs_journal);
+    refuse(lost, &RowError::frozen());
+    rest
 }
 
 impl From<AppendError> for RowError {

@@ -80,7 +80,10 @@ impl<V: Copy + Default> Recent<V> {
     }
 
     fn set(&mut self, hash: u64) -> &mut [(u64, V); WAYS] {
-        let index = hash as usize % self.sets.len();
+        // The last bits of the hash of a number that ends in zeros, as offsets do, are poor under some keys: a multiplication
+        // brings all bits to the front. 2^64 divided by the golden ratio.
+        let mixed = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let index = mixed as usize % self.sets.len();
         &mut self.sets[index]
     }
 
@@ -135,11 +138,14 @@ mod tests {
     /// A working set of half the table is found whole, whatever shares its sets with what.
     #[test]
     fn what_fits_well_is_found_again() {
-        let places = Places::new();
-        let pass =
-            || (0..BEGINS as u64 / 4).filter(|at| places.began_here((0, 1), at << 20)).count();
-        assert_eq!(pass(), 0);
-        let found = pass();
-        assert!(found > BEGINS / 4 * 9 / 10, "{found}");
+        // Each with keys of its own.
+        for _ in 0..50 {
+            let places = Places::new();
+            let pass =
+                || (0..BEGINS as u64 / 4).filter(|at| places.began_here((0, 1), at << 20)).count();
+            assert_eq!(pass(), 0);
+            let found = pass();
+            assert!(found > BEGINS / 4 * 9 / 10, "{found}");
+        }
     }
 }

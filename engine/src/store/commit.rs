@@ -23,7 +23,7 @@ use super::{
     write::WriteError,
 };
 use crate::{
-    metadata::{Insert, Metadata, RowError},
+    metadata::{Insert, Metadata, RowError, Waiting},
     record,
 };
 
@@ -284,7 +284,7 @@ pub(crate) fn insert_of(
         };
         let _ = reply.try_send(Ok(Committed { place, path_id, row: sent, result }));
     };
-    Insert { row, content, done: Box::new(done) }
+    Insert { row, file: Waiting { content, done: Box::new(done) } }
 }
 
 #[cfg(test)]

@@ -69,7 +69,9 @@ pub(super) fn begin(
         recovered.retire(&config.folder, position).map_err(|error| fail(error.into()))?;
         return Ok(None);
     }
-    match Journal::begin(config, recovered, position, gate) {
+    // Again: what the last run was writing when it was killed may have come in while it was read.
+    let position = wait(metadata.journal_position()).map_err(|error| fail(error.into()))?;
+    match Journal::begin(config, recovered, position.unwrap_or(0), gate) {
         Ok((journal, recycler)) => Ok(Some(Begun { journal, recycler })),
         Err(error) => {
             tracing::warn!(folder = %config.folder.display(), %error,

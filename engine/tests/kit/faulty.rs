@@ -49,6 +49,9 @@ pub type Shared = Arc<Mutex<Script>>;
 struct Faulty {
     real: SqliteFileStore,
     script: Shared,
+    /// What the next commit's answer is to be instead.
+    at_commit: Option<Wrong>,
+    is_open: bool,
 }
 
 /// Metadata whose writer follows a script; the reader is sound.
@@ -57,7 +60,10 @@ pub fn metadata(database: &Path) -> (Metadata, Shared) {
     let (write, read) = (database.to_owned(), database.to_owned());
     let faults = Arc::clone(&script);
     let metadata = Metadata::start(
-        move || Ok(Faulty { real: SqliteFileStore::open(&write)?, script: faults }),
+        move || {
+            let real = SqliteFileStore::open(&write)?;
+            Ok(Faulty { real, script: faults, at_commit: None, is_open: false })
+        },
         move || SqliteFileStore::open_reader(&read),
     );
     (metadata.unwrap(), script)
@@ -82,6 +88,11 @@ macro_rules! scripted {
         match $self.next() {
             Wrong::Nothing => $call.await,
             Wrong::Refused => Err(Faulty::refused()),
+            // What is lost is the answer to a commit.
+            wrong @ (Wrong::LostUndone | Wrong::LostDone) if $self.is_open => {
+                $self.at_commit = Some(wrong);
+                $call.await
+            }
             Wrong::LostUndone => Err(Faulty::lost()),
             Wrong::Twice => {
                 $call.await?;
@@ -96,6 +107,31 @@ macro_rules! scripted {
 }
 
 impl FileStore for Faulty {
+    async fn begin(&mut self, position: Option<u64>) -> Result<(), MetaError> {
+        (self.is_open, self.at_commit) = (true, None);
+        self.real.begin(position).await
+    }
+
+    async fn commit(&mut self) -> Result<(), MetaError> {
+        self.is_open = false;
+        match self.at_commit.take() {
+            Some(Wrong::LostUndone) => {
+                self.real.roll_back().await;
+                Err(Self::lost())
+            }
+            Some(_) => {
+                self.real.commit().await?;
+                Err(Self::lost())
+            }
+            None => self.real.commit().await,
+        }
+    }
+
+    async fn roll_back(&mut self) {
+        self.is_open = false;
+        self.real.roll_back().await;
+    }
+
     async fn insert(&mut self, rows: &[NewFile]) -> Result<Vec<InsertOutcome>, MetaError> {
         scripted!(self, self.real.insert(rows))
     }

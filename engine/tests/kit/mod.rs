@@ -27,6 +27,7 @@ use reel_engine::{
         Stored, Stores, UploadError, UploadRequest,
     },
 };
+use reel_node::capability::RingFlags;
 use reel_proto::name::{AppId, FileId, GroupName, HostName, UserId};
 
 /// A clock that tests turn.
@@ -162,6 +163,7 @@ pub fn journal(database: &Path) -> JournalConfig {
         segments_max: 2,
         enabled: true,
         full_wait: Duration::from_secs(5),
+        ring: std::env::var_os("REEL_TEST_NO_RING").is_none().then(RingFlags::default),
     }
 }
 

@@ -33,6 +33,7 @@ where
         the_older_row_wins_across_tables,
         states_change_for_the_row_that_is_meant,
         removal_looks_at_path_and_state,
+        changes_of_a_transaction_are_one,
         an_index_is_written_as_it_is,
         texts::are_data,
         texts::have_limits,
@@ -277,6 +278,42 @@ async fn removal_looks_at_path_and_state<S: Source<Store: FileStore>>(source: &S
     );
     assert_eq!(store.get(None, "f").await.unwrap(), None);
     insert_all(&mut store, &[new]).await;
+}
+
+async fn changes_of_a_transaction_are_one<S: Source<Store: FileStore>>(source: &S) {
+    let mut store = source.open().await;
+    let mut other = source.open().await;
+    let (one, two) = (new_file("tnv001", "one", 10), new_file("tnv002", "two", 11));
+    let removal = |new: &NewFile| Removal { row: row_of(new).reference(), only: None };
+    insert_all(&mut store, std::slice::from_ref(&one)).await;
+
+    store.begin(None).await.unwrap();
+    insert_all(&mut store, std::slice::from_ref(&two)).await;
+    assert_eq!(store.remove(&[removal(&one)]).await.unwrap(), [Change::Applied]);
+    assert_eq!(other.get(None, "two").await.unwrap(), None, "not committed");
+    store.roll_back().await;
+    assert_eq!(store.get(None, "two").await.unwrap(), None);
+    assert!(store.get(None, "one").await.unwrap().is_some());
+
+    store.begin(None).await.unwrap();
+    // What came before in the same transaction counts.
+    insert_all(&mut store, std::slice::from_ref(&two)).await;
+    let again = store.insert(std::slice::from_ref(&two)).await.unwrap();
+    assert!(matches!(again.as_slice(), [InsertOutcome::Exists(_)]));
+    let reference = row_of(&two).reference();
+    assert_eq!(store.set_status(&[deletion(reference, 12)]).await.unwrap(), [Change::Applied]);
+    assert_eq!(store.remove(&[removal(&one)]).await.unwrap(), [Change::Applied]);
+    store.commit().await.unwrap();
+    for store in [&mut store, &mut other] {
+        assert_eq!(store.get(None, "one").await.unwrap(), None);
+        let two = store.get(None, "two").await.unwrap().unwrap();
+        assert_eq!(two.status, FileStatus::Deleted);
+    }
+
+    // None is open: nothing to end.
+    store.roll_back().await;
+    assert!(store.commit().await.is_err());
+    insert_all(&mut store, &[one]).await;
 }
 
 async fn an_index_is_written_as_it_is<S: Source<Store: FileStore>>(source: &S) {

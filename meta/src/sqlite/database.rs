@@ -37,8 +37,8 @@ pub(crate) struct Database {
     reads_only: bool,
     /// A COMMIT has failed and nothing has been committed since. See [`Database::settle`].
     unsettled: bool,
-    /// Goes into the next transaction; see [`Database::set_position`].
-    position: Option<u64>,
+    /// A transaction of several changes is open.
+    open: Option<Open>,
     /// See [`Database::sync_commits`].
     commits_synced: bool,
 }
@@ -58,7 +58,7 @@ impl Database {
             connection,
             reads_only: false,
             unsettled: false,
-            position: None,
+            open: None,
             commits_synced: true,
         })
     }
@@ -77,7 +77,7 @@ impl Database {
             connection,
             reads_only: true,
             unsettled: false,
-            position: None,
+            open: None,
             commits_synced: true,
         })
     }
@@ -92,8 +92,8 @@ impl Database {
         body(&self.connection).map_err(|error| statement_error(operation, error))
     }
 
-    /// Runs `body` in one transaction and commits it, durable on return. `body` gives its own
-    /// refusals as a value of `T`; an `Err` of either kind rolls back.
+    /// Runs `body` in one transaction and commits it, durable on return; in the one that is open, where one is. `body`
+    /// gives its own refusals as a value of `T`; an `Err` of either kind rolls back.
     pub(crate) fn write<T>(
         &mut self,
         operation: &'static str,
@@ -102,23 +102,59 @@ impl Database {
         if self.reads_only {
             return Err(MetaError::ReadOnly { operation });
         }
-        let position = self.position.take();
-        self.settle(operation)?;
-        self.transaction(operation, |connection| {
-            let value = body(connection)?;
-            if let Some(position) = position {
-                connection
-                    .prepare_cached(migrate::POSITION_SQL)?
-                    .execute([position.cast_signed()])?;
+        match self.open {
+            None => {
+                self.settle(operation)?;
+                self.transaction(operation, body)
             }
-            Ok(value)
-        })
+            Some(Open::Failed) => Err(ended(operation)),
+            Some(Open::Sound) => body(&self.connection).map_err(|refusal| {
+                self.open = Some(Open::Failed);
+                refusal.error(operation)
+            }),
+        }
     }
 
-    /// The next transaction, if it is committed, also says that the database has every entry of the journal up to
-    /// `position`.
-    pub(crate) fn set_position(&mut self, position: u64) {
-        self.position = Some(position);
+    /// Opens a transaction of several writes. `position`: it also says that the database has every entry of the journal
+    /// up to this one.
+    pub(crate) fn begin(&mut self, position: Option<u64>) -> Result<(), MetaError> {
+        const OPERATION: &str = "begin";
+        if self.reads_only {
+            return Err(MetaError::ReadOnly { operation: OPERATION });
+        }
+        self.settle(OPERATION)?;
+        self.start(OPERATION)?;
+        if let Some(position) = position
+            && let Err(error) = set_position(&self.connection, position)
+        {
+            self.roll_back();
+            return Err(statement_error(OPERATION, error));
+        }
+        self.open = Some(Open::Sound);
+        Ok(())
+    }
+
+    /// Commits what [`Self::begin`] opened, durable on return.
+    pub(crate) fn commit(&mut self) -> Result<(), MetaError> {
+        match self.open.take() {
+            Some(Open::Sound) => self.end("commit"),
+            Some(Open::Failed) | None => {
+                self.roll_back();
+                Err(ended("commit"))
+            }
+        }
+    }
+
+    /// Ends a transaction without its changes. SQLite has already done so after some errors.
+    pub(crate) fn roll_back(&mut self) {
+        self.open = None;
+        if self.connection.is_autocommit() {
+            return;
+        }
+        if let Err(error) = run(&self.connection, "ROLLBACK") {
+            // The next BEGIN fails then, so no later change can join this transaction.
+            tracing::error!(%error, "a metadata transaction could not be rolled back");
+        }
     }
 
     /// Whether a commit waits for the disk. Without, commits come back after a power loss up to some point and none
@@ -139,33 +175,31 @@ impl Database {
         operation: &'static str,
         body: impl FnOnce(&Connection) -> Result<T, Refusal>,
     ) -> Result<T, MetaError> {
-        // IMMEDIATE: the write lock is taken before the first read, so a transaction never has to be
-        // given up in its middle because another writer came first.
-        run(&self.connection, "BEGIN IMMEDIATE")
-            .map_err(|error| statement_error(operation, error))?;
-        let value = match body(&self.connection) {
-            Ok(value) => value,
+        self.start(operation)?;
+        match body(&self.connection) {
+            Ok(value) => self.end(operation).map(|()| value),
             Err(refusal) => {
                 self.roll_back();
-                return Err(match refusal {
-                    Refusal::Sqlite(error) => statement_error(operation, error),
-                    Refusal::Meta(error) => error,
-                });
-            }
-        };
-        match run(&self.connection, "COMMIT") {
-            Ok(()) => Ok(value),
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                // Nothing has been written to the WAL yet, the transaction is still open.
-                self.roll_back();
-                Err(MetaError::Busy { operation })
-            }
-            Err(error) => {
-                self.roll_back();
-                self.unsettled = true;
-                Err(MetaError::CommitUnknown { operation, cause: Box::new(error) })
+                Err(refusal.error(operation))
             }
         }
+    }
+
+    /// IMMEDIATE: the write lock is taken before the first read, so a transaction never has to be given up in its
+    /// middle because another writer came first.
+    fn start(&self, operation: &'static str) -> Result<(), MetaError> {
+        run(&self.connection, "BEGIN IMMEDIATE").map_err(|error| statement_error(operation, error))
+    }
+
+    fn end(&mut self, operation: &'static str) -> Result<(), MetaError> {
+        let Err(error) = run(&self.connection, "COMMIT") else { return Ok(()) };
+        self.roll_back();
+        if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) {
+            // Nothing had been written to the WAL yet, the transaction was still open.
+            return Err(MetaError::Busy { operation });
+        }
+        self.unsettled = true;
+        Err(MetaError::CommitUnknown { operation, cause: Box::new(error) })
     }
 
     /// After a failed COMMIT: makes what this connection reads the truth again.
@@ -196,17 +230,6 @@ impl Database {
     pub(crate) fn checkpoint(&mut self) -> Result<bool, MetaError> {
         self.settle("checkpoint")?;
         checkpoint(&self.connection, "PRAGMA wal_checkpoint(RESTART)").map(|done| done.whole)
-    }
-
-    /// Ends a transaction without its changes. SQLite has already done so after some errors.
-    fn roll_back(&self) {
-        if self.connection.is_autocommit() {
-            return;
-        }
-        if let Err(error) = run(&self.connection, "ROLLBACK") {
-            // The next BEGIN fails then, so no later change can join this transaction.
-            tracing::error!(%error, "a metadata transaction could not be rolled back");
-        }
     }
 
     #[cfg(test)]
@@ -264,12 +287,39 @@ fn checkpoint(connection: &Connection, statement: &str) -> Result<Checkpointed, 
     Ok(Checkpointed { whole: busy == 0 && copied >= log, log_pages })
 }
 
+/// A transaction of several writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Open {
+    Sound,
+    /// One of its writes failed: SQLite may have rolled it back by itself already.
+    Failed,
+}
+
+fn set_position(connection: &Connection, position: u64) -> rusqlite::Result<()> {
+    connection.prepare_cached(migrate::POSITION_SQL)?.execute([position.cast_signed()])?;
+    Ok(())
+}
+
+/// There is no transaction any more that this could belong to.
+fn ended(operation: &'static str) -> MetaError {
+    MetaError::Database { operation, cause: "its transaction had failed".into() }
+}
+
 /// Why the body of a transaction gave up.
 pub(crate) enum Refusal {
     /// SQLite's error.
     Sqlite(rusqlite::Error),
     /// The caller's own reason.
     Meta(MetaError),
+}
+
+impl Refusal {
+    fn error(self, operation: &'static str) -> MetaError {
+        match self {
+            Self::Sqlite(error) => statement_error(operation, error),
+            Self::Meta(error) => error,
+        }
+    }
 }
 
 impl From<rusqlite::Error> for Refusal {

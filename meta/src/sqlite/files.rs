@@ -47,6 +47,11 @@ impl SqliteFileStore {
     pub fn open_reader(path: &Path) -> Result<Self, MetaError> {
         Ok(Self { database: Database::open_reader(path, &STORAGE)? })
     }
+
+    #[cfg(test)]
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
 }
 
 /// Checkpoints of the storage database, on a connection of their own.
@@ -89,8 +94,16 @@ impl FileStore for SqliteFileStore {
         })
     }
 
-    fn set_journal_position(&mut self, position: u64) {
-        self.database.set_position(position);
+    async fn begin(&mut self, position: Option<u64>) -> Result<(), MetaError> {
+        self.database.begin(position)
+    }
+
+    async fn commit(&mut self) -> Result<(), MetaError> {
+        self.database.commit()
+    }
+
+    async fn roll_back(&mut self) {
+        self.database.roll_back();
     }
 
     async fn sync_commits(&mut self, on: bool) -> Result<(), MetaError> {

@@ -224,19 +224,29 @@ fn the_position_goes_with_the_change_and_only_with_it() {
     let position = |store: &mut SqliteFileStore| inline(store.journal_position()).unwrap();
     assert_eq!(position(&mut store), Some(0));
     inline(store.sync_commits(false)).unwrap();
-    store.set_journal_position(7);
-    assert_eq!(position(&mut store), Some(0), "said, and nothing changed yet");
+    inline(store.begin(Some(7))).unwrap();
     inline(store.insert(&[new_file("a")])).unwrap();
-    assert_eq!(position(&mut store), Some(7));
+    let mut other = SqliteFileStore::open_reader(&path).unwrap();
+    assert_eq!(position(&mut other), Some(0), "nothing is committed yet");
+    inline(store.commit()).unwrap();
+    assert_eq!(position(&mut other), Some(7));
     inline(store.insert(&[new_file("b")])).unwrap();
     assert_eq!(position(&mut store), Some(7), "said once");
 
-    // A change that is refused takes its position along.
-    let stranger = Connection::open(&path).unwrap();
-    stranger.execute_batch("DROP TABLE t_file_02").unwrap();
-    store.set_journal_position(9);
-    assert!(inline(store.insert(&[new_file("c")])).is_err());
+    // Changes that are refused take the position along, and what came before them in the transaction.
+    inline(store.begin(Some(9))).unwrap();
+    inline(store.insert(&[new_file("c")])).unwrap();
+    store.database().connection().execute_batch("DROP TABLE t_file_02").unwrap();
+    assert!(inline(store.insert(&[new_file("d")])).is_err());
+    assert!(inline(store.insert(&[new_file("e")])).is_err(), "only a rollback is left");
+    assert!(inline(store.commit()).is_err());
     assert_eq!(position(&mut store), Some(7));
+    assert_eq!(inline(store.get(None, "c")).unwrap(), None);
+    inline(store.insert(&[new_file("f")])).unwrap();
+    inline(store.begin(None)).unwrap();
+    inline(store.insert(&[new_file("g")])).unwrap();
+    inline(store.roll_back());
+    assert_eq!(inline(store.get(None, "g")).unwrap(), None);
 }
 
 #[test]

@@ -55,16 +55,18 @@ fn written(entries: &[Entry]) -> Vec<u8> {
     group.clear();
     for entry in entries {
         match entry {
-            Entry::Put { row, content } => group.put(row, content.clone()),
+            Entry::Put { row, content } => group.put(row, content.as_deref()),
             Entry::Status(change) => group.status(change),
             Entry::Remove { removal, unlink } => group.remove(removal, *unlink),
             Entry::Abort(list) => group.abort(list[0]..list[list.len() - 1] + 1),
         }
     }
-    group.seal(3, 17);
-    let bytes: Vec<u8> = group.slices().iter().flat_map(|slice| slice.to_vec()).collect();
-    assert_eq!(bytes.len() as u64, group.length());
-    bytes
+    let padded = group.padded();
+    let bytes = group.seal(3, 17);
+    assert_eq!(bytes.len() as u64, padded);
+    let length = GroupHeader::read(&bytes).unwrap().length as usize;
+    assert!(bytes[length..].iter().all(|byte| *byte == 0));
+    bytes[..length].to_vec()
 }
 
 fn read(bytes: &[u8]) -> Result<Vec<Result<Entry, Damaged>>, Damaged> {
