@@ -47,7 +47,7 @@ pub(crate) use self::{
     format::Entry,
     gate::Gate,
     recycle::{Recycler, Running, Settle},
-    replay::replay,
+    replay::{Replayed, record_of, replay},
     scan::Recovered,
 };
 
@@ -300,6 +300,15 @@ impl Journal {
         self.group.abort(entries);
         self.send()?;
         self.settled()
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.shared.is_frozen()
+    }
+
+    /// Whether only a start can tell what is in it.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// The last entry that was journaled; 0 before the first.

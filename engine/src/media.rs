@@ -140,8 +140,8 @@ async fn refuse_with(
 
 /// An answer to a lookup that the metadata did not give.
 async fn lookup_failed(conn: &mut ServerConn, file: &FileId, error: &LookupError) -> Answered {
-    if matches!(error, LookupError::Busy) {
-        return refuse(conn, 503, "too many lookups are waiting").await;
+    if error.retryable() {
+        return refuse(conn, 503, &error.to_string()).await;
     }
     tracing::error!(%file, %error, "a lookup failed");
     refuse(conn, 503, "the metadata does not answer").await.map(|_| Outcome::Error)

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use flume::Sender;
 use reel_meta::{
     Change, DeletedCursor, ExpectedStore, FileRow, FileStore, InsertOutcome, MetaError, NewFile,
-    Page, Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
+    Page, Relocation, Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
 };
 
 use reel_proto::table::table_of_user;
@@ -119,6 +119,9 @@ enum Mutation {
 enum Write {
     Mutation(Mutation),
     Upsert(Vec<FileRow>, Answer<()>),
+    Relocate(Vec<Relocation>, Answer<Vec<Change>>),
+    /// Lets go of a journal that is frozen.
+    Uninstall(Answer<()>),
     /// A read on the writer's connection: what an unknown outcome is settled by.
     ReadBack(Owned, Answer<Option<FileRow>>),
     Expect(StorePlace, String, u64, Answer<()>),
@@ -323,6 +326,25 @@ impl Metadata {
         self.write(remove).await
     }
 
+    /// Lets rows name other places, in one transaction that is durable on return.
+    ///
+    /// # Errors
+    /// As [`Self::set_status`].
+    pub(crate) async fn relocate(
+        &self,
+        relocations: Vec<Relocation>,
+    ) -> Result<Vec<Change>, RowError> {
+        self.write(|answer| Write::Relocate(relocations, answer)).await
+    }
+
+    /// Lets go of the journal if it is frozen: every entry of it is in the database then, and no more will come.
+    ///
+    /// # Errors
+    /// It is broken, or the database cannot take its place.
+    pub(crate) async fn uninstall_frozen(&self) -> Result<(), RowError> {
+        self.write(Write::Uninstall).await
+    }
+
     /// As [`Self::read_back`], of a file id in the table of a user, whatever its app.
     ///
     /// # Errors
@@ -356,8 +378,8 @@ impl Metadata {
     ///
     /// # Errors
     /// The database's.
-    pub(crate) async fn install(&self, journal: Journal) -> Result<(), RowError> {
-        self.write(|answer| Write::Install(Box::new(journal), answer)).await
+    pub(crate) async fn install(&self, journal: Box<Journal>) -> Result<(), RowError> {
+        self.write(|answer| Write::Install(journal, answer)).await
     }
 
     /// Makes everything so far durable in the database itself, holding up the writer. `false`: try again later.

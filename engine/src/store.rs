@@ -8,6 +8,7 @@
 mod api;
 pub(crate) mod change;
 mod commit;
+mod doubtful;
 mod durable;
 mod expected;
 pub(crate) mod folders;
@@ -23,6 +24,7 @@ pub(crate) mod path;
 mod pieces;
 mod place;
 pub mod placement;
+mod salvage;
 mod same;
 pub(crate) mod sys;
 mod upload;
@@ -159,7 +161,7 @@ impl Stores {
             }
         }
         if let (Some(begun), Some(config)) = (begun, &journal) {
-            match begun.run(config, &metadata, &paths) {
+            match begun.run(config, &metadata, &layout, &paths) {
                 Ok(running) => threads.journal = Some(running),
                 Err(error) => {
                     stop(&paths, &mut threads);
@@ -239,7 +241,13 @@ impl Stores {
             Lookup::Any(file) => self.metadata.get(file.as_str()).await,
             Lookup::Owned(key) => self.metadata.get_owned(owned(key)).await,
         };
-        row.map_err(lookup_error)?.map(|row| self.layout.locate(row)).transpose()
+        let file = row.map_err(lookup_error)?.map(|row| self.layout.locate(row)).transpose()?;
+        match file {
+            Some(file) if self.paths[file.store].doubtful.has(file.path_id) => {
+                Err(LookupError::Doubtful)
+            }
+            file => Ok(file),
+        }
     }
 
     /// A page of a user's files by id, those after `after`; and whether more follow.
@@ -435,12 +443,21 @@ impl Stores {
     }
 
     fn choose(&self, size: u64, skip: &[usize]) -> Result<Arc<StorePath>, NoPlace> {
-        let candidates: Vec<_> = self.paths.iter().map(|path| path.candidate()).collect();
         // A counter through a keyed hash: even enough for shares, and no lock.
         let random = self.hasher.hash_one(self.random.fetch_add(1, Ordering::Relaxed));
-        placement::choose(&candidates, size, skip, random)
-            .map(|index| Arc::clone(&self.paths[index]))
+        choose(&self.paths, size, skip, random)
     }
+}
+
+/// As [`placement::choose`].
+fn choose(
+    paths: &[Arc<StorePath>],
+    size: u64,
+    skip: &[usize],
+    random: u64,
+) -> Result<Arc<StorePath>, NoPlace> {
+    let candidates: Vec<_> = paths.iter().map(|path| path.candidate()).collect();
+    placement::choose(&candidates, size, skip, random).map(|index| Arc::clone(&paths[index]))
 }
 
 impl Drop for Stores {

@@ -18,7 +18,7 @@ use kit::{
 use reel_engine::{
     metadata::wait,
     record::{Record, State},
-    store::{Changed, Durability, Health, Lookup, Status, StoreConfig},
+    store::{Changed, Durability, Health, Lookup, LookupError, Outcome, Status, StoreConfig},
 };
 
 const DATABASE: &str = "storage.db";
@@ -301,8 +301,8 @@ fn without_sync_there_is_no_journal() {
 /// One of two disks goes away: what was acknowledged for it stays in the journal, the other goes on, and once the disk
 /// is back everything is there.
 #[test]
-fn a_disk_that_fails_freezes_the_journal_and_nothing_acknowledged_is_lost() {
-    if skipped("a_disk_that_fails_freezes_the_journal_and_nothing_acknowledged_is_lost") {
+fn what_a_disk_loses_behind_the_journal_is_brought_to_another() {
+    if skipped("what_a_disk_loses_behind_the_journal_is_brought_to_another") {
         return;
     }
     for kind in ["ext4", "xfs"] {
@@ -329,6 +329,9 @@ fn a_disk_that_fails_freezes_the_journal_and_nothing_acknowledged_is_lost() {
         for index in 0..50 {
             assert!(put(&node, format!("before-{index}"), index));
         }
+        let mut names = (0..50).map(|index| format!("before-{index}"));
+        let gone = names.find(|name| on_store(&node, name) == Some(0)).unwrap();
+        wait(node.stores.delete(key("tnv001", &gone))).unwrap();
         let on_broken = node.stores.status()[0].counts.journaled;
         assert!(on_broken > 0, "{kind}: nothing lies on the disk that is to fail");
         broken.cut_power();
@@ -347,15 +350,103 @@ fn a_disk_that_fails_freezes_the_journal_and_nothing_acknowledged_is_lost() {
             assert!(put(&node, format!("later-{later}"), later), "{kind}: refused");
             node.stores.status()[1].counts.commits > 0
         });
+        kit::until("what the disk may have lost is on the other", || {
+            expected.keys().all(|name| *name == gone || on_store(&node, name) == Some(1))
+        });
+        expected.remove(&gone);
+        assert_eq!(status(&node, &gone), Some(Status::Deleted), "{kind}");
+        for (name, bytes) in &expected {
+            assert!(node.read(name).as_ref() == Some(bytes), "{kind}: {name}, without a new start");
+        }
+        let (name, bytes) = expected.iter().next().unwrap();
+        let same = node.put(name, bytes).unwrap();
+        assert_eq!(same.outcome, Outcome::Same, "{kind}");
         node.stores.close(std::time::Duration::from_secs(10));
         drop(node);
         broken.unmount();
         broken.mount();
-        // An operator has looked at the disk.
-        let _ = fs::remove_file(broken.mount.join("store/.reel/read-only"));
-        let node = Node::open_with(&config, &folder.path().join(DATABASE), 0);
+        // First while it is not trusted (this disk could not even take the marker that says so), then as after an
+        // operator has looked at it.
+        let marker = broken.mount.join("store/.reel/read-only");
+        fs::write(&marker, "EIO").unwrap();
+        for readmitted in [false, true] {
+            if readmitted {
+                fs::remove_file(&marker).unwrap();
+            }
+            let node = Node::open_with(&config, &folder.path().join(DATABASE), 9999);
+            for (name, bytes) in &expected {
+                assert!(node.read(name).as_ref() == Some(bytes), "{kind}: {name} {readmitted}");
+            }
+            node.put(&format!("again-{readmitted}"), b"again").unwrap();
+            assert_eq!(status(&node, &gone), Some(Status::Deleted), "{kind} {readmitted}");
+            node.close();
+        }
+    }
+}
+
+/// Where a file's row says that it lies; none while it is not to be served from there.
+fn on_store(node: &Node, file: &str) -> Option<usize> {
+    wait(node.stores.lookup(Lookup::Owned(key("tnv001", file)))).ok()?.map(|found| found.store)
+}
+
+/// Uploads until the only disk has failed under what the journal holds for it.
+fn on_a_disk_that_failed(
+    disk: &Disk,
+    config: &StoreConfig,
+    database: &Path,
+) -> (Node, BTreeMap<String, Vec<u8>>) {
+    let node = Node::open_with(config, database, 0);
+    let mut expected = BTreeMap::new();
+    for index in 0..40 {
+        let (name, bytes) = (format!("before-{index}"), content(index, 9000));
+        node.put(&name, &bytes).unwrap();
+        expected.insert(name, bytes);
+    }
+    disk.cut_power();
+    kit::until("the disk is found broken, and nothing is served of what it may have lost", || {
+        let lookup = |name: &String| node.stores.lookup(Lookup::Owned(key("tnv001", name)));
+        expected.keys().all(|name| matches!(wait(lookup(name)), Err(LookupError::Doubtful)))
+    });
+    (node, expected)
+}
+
+#[test]
+fn what_finds_no_other_disk_is_not_served_until_it_does() {
+    if skipped("what_finds_no_other_disk_is_not_served_until_it_does") {
+        return;
+    }
+    for (kind, other) in [("ext4", false), ("xfs", true)] {
+        let folder = quick_folder();
+        let database = folder.path().join(DATABASE);
+        let mut broken = Disk::new(kind, 512);
+        let well = Disk::new(kind, 512);
+        let mut config = config(&[]);
+        config.paths = vec![path_config(&broken.mount.join("store"))];
+        config.journal = Some(journal(&database));
+        let (node, expected) = on_a_disk_that_failed(&broken, &config, &database);
+        assert!(node.put("refused", b"x").is_err(), "{kind}: the only disk is broken");
+        node.stores.close(std::time::Duration::from_secs(10));
+        drop(node);
+        broken.unmount();
+        broken.mount();
+        if other {
+            // It is not to be trusted (this disk could not even take the marker that says so), and there is a new one.
+            fs::write(broken.mount.join("store/.reel/read-only"), "EIO").unwrap();
+            config.paths.push(path_config(&well.mount.join("store")));
+        }
+        let node = Node::open_with(&config, &database, 9999);
+        kit::until("all of it is served", || {
+            expected.keys().all(|name| on_store(&node, name) == Some(usize::from(other)))
+        });
         for (name, bytes) in &expected {
             assert!(node.read(name).as_ref() == Some(bytes), "{kind}: {name}");
+        }
+        node.stores.close(std::time::Duration::from_secs(10));
+        drop(node);
+        // And nothing is left to be done.
+        let node = Node::open_with(&config, &database, 99_999);
+        for (name, bytes) in &expected {
+            assert!(node.read(name).as_ref() == Some(bytes), "{kind}: {name}, once more");
         }
         node.close();
     }

@@ -22,7 +22,7 @@ mod text;
 pub use error::{Cause, MetaError};
 pub use row::{
     Change, DeletedCursor, ExpectedStore, FileRow, FileStatus, InsertOutcome, NewFile, Page,
-    Removal, RowRef, ScanCursor, Sequence, StatusChange, StatusFilter, TableCount,
+    Relocation, Removal, RowRef, ScanCursor, Sequence, StatusChange, StatusFilter, TableCount,
 };
 pub use store::{FileStore, GroupStore, SequenceStore};
 pub use text::{

@@ -135,6 +135,15 @@ pub struct RowRef {
     pub path: String,
 }
 
+/// A file that was written again at another place: nothing of its row changes but where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relocation {
+    /// The row, with the path that it has.
+    pub row: RowRef,
+    /// Its new `file_path`.
+    pub path: String,
+}
+
 /// A change of state asked of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusChange {

@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use crate::error::MetaError;
 use crate::row::{
-    Change, DeletedCursor, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Removal,
-    ScanCursor, Sequence, StatusChange, StatusFilter, TableCount,
+    Change, DeletedCursor, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation,
+    Removal, ScanCursor, Sequence, StatusChange, StatusFilter, TableCount,
 };
 
 /// The tracker's database: legal groups, and which group serves a user.
@@ -120,6 +120,12 @@ pub trait FileStore {
     /// # Errors
     /// The database's.
     async fn remove(&mut self, removals: &[Removal]) -> Result<Vec<Change>, MetaError>;
+
+    /// Lets rows name other places.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn relocate(&mut self, relocations: &[Relocation]) -> Result<Vec<Change>, MetaError>;
 
     /// A user's files in byte order of their ids, those after `after` (exclusive), at most `limit`
     /// and at most [`PAGE_ROWS_MAX`](crate::PAGE_ROWS_MAX).

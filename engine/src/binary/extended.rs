@@ -170,7 +170,7 @@ pub(super) fn range(offset: u64, size: u64, file_size: u64) -> Result<u64, Stop>
 impl Stop {
     /// A list that the metadata did not give.
     fn of_list(user: &UserId, error: &LookupError) -> Self {
-        if matches!(error, LookupError::Busy) {
+        if error.retryable() {
             return Self::refused(Refusal::Busy, error.to_string());
         }
         tracing::error!(%user, %error, "a list failed");

@@ -65,7 +65,7 @@ impl Stop {
     }
 
     pub(super) fn of_lookup(file: &FileRef, error: &LookupError) -> Self {
-        if matches!(error, LookupError::Busy) {
+        if error.retryable() {
             return Self::refused(Refusal::Busy, error.to_string());
         }
         tracing::error!(file = %file.file, user = %file.user, %error, "a lookup failed");

@@ -34,6 +34,13 @@ pub(crate) trait Settle: Send + 'static {
 
     /// Whatever may wait, once the space has been given back.
     fn tidy(&mut self) {}
+
+    /// After a sync failed, or nothing came back in time, and the journal takes nothing more: brings to another place what a
+    /// failed disk may have lost. On `true` nothing of the journal is needed any more; else it is to be asked again.
+    ///
+    /// # Errors
+    /// As a failure that asking again does not help with.
+    fn salvage(&mut self) -> io::Result<bool>;
 }
 
 /// What the writer and the recycler share.
@@ -80,6 +87,7 @@ impl Shared {
     /// Nothing is written to it and nothing of it is overwritten any more.
     pub(super) fn freeze(&self, why: &str) {
         self.gate.freeze();
+        self.changed.notify_all();
         if !self.frozen.swap(true, Ordering::AcqRel) {
             tracing::error!(
                 why,
@@ -92,7 +100,7 @@ impl Shared {
         self.applied.store(entry, Ordering::Release);
     }
 
-    /// A free segment, waiting for one as long as `wait`.
+    /// A free segment, waiting for one as long as `wait`, unless none will come.
     pub(super) fn take_free(&self, wait: Duration) -> Option<Segment> {
         let until = Instant::now() + wait;
         let mut state = self.lock();
@@ -102,6 +110,9 @@ impl Shared {
                 return Some(segment);
             }
             self.changed.notify_all();
+            if self.is_frozen() {
+                return None;
+            }
             let left = until.checked_duration_since(Instant::now())?;
             state = self.wait(state, left);
         }
@@ -162,6 +173,13 @@ impl Recycler {
         Self { config, shared, recycled, next_number }
     }
 
+    /// For a journal that could not be replayed whole: nothing is written to it, and what it holds is brought elsewhere.
+    pub(crate) fn kept(config: JournalConfig, gate: &Arc<Gate>) -> Self {
+        let shared = Arc::new(Shared::new(Vec::new(), 0, Arc::clone(gate)));
+        shared.freeze("it was not replayed whole");
+        Self { config, shared, recycled: 0, next_number: 0 }
+    }
+
     /// Starts its thread.
     ///
     /// # Errors
@@ -182,12 +200,15 @@ impl Recycler {
             if applied != seen {
                 (seen, quiet_since) = (applied, Instant::now());
             }
+            if self.shared.is_frozen() {
+                return self.salvage(settle);
+            }
             let (stop, work, grow) = self.look(applied, quiet_since.elapsed() >= IDLE);
+            if self.shared.is_frozen() {
+                continue;
+            }
             if grow {
                 self.grow();
-            }
-            if self.shared.is_frozen() {
-                return;
             }
             // Again: the wait may have been long, and what comes before a stop belongs to it.
             let applied = self.shared.applied.load(Ordering::Acquire);
@@ -202,6 +223,23 @@ impl Recycler {
                 }
             }
             if stop {
+                return;
+            }
+        }
+    }
+
+    /// The journal is kept until what it holds is safe elsewhere; else until the next start.
+    fn salvage(&self, settle: &mut dyn Settle) {
+        loop {
+            match settle.salvage() {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    return tracing::error!(%error, "the next start replays what is in the journal");
+                }
+            }
+            let state = self.shared.lock();
+            if state.stop || self.shared.wait(state, AGAIN).stop {
                 return;
             }
         }

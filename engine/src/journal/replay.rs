@@ -43,7 +43,7 @@ pub enum ReplayError {
 }
 
 /// What a replay did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Replayed {
     /// Entries that the database did not have.
     pub(crate) rows: u64,
@@ -53,8 +53,10 @@ pub(crate) struct Replayed {
     pub(crate) records: u64,
     /// Files that were purged, or had lost against another upload, and were there again.
     pub(crate) unlinked: u64,
-    /// Files whose disk did not take them.
+    /// What was not done: files whose disk did not take them, and syncs.
     pub(crate) failed: u64,
+    /// The store paths that this is about.
+    pub(crate) failed_stores: BTreeSet<usize>,
 }
 
 /// Replays everything that is live. `roots`: the folders of all store paths, `None` where one cannot be written.
@@ -88,6 +90,7 @@ pub(crate) fn replay(
         if let Some(Err(error)) = synced {
             tracing::error!(store = index, %error, "what was replayed could not be synced");
             done.failed += 1;
+            done.failed_stores.insert(*index);
         }
     }
     if !wait(metadata.checkpoint())? {
@@ -162,8 +165,12 @@ impl<'a> Hand<'a> {
                     Some(row) if row.file_path == *file_path => {
                         self.at(file_path, |place| mend(place, &row, &content));
                     }
-                    // It lost against another upload of the same id, and nobody was told that it is there.
-                    Some(other) => self.at(file_path, |place| drop_ours(place, &other.file)),
+                    // It lost against another upload of the same id, and nobody was told that it is there; or it was
+                    // written again elsewhere because its disk had failed, which may not be well yet.
+                    Some(other) if self.is_writable(file_path) => {
+                        self.at(file_path, |place| drop_ours(place, &other.file));
+                    }
+                    Some(_) => {}
                     // Purged: that entry is live too. Or its row is gone for another reason: the sweep adopts it.
                     None => {}
                 }
@@ -184,6 +191,11 @@ impl<'a> Hand<'a> {
         Ok(())
     }
 
+    fn is_writable(&self, file_path: &str) -> bool {
+        let place = self.layout.place(file_path);
+        place.is_some_and(|(store, ..)| self.roots.get(store).is_some_and(Option::is_some))
+    }
+
     /// The row of a reference, if it still names that place.
     fn row_of(&self, row: &RowRef) -> Result<Option<FileRow>, RowError> {
         let standing = wait(self.metadata.find_back(&row.user, &row.file))?;
@@ -197,7 +209,7 @@ impl<'a> Hand<'a> {
             return;
         };
         let Some(root) = self.roots.get(store).and_then(Option::as_ref) else {
-            self.done.failed += 1;
+            self.fail(store);
             return;
         };
         self.touched.insert(store);
@@ -209,9 +221,14 @@ impl<'a> Hand<'a> {
             Ok(Did::Unlinked) => self.done.unlinked += 1,
             Err(error) => {
                 tracing::error!(store, file = %place.relative, %error, "cannot be replayed");
-                self.done.failed += 1;
+                self.fail(store);
             }
         }
+    }
+
+    fn fail(&mut self, store: usize) {
+        self.done.failed += 1;
+        self.done.failed_stores.insert(store);
     }
 }
 
@@ -313,7 +330,7 @@ fn drop_ours(place: &Place<'_>, file_id: &str) -> io::Result<Did> {
 }
 
 /// The record that a row's file must have.
-fn record_of(path_id: PathId, row: &FileRow) -> Option<Record> {
+pub(crate) fn record_of(path_id: PathId, row: &FileRow) -> Option<Record> {
     Some(Record {
         path_id,
         app: AppId::parse(&row.app).ok()?,

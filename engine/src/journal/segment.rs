@@ -46,7 +46,13 @@ impl Segment {
         let (part, path) = (folder.join(PART), folder.join(name(number)));
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(true).open(&part)?;
+        let is_free = || match path.try_exists()? {
+            // Never over one that holds what nothing else does.
+            true => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
+            false => Ok(()),
+        };
         let made = fill(&mut file, bytes)
+            .and_then(|()| is_free())
             .and_then(|()| std::fs::rename(&part, &path))
             .and_then(|()| sync_folder(folder));
         if let Err(error) = made {
@@ -243,6 +249,18 @@ mod tests {
         assert_eq!(again.read(BLOCK, 3).unwrap(), b"one");
         assert_eq!(again.read(2 * BLOCK, 4).unwrap(), b"two\0");
         assert_eq!(again.len().unwrap(), 4 * BLOCK);
+    }
+
+    #[test]
+    fn a_segment_is_never_made_over_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut segment = Segment::create(folder.path(), 7, 4 * BLOCK).unwrap();
+        let header = SegmentHeader { epoch: 3, first: 9, nonce: 4 };
+        segment.begin(&header).unwrap();
+        let refused = Segment::create(folder.path(), 7, 4 * BLOCK).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(segment.header().unwrap().unwrap(), Some(header));
+        assert_eq!(list(folder.path()).unwrap().len(), 1);
     }
 
     #[test]

@@ -198,6 +198,23 @@ impl<S: FileStore> Writer<'_, S> {
                 };
                 reply(&answer, self.resumed(result).await);
             }
+            Write::Relocate(relocations, answer) => {
+                let result = match self.sync_commits(true).await {
+                    Ok(()) => self.store.relocate(&relocations).await,
+                    Err(error) => Err(error),
+                };
+                reply(&answer, self.resumed(result).await);
+            }
+            Write::Uninstall(answer) => {
+                let result = match &self.journal {
+                    Some(journal) if journal.is_broken() => Err(AppendError::Broken.into()),
+                    Some(journal) if journal.is_frozen() => {
+                        self.uninstall().await.map_err(RowError::from)
+                    }
+                    _ => Ok(()),
+                };
+                let _ = answer.try_send(result);
+            }
             Write::ReadBack(Owned { app, user, file }, answer) => {
                 reply(&answer, self.store.get_owned(&app, &user, &file).await);
             }

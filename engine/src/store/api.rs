@@ -373,9 +373,19 @@ pub enum LookupError {
     /// More lookups wait than its queue holds: try again.
     #[error("too many lookups are waiting")]
     Busy,
+    /// Its disk failed before the file was there. It is written again from the journal: try again.
+    #[error("its disk failed, and it is being brought back from the journal")]
+    Doubtful,
     /// The row names a file in no store path of this node.
     #[error("no store path for {0:?}")]
     Unplaced(String),
+}
+
+impl LookupError {
+    /// Whether a retry helps: nothing is wrong with the metadata.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Busy | Self::Doubtful)
+    }
 }
 
 /// Why a file that has a row cannot be read.

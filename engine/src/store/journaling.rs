@@ -1,9 +1,10 @@
 //! The commit journal and the stores: replayed before the store paths open, recycled while they are at work.
 
 use std::{
+    collections::BTreeSet,
     io,
-    os::fd::{AsFd as _, OwnedFd},
-    path::Path,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -12,25 +13,28 @@ use reel_meta::sqlite::SqliteCheckpointer;
 use super::{
     open::{Claim, OpenError},
     path::{READ_ONLY, StorePath},
+    salvage::{self, Salvage},
     sys,
 };
 use crate::{
     journal::{
-        self, Gate, Journal, JournalConfig, Recovered, Recycler, ReplayError, Running, Settle,
+        self, Gate, Journal, JournalConfig, Recovered, Recycler, ReplayError, Replayed, Running,
+        Settle,
     },
     layout::Layout,
     metadata::{Metadata, wait},
-    record,
 };
 
 /// Pages of the database's log past which the writer is made to begin it anew: 64 MiB. The recycler's own checkpoints
 /// cannot, while changes go on.
 const LOG_PAGES_MAX: u64 = 16 * 1024;
 
-/// A journal that was replayed and can be written.
-pub(super) struct Begun {
-    journal: Journal,
-    recycler: Recycler,
+/// A journal after its replay.
+pub(super) enum Begun {
+    /// It can be written.
+    Sound { journal: Box<Journal>, recycler: Recycler },
+    /// These store paths did not take what it holds for them: nothing more is written to it.
+    Kept { recycler: Recycler, doubt: BTreeSet<usize> },
 }
 
 /// Replays the journal of the last run, if there is one, and begins a new one, if it can be.
@@ -61,8 +65,10 @@ pub(super) fn begin(
         }
         Err(error) => return Err(fail(error.into())),
     };
-    if !replayed(&recovered, position, metadata, layout, claims).map_err(fail)? {
-        return Ok(None);
+    let done = replayed(&recovered, position, metadata, layout, claims).map_err(fail)?;
+    if done.failed > 0 {
+        let recycler = Recycler::kept(config.clone(), gate);
+        return Ok(Some(Begun::Kept { recycler, doubt: done.failed_stores }));
     }
     if !config.enabled {
         // Replayed, and not to be replayed again over what comes without it.
@@ -72,7 +78,7 @@ pub(super) fn begin(
     // Again: what the last run was writing when it was killed may have come in while it was read.
     let position = wait(metadata.journal_position()).map_err(|error| fail(error.into()))?;
     match Journal::begin(config, recovered, position.unwrap_or(0), gate) {
-        Ok((journal, recycler)) => Ok(Some(Begun { journal, recycler })),
+        Ok((journal, recycler)) => Ok(Some(Begun::Sound { journal: Box::new(journal), recycler })),
         Err(error) => {
             tracing::warn!(folder = %config.folder.display(), %error,
                 "the journal cannot be written: every group is synced where it lies");
@@ -81,14 +87,14 @@ pub(super) fn begin(
     }
 }
 
-/// Whether everything in the journal is durable in its place now.
+/// Puts everything in the journal in its place, durably, as far as the disks take it.
 fn replayed(
     recovered: &Recovered,
     position: u64,
     metadata: &Metadata,
     layout: &Layout,
     claims: &[Claim<'_>],
-) -> Result<bool, ReplayError> {
+) -> Result<Replayed, ReplayError> {
     let found = &recovered.found;
     // 0: a database that was made anew, and whose rows are made again by who lost it.
     if (1..recovered.recycled()).contains(&position) {
@@ -104,7 +110,7 @@ fn replayed(
             after them is replayed");
     }
     if recovered.is_empty() {
-        return Ok(true);
+        return Ok(Replayed::default());
     }
     let roots: Vec<Option<OwnedFd>> =
         claims.iter().map(|claim| writable(&claim.path.path)).collect();
@@ -118,11 +124,11 @@ fn replayed(
     if done.failed > 0 {
         tracing::error!(
             files = done.failed,
-            "a disk does not take what the journal holds for it: the journal is kept \
-            as it is and replayed at the next start; this node goes on without one"
+            "a disk does not take what the journal holds for it: that is brought to other store paths, \
+            and this node goes on without a journal until it is started again"
         );
     }
-    Ok(done.failed == 0)
+    Ok(done)
 }
 
 /// A store path's folder, unless it waits for an operator.
@@ -140,6 +146,7 @@ impl Begun {
         self,
         config: &JournalConfig,
         metadata: &Metadata,
+        layout: &Arc<Layout>,
         paths: &[Arc<StorePath>],
     ) -> Result<Running, OpenError> {
         let disk = |doing: &'static str| {
@@ -154,10 +161,24 @@ impl Begun {
         }
         let checkpointer = SqliteCheckpointer::open(&config.database)
             .map_err(|error| disk("opening the database")(io::Error::other(error)))?;
-        let places = Places { stores, checkpointer, log_pages: 0 };
-        wait(metadata.install(self.journal))
-            .map_err(|error| disk("installing the journal")(io::Error::other(error)))?;
-        self.recycler.start(places).map_err(disk("starting the recycler"))
+        let (recycler, doubt) = match self {
+            Self::Sound { journal, recycler } => {
+                wait(metadata.install(journal))
+                    .map_err(|error| disk("installing the journal")(io::Error::other(error)))?;
+                (recycler, BTreeSet::new())
+            }
+            Self::Kept { recycler, doubt } => (recycler, doubt),
+        };
+        let places = Places {
+            stores,
+            checkpointer,
+            log_pages: 0,
+            doubt,
+            folder: config.folder.clone(),
+            metadata: metadata.clone(),
+            layout: Arc::clone(layout),
+        };
+        recycler.start(places).map_err(disk("starting the recycler"))
     }
 }
 
@@ -167,27 +188,38 @@ struct Places {
     checkpointer: SqliteCheckpointer,
     /// Pages of the database's log at the last checkpoint.
     log_pages: u64,
+    /// Store paths a sync of which has failed.
+    doubt: BTreeSet<usize>,
+    folder: PathBuf,
+    metadata: Metadata,
+    layout: Arc<Layout>,
 }
 
 impl Settle for Places {
     fn settle(&mut self) -> io::Result<bool> {
-        for (store, folder) in &self.stores {
-            if !store.take_touched() {
-                continue;
-            }
-            let fresh = store.folders.all();
-            let synced = sys::syncfs(folder.as_fd())
-                .and_then(|()| sys::still_in_service(folder.as_fd(), record::ATTRIBUTE));
-            if let Err(error) = synced {
-                store.sync_failed("the sync behind the journal", &error);
+        for (index, (store, folder)) in self.stores.iter().enumerate() {
+            if store.take_touched()
+                && let Err(error) = salvage::sync(store, folder)
+            {
+                self.doubt.insert(index);
                 return Err(error);
             }
-            store.folders.settled(&fresh);
         }
         // Not by the writer: it may be waiting for the very space that this round gives back.
         let done = self.checkpointer.run().map_err(io::Error::other)?;
         self.log_pages = done.log_pages;
         Ok(done.whole)
+    }
+
+    fn salvage(&mut self) -> io::Result<bool> {
+        let round = Salvage {
+            folder: &self.folder,
+            stores: &self.stores,
+            doubt: &mut self.doubt,
+            metadata: &self.metadata,
+            layout: &self.layout,
+        };
+        round.round()
     }
 
     fn tidy(&mut self) {

@@ -23,6 +23,7 @@ pub(crate) use self::health::{DiskFault, READ_ONLY, Watch};
 use super::{
     api::{Clock, PathCounts, PathStatus},
     commit::{CommitJob, Commits},
+    doubtful::Doubtful,
     durable::NotDurable,
     folders::Folders,
     identity::Identity,
@@ -88,6 +89,8 @@ pub(crate) struct StorePath {
     pub(crate) journal: Arc<Gate>,
     /// See [`StorePath::touch`].
     touched: AtomicBool,
+    /// Files that the disk may have lost.
+    pub(crate) doubtful: Doubtful,
     /// Made here and exported by whoever serves, so that a store needs no exporter.
     pub(crate) commit_metrics: Registry<Commits>,
     started: Instant,
@@ -153,6 +156,7 @@ impl StorePath {
             counts: Counts::default(),
             journal: parts.journal,
             touched: AtomicBool::new(false),
+            doubtful: Doubtful::default(),
             commit_metrics: Registry::detached(),
             started: Instant::now(),
         };

@@ -14,7 +14,7 @@ use reel_meta::NewFile;
 use reel_proto::{checksum::Crc64, path::PathId};
 
 use super::{
-    api::UploadRequest,
+    api::{FileKey, UploadRequest},
     commit::{CommitJob, Reply, Sealed, insert_of},
     keeper::owned,
     path::{DiskFault, StorePath},
@@ -64,18 +64,27 @@ impl Writing {
         store: &Arc<StorePath>,
         request: &UploadRequest,
     ) -> Result<Self, WriteError> {
+        Self::create_at(store, &request.key, request.size, store.clock.now())
+    }
+
+    /// As [`Self::create`], of a file that was made at `created_at`.
+    pub(crate) fn create_at(
+        store: &Arc<StorePath>,
+        key: &FileKey,
+        size: Option<u64>,
+        created_at: u64,
+    ) -> Result<Self, WriteError> {
         if store.is_read_only() {
             return Err(WriteError::ReadOnly);
         }
         // Before the file exists: a sync that fails from here on may have lost pages of it.
         let generation = store.sync_generation();
-        let created_at = store.clock.now();
         for _ in 0..TAKEN_MAX {
             let id = store.take_id().ok_or(WriteError::NoIds)?;
             match create_in_place(store, id, created_at) {
                 Ok(Some(file)) => {
                     let relative = id.relative(created_at);
-                    let place = NewPlace::new(Arc::clone(store), id, relative, owned(&request.key));
+                    let place = NewPlace::new(Arc::clone(store), id, relative, owned(key));
                     let writing = Self {
                         store: Arc::clone(store),
                         place,
@@ -85,7 +94,7 @@ impl Writing {
                         crc: Crc64::new(),
                         size: 0,
                     };
-                    writing.preallocate(request.size)?;
+                    writing.preallocate(size)?;
                     return Ok(writing);
                 }
                 // Taken: it is not ours to touch. The next id.
@@ -128,6 +137,25 @@ impl Writing {
         Ok(())
     }
 
+    /// Where it lies.
+    pub(crate) fn id(&self) -> PathId {
+        self.place.id()
+    }
+
+    /// Seals a copy of a file with the record of that. Nothing of it is durable yet.
+    pub(crate) fn seal_copy(self, record: &Record) -> Result<NewPlace, WriteError> {
+        self.set_record(record)?;
+        Ok(self.place)
+    }
+
+    fn set_record(&self, record: &Record) -> Result<(), WriteError> {
+        let bytes = record
+            .encode()
+            .map_err(|error| disk(&self.store, "encoding a record", io::Error::other(error)))?;
+        sys::set_attribute(self.file.as_fd(), record::ATTRIBUTE, &bytes)
+            .map_err(|error| disk(&self.store, "writing a record", error))
+    }
+
     /// Seals the file with its record. Nothing of it is durable yet.
     pub(crate) fn seal(self, request: &UploadRequest, reply: Reply) -> Result<Sealed, WriteError> {
         let checksum = self.crc.finish();
@@ -145,11 +173,7 @@ impl Writing {
             name: request.name.clone(),
             content_type: request.content_type.clone(),
         };
-        let bytes = record
-            .encode()
-            .map_err(|error| disk(&self.store, "encoding a record", io::Error::other(error)))?;
-        sys::set_attribute(self.file.as_fd(), record::ATTRIBUTE, &bytes)
-            .map_err(|error| disk(&self.store, "writing a record", error))?;
+        self.set_record(&record)?;
         let owner = self.place.owner().clone();
         let row = NewFile {
             file: owner.file,

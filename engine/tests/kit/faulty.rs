@@ -9,7 +9,7 @@ use std::{
 use reel_engine::metadata::Metadata;
 use reel_meta::{
     Change, DeletedCursor, ExpectedStore, FileRow, FileStatus, FileStore, InsertOutcome, MetaError,
-    NewFile, Page, Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
+    NewFile, Page, Relocation, Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
     sqlite::SqliteFileStore,
 };
 
@@ -184,6 +184,10 @@ impl FileStore for Faulty {
             self.real.set_status(&changes).await?;
         }
         scripted!(self, self.real.remove(removals))
+    }
+
+    async fn relocate(&mut self, relocations: &[Relocation]) -> Result<Vec<Change>, MetaError> {
+        scripted!(self, self.real.relocate(relocations))
     }
 
     async fn list(

@@ -5,7 +5,8 @@ use reel_proto::table::table_of_user;
 use super::{Source, pages, stores, texts};
 use crate::MetaError;
 use crate::row::{
-    Change, FileRow, FileStatus, InsertOutcome, NewFile, Removal, RowRef, StatusChange, TableCount,
+    Change, FileRow, FileStatus, InsertOutcome, NewFile, Relocation, Removal, RowRef, StatusChange,
+    TableCount,
 };
 use crate::store::FileStore;
 
@@ -33,6 +34,7 @@ where
         the_older_row_wins_across_tables,
         states_change_for_the_row_that_is_meant,
         removal_looks_at_path_and_state,
+        a_row_that_moves_stays_what_it_is,
         changes_of_a_transaction_are_one,
         an_index_is_written_as_it_is,
         texts::are_data,
@@ -278,6 +280,28 @@ async fn removal_looks_at_path_and_state<S: Source<Store: FileStore>>(source: &S
     );
     assert_eq!(store.get(None, "f").await.unwrap(), None);
     insert_all(&mut store, &[new]).await;
+}
+
+async fn a_row_that_moves_stays_what_it_is<S: Source<Store: FileStore>>(source: &S) {
+    let mut store = source.open().await;
+    let normal = NewFile { checksum: Some(5), ..new_file("tnv001", "normal", 10) };
+    let gone = NewFile { deleted_at: Some(12), ..new_file("tnv002", "gone", 11) };
+    insert_all(&mut store, &[normal.clone(), gone.clone()]).await;
+    let to = |row: RowRef, path: &str| Relocation { row, path: path.to_owned() };
+    let elsewhere = RowRef { path: "/data/elsewhere".to_owned(), ..row_of(&normal).reference() };
+    let done = store
+        .relocate(&[
+            to(row_of(&normal).reference(), "/b/1"),
+            to(row_of(&gone).reference(), "/b/2"),
+            to(elsewhere, "/b/3"),
+        ])
+        .await
+        .unwrap();
+    assert_eq!(done, [Change::Applied, Change::Applied, Change::Missing]);
+    for (new, path) in [(normal, "/b/1"), (gone, "/b/2")] {
+        let moved = FileRow { file_path: path.to_owned(), ..row_of(&new) };
+        assert_eq!(store.get(None, &new.file).await.unwrap(), Some(moved));
+    }
 }
 
 async fn changes_of_a_transaction_are_one<S: Source<Store: FileStore>>(source: &S) {

@@ -15,8 +15,8 @@ use self::statements as sql;
 use crate::PAGE_ROWS_MAX;
 use crate::error::MetaError;
 use crate::row::{
-    Change, DeletedCursor, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Removal,
-    ScanCursor, StatusChange, StatusFilter, TableCount,
+    Change, DeletedCursor, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation,
+    Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
 };
 use crate::sqlite::database::{Checkpointed, Checkpointer, Database, Refusal};
 use crate::sqlite::migrate::STORAGE;
@@ -180,6 +180,20 @@ impl FileStore for SqliteFileStore {
                         removal.row.path,
                         deleted
                     ])?;
+                done.push(applied(count));
+            }
+            Ok(done)
+        })
+    }
+
+    async fn relocate(&mut self, relocations: &[Relocation]) -> Result<Vec<Change>, MetaError> {
+        self.database.write("relocate", |connection| {
+            let mut done = Vec::with_capacity(relocations.len());
+            for Relocation { row, path } in relocations {
+                let table = table_of_user(row.user.as_bytes());
+                let count = connection
+                    .prepare_cached(sql::RELOCATE[slot(table)])?
+                    .execute(params![row.file, row.user, row.path, path])?;
                 done.push(applied(count));
             }
             Ok(done)

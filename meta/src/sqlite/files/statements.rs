@@ -93,6 +93,9 @@ pub(super) const REMOVE: [&str; 3] = per_table!(
     " WHERE id = ?1 AND userid = ?2 AND file_path = ?3 AND (?4 IS NULL OR (status <> 0) = ?4)"
 );
 
+pub(super) const RELOCATE: [&str; 3] =
+    per_table!("UPDATE ", " SET file_path = ?4 WHERE id = ?1 AND userid = ?2 AND file_path = ?3");
+
 pub(super) const LIST_ANY: [&str; 3] = list!("_user", "");
 pub(super) const LIST_NORMAL: [&str; 3] = list!("_user", " AND status = 0");
 pub(super) const LIST_DELETED: [&str; 3] = list!("_deleted_user", " AND status <> 0");
@@ -236,6 +239,7 @@ mod tests {
             (FIND, "SEARCH", "USING PRIMARY KEY (id=?)"),
             (SET_STATUS, "SEARCH", "USING PRIMARY KEY (id=?)"),
             (REMOVE, "SEARCH", "USING PRIMARY KEY (id=?)"),
+            (RELOCATE, "SEARCH", "USING PRIMARY KEY (id=?)"),
             (SCAN, "SEARCH", "USING PRIMARY KEY (id>?)"),
             (LIST_ANY, "SEARCH", "_user (userid=? AND appid=? AND id>?)"),
             (LIST_NORMAL, "SEARCH", "_user (userid=? AND appid=? AND id>?)"),
