@@ -67,13 +67,18 @@ impl Disk {
 
     /// Empties it: a new file system on the image, or an empty folder. Nothing may have it open.
     pub(crate) fn renew(&mut self) -> Result<()> {
+        self.renew_with(&[])
+    }
+
+    /// As [`Self::renew`], with more arguments for mkfs.
+    pub(crate) fn renew_with(&mut self, more: &[String]) -> Result<()> {
         let Some(image) = &mut self.image else {
             fs::remove_dir_all(&self.folder)?;
             fs::create_dir_all(&self.folder)?;
             return Ok(());
         };
         image.unmount(&self.folder)?;
-        run(Command::new("mkfs.ext4").args(MKFS).arg(&image.device))?;
+        run(Command::new("mkfs.ext4").args(MKFS).args(more).arg(&image.device))?;
         run(Command::new("mount").arg(&image.device).arg(&self.folder))?;
         image.is_mounted = true;
         Ok(())

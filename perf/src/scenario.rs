@@ -21,7 +21,10 @@ const BUILT_IN: &[(&str, &str)] = &[
 ];
 
 /// Those that run only when they are named.
-const ON_REQUEST: &[(&str, &str)] = &[("soak", include_str!("../scenarios/soak.toml"))];
+const ON_REQUEST: &[(&str, &str)] = &[
+    ("many-files", include_str!("../scenarios/many-files.toml")),
+    ("soak", include_str!("../scenarios/soak.toml")),
+];
 
 /// One scenario file.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,6 +41,9 @@ pub(crate) struct Scenario {
     pub(crate) seconds: f64,
     /// The same of a quick run.
     pub(crate) quick_seconds: f64,
+    /// What the file system is made with besides.
+    #[serde(default)]
+    pub(crate) mkfs: Vec<String>,
     /// What is measured, one after the other.
     #[serde(rename = "case")]
     pub(crate) cases: Vec<Case>,

@@ -17,13 +17,15 @@ use crate::{
 /// Files of the largest case of a quick run.
 const QUICK_FILES_MAX: u64 = 100_000;
 /// Longest time that the uploads may take, milliseconds.
-const UPLOAD_MS_MAX: u64 = 1_200_000;
-/// Milliseconds before a round of reads counts.
+const UPLOAD_MS_MAX: u64 = 3_600_000;
+/// Milliseconds before a round counts.
 const WARMUP_MS: u64 = 500;
 /// Of the content of every file.
 const SEED: u64 = 0xF0;
 /// File ids begin with it.
 const PREFIX: &str = "file";
+/// Files that are read again and again: every thread's descriptors hold as many by default.
+const FEW: u64 = 8000;
 
 /// Runs the scenario's cases, each on a new file system.
 pub(crate) fn measure(
@@ -37,7 +39,7 @@ pub(crate) fn measure(
             println!("   {}: left out of a quick run", case.name);
             continue;
         }
-        lab.disk_mut().renew()?;
+        lab.disk_mut().renew_with(&scenario.mkfs)?;
         let reel = Reel::start(lab, "reel", &[])?;
         let uploads = populate(lab, &reel, case)?;
         super::tell(case, 0, &uploads);
@@ -53,15 +55,24 @@ pub(crate) fn measure(
         );
         let mut rounds = vec![uploads];
         for number in 0..effort.rounds {
-            let plan = reads(&reel, case, number, effort.measure_ms(scenario))?;
-            let outcome = lab.load(&plan)?;
-            let mut round = Round::of("reel", outcome, lab.server_core(), false);
-            round.notes.push(started.clone());
-            round.notes.push(format!("{:.0} MiB at the end", mib(reel.resident_bytes()?)));
-            super::tell(case, number, &round);
-            rounds.push(round);
+            let measure_ms = effort.measure_ms(scenario);
+            for side in ["reel-more", "reel-few", "reel"] {
+                let (reading, few) = (side != "reel-more", side == "reel-few");
+                let plan = if reading {
+                    reads(&reel, case, number, measure_ms, few)?
+                } else {
+                    uploads_of(&reel, case, format!("more{number}"), WARMUP_MS, measure_ms)?
+                };
+                let outcome = lab.load(&plan)?;
+                let mut round = Round::of(side, outcome, lab.server_core(), false);
+                round.notes.push(started.clone());
+                round.notes.push(format!("{:.0} MiB at the end", mib(reel.resident_bytes()?)));
+                super::tell(case, number, &round);
+                rounds.push(round);
+            }
         }
-        lab.profile(&case.name, &reads(&reel, case, effort.rounds, effort.measure_ms(scenario))?)?;
+        let plan = reads(&reel, case, effort.rounds, effort.measure_ms(scenario), false)?;
+        lab.profile(&case.name, &plan)?;
         reel.stop()?;
         results.push(CaseResult::new(scenario, case, rounds));
     }
@@ -70,21 +81,33 @@ pub(crate) fn measure(
 
 fn populate(lab: &Lab, reel: &Reel, case: &Case) -> Result<Round> {
     let plan = Plan {
-        target: reel.address("engine", "binary")?,
-        warmup_ms: 0,
-        measure_ms: UPLOAD_MS_MAX,
         count_max: Some(case.files),
-        work: Work::Upload { prefix: PREFIX.to_owned(), size: case.size.0, content: SEED },
-        ..reads(reel, case, 0, 0)?
+        ..uploads_of(reel, case, PREFIX.to_owned(), 0, UPLOAD_MS_MAX)?
     };
     let outcome = lab.load(&plan)?;
     if outcome.done != case.files {
         bail!("{} of {} files are stored: {:?}", outcome.done, case.files, outcome.errors);
     }
-    Ok(Round::of("reel-upload", outcome, lab.server_core(), false))
+    Ok(Round::of("reel-fill", outcome, lab.server_core(), false))
 }
 
-fn reads(reel: &Reel, case: &Case, number: u32, measure_ms: u64) -> Result<Plan> {
+fn uploads_of(
+    reel: &Reel,
+    case: &Case,
+    prefix: String,
+    warmup_ms: u64,
+    measure_ms: u64,
+) -> Result<Plan> {
+    Ok(Plan {
+        target: reel.address("engine", "binary")?,
+        warmup_ms,
+        work: Work::Upload { prefix, size: case.size.0, content: SEED },
+        ..reads(reel, case, 0, measure_ms, false)?
+    })
+}
+
+/// Reads of any file, or of a few that are spread over all.
+fn reads(reel: &Reel, case: &Case, number: u32, measure_ms: u64, few: bool) -> Result<Plan> {
     Ok(Plan {
         target: reel.address("engine", "media")?,
         cores: Vec::new(),
@@ -99,6 +122,7 @@ fn reads(reel: &Reel, case: &Case, number: u32, measure_ms: u64) -> Result<Plan>
         work: Work::HttpNumbered {
             prefix: format!("/files/{PREFIX}"),
             count: case.files,
+            stride: if few { (case.files / FEW).max(1) } else { 1 },
             size: case.size.0,
             content: SEED,
         },

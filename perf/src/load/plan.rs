@@ -48,6 +48,8 @@ pub(crate) enum Work {
         prefix: String,
         /// How many there are.
         count: u64,
+        /// Every so many of them are asked for.
+        stride: u64,
         /// Bytes of each.
         size: u64,
         /// Of the content, which they share.

@@ -56,7 +56,7 @@ pub(crate) struct Requests {
 
 enum Kind {
     Http { ranges: Places, prefixes: Vec<Vec<u8>> },
-    Numbered { prefix: String, count: u64, target: SocketAddr, expect: Expect },
+    Numbered { prefix: String, count: u64, stride: u64, target: SocketAddr, expect: Expect },
     Download { ranges: Places, files: Vec<FileRef> },
     Upload { owner: Box<(AppId, UserId)>, prefix: String, size: u64 },
     Delete { owner: Box<(AppId, UserId)>, prefix: String, count: u64 },
@@ -76,11 +76,12 @@ impl Requests {
                     ranges.files.iter().map(|file| prefix(&file.name).into_bytes()).collect();
                 (Dialect::Http, Kind::Http { ranges: Places::new(ranges, plan, share)?, prefixes })
             }
-            Work::HttpNumbered { prefix, count, size, content } => {
+            Work::HttpNumbered { prefix, count, stride, size, content } => {
                 let content = Content::new(*content);
                 let expect = Expect::Bytes { content, offset: 0, length: *size };
                 let (prefix, target) = (prefix.clone(), plan.target);
-                (Dialect::Http, Kind::Numbered { prefix, count: *count, target, expect })
+                let (count, stride) = (*count, *stride);
+                (Dialect::Http, Kind::Numbered { prefix, count, stride, target, expect })
             }
             Work::Download(ranges) => {
                 let files = ranges.files.iter().map(|file| names::file(&file.name));
@@ -126,9 +127,10 @@ impl Requests {
                 let _ = write!(out, "{offset}-{}\r\n\r\n", offset + length - 1);
                 Some((0, expect))
             }
-            Kind::Numbered { prefix, count, target, expect } => {
-                let number = self.sequence.below(*count);
-                let _ = write!(out, "GET {prefix}-{number} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+            Kind::Numbered { prefix, count, stride, target, expect } => {
+                let number = self.sequence.below((*count / *stride).max(1)) * *stride;
+                let name = names::Numbered(prefix, number);
+                let _ = write!(out, "GET {name} HTTP/1.1\r\nHost: {target}\r\n\r\n");
                 Some((0, *expect))
             }
             Kind::Download { ranges, files } => {
