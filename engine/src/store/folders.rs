@@ -1,4 +1,5 @@
-//! Folders made on demand, and which of them a power loss could still take away.
+//! Folders, made with the blocks of path ids that lie in them or on demand, and which of them a power loss could still
+//! take away.
 //!
 //! A file is durable only when every folder above it is: syncing the file and its own folder is not enough while
 //! the name of that folder, or of one above it, is new. Made folders stay *fresh* here until a sync that began

@@ -259,6 +259,7 @@ impl StorePath {
             .and_then(|()| self.occupied(&block).map_err(NotDurable::Unasked));
         match written {
             Ok(occupied) => {
+                self.make_folders(&block);
                 let mut ledger = self.ledger();
                 ledger.offer(block, occupied, &next.state);
                 self.show_ids(&ledger);
@@ -267,6 +268,16 @@ impl StorePath {
             Err(error) => {
                 self.not_durable("writing the mark of path ids", &error);
                 Err(BlockRefused::Disk(error.into()))
+            }
+        }
+    }
+
+    /// Makes the folders of a block before an upload needs them. One that is refused is made with its first file, and that
+    /// upload hears of it.
+    fn make_folders(&self, block: &Range<u64>) {
+        for leaf in Leaf::covering(block) {
+            if self.folders.ensure(self.root(), &leaf.folder()).is_err() {
+                return;
             }
         }
     }
