@@ -114,6 +114,7 @@ fn measure(
     results: &mut Vec<CaseResult>,
 ) -> Result<()> {
     lab.disk_mut().renew()?;
+    lab.place_apart(!scenario.all_cores);
     match scenario.work {
         Work::HttpRanges => ranges::measure(lab, scenario, effort, results),
         Work::Control => control::measure(lab, scenario, effort, results),

@@ -33,6 +33,7 @@ pub(crate) struct Lab {
     disk: Disk,
     out: PathBuf,
     reel_binary: PathBuf,
+    cores: usize,
     server_core: Option<usize>,
     client_core: Option<usize>,
     nice: Option<i32>,
@@ -67,24 +68,36 @@ impl Lab {
             }
         };
         let cores = CoreTime::all()?.len();
-        let pinned = |core| (cores > 1).then_some(core);
         let mut lab = Self {
             disk,
             out,
             reel_binary,
-            server_core: pinned(0),
-            client_core: pinned(1),
+            cores,
+            server_core: None,
+            client_core: None,
             nice,
             profiles: false,
             network,
             interrupted,
             has_groups: true,
         };
+        lab.place_apart(true);
         if let Err(error) = Group::new("probe") {
             println!("no control groups ({error:#}): CPU time by /proc, without kernel workers");
             lab.has_groups = false;
         }
         Ok(lab)
+    }
+
+    /// Servers on one core and generators on another; or all of them on all cores.
+    pub(crate) fn place_apart(&mut self, apart: bool) {
+        let pinned = |core| (apart && self.cores > 1).then_some(core);
+        (self.server_core, self.client_core) = (pinned(0), pinned(1));
+    }
+
+    /// Cores that servers run on.
+    pub(crate) fn server_cores(&self) -> usize {
+        self.server_core.map_or(self.cores, |_| 1)
     }
 
     /// The folder that servers keep their data in.
@@ -214,7 +227,10 @@ impl Lab {
     pub(crate) fn start_load(&self, plan: &Plan, nice: Option<i32>) -> Result<Load> {
         self.check_interrupt()?;
         let mut plan = plan.clone();
-        plan.cores = self.client_core.into_iter().collect();
+        plan.cores = match self.client_core {
+            Some(core) => vec![core],
+            None => (0..self.cores).collect(),
+        };
         let group = self.group(&format!("load-{}", plan.seed));
         let nice = nice.or(self.nice).filter(|_| process::is_root());
         let place = Place { core: self.client_core, nice, group: group.as_ref() };

@@ -66,7 +66,8 @@ impl Nginx {
         // A port that was free a moment ago: nginx cannot be told to choose one.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let file = folder.join("nginx.conf");
-        fs::write(&file, configuration(&folder, root, address, reading))?;
+        let workers = lab.server_cores();
+        fs::write(&file, configuration(&folder, root, address, reading, workers))?;
         let group = lab.group(name);
         let mut command = lab.server_place(group.as_ref()).command(Path::new("nginx"))?;
         command.arg("-e").arg(folder.join("error.log")).arg("-p").arg(&folder);
@@ -103,7 +104,13 @@ impl Nginx {
 }
 
 /// `tcp_nopush` is off: on loopback it stalls responses by 40 ms, which would flatter us.
-fn configuration(folder: &Path, root: &Path, address: SocketAddr, reading: Reading) -> String {
+fn configuration(
+    folder: &Path,
+    root: &Path,
+    address: SocketAddr,
+    reading: Reading,
+    workers: usize,
+) -> String {
     // The worker of a root master would be `nobody`, who may not enter our folders.
     let user = if process::is_root() { "user root;\n" } else { "" };
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -111,7 +118,7 @@ fn configuration(folder: &Path, root: &Path, address: SocketAddr, reading: Readi
         .map(|kind| format!("    {kind}_temp_path {}/{kind};\n", folder.display()))
         .collect();
     format!(
-        "daemon off;\n{user}worker_processes 1;\npid {folder}/nginx.pid;\n\
+        "daemon off;\n{user}worker_processes {workers};\npid {folder}/nginx.pid;\n\
          worker_rlimit_nofile 65536;\nthread_pool disk threads=32 max_queue=65536;\n\
          events {{ worker_connections 20000; }}\n\
          http {{\n{temporary}    default_type application/octet-stream;\n    access_log off;\n    \

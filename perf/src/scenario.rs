@@ -16,6 +16,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("upload-large", include_str!("../scenarios/upload-large.toml")),
     ("control", include_str!("../scenarios/control.toml")),
     ("isolation", include_str!("../scenarios/isolation.toml")),
+    ("cores", include_str!("../scenarios/cores.toml")),
     ("population", include_str!("../scenarios/population.toml")),
     ("idle", include_str!("../scenarios/idle.toml")),
 ];
@@ -41,6 +42,9 @@ pub(crate) struct Scenario {
     pub(crate) seconds: f64,
     /// The same of a quick run.
     pub(crate) quick_seconds: f64,
+    /// Servers and generators run on all cores, instead of each on its own.
+    #[serde(default)]
+    pub(crate) all_cores: bool,
     /// What the file system is made with besides.
     #[serde(default)]
     pub(crate) mkfs: Vec<String>,
@@ -74,6 +78,22 @@ pub(crate) const OURS: &str = "reel";
 
 /// The same without io_uring, as a kernel or container that forbids it makes it: sockets by epoll, file IO by workers.
 pub(crate) const WITHOUT_RING: &str = "reel-epoll";
+
+/// The same with one data thread, whatever cores there are.
+const ONE_THREAD: &str = "reel-one";
+
+/// Configuration keys other than the defaults.
+pub(crate) type Settings = &'static [(&'static str, &'static str)];
+
+/// What a side of ours is started with; none: it is somebody else.
+pub(crate) fn settings_of(side: &str) -> Option<Settings> {
+    match side {
+        OURS => Some(&[]),
+        WITHOUT_RING => Some(&[("node.capabilities_off", r#"["io_uring"]"#)]),
+        ONE_THREAD => Some(&[("node.data_threads", "1")]),
+        _ => None,
+    }
+}
 
 /// One measurement of a scenario.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -169,9 +189,15 @@ impl<'de> Deserialize<'de> for Size {
 }
 
 impl Scenario {
-    /// Whether a case has this peer.
-    pub(crate) fn has_peer(&self, name: &str) -> bool {
-        self.cases.iter().any(|case| case.peers.iter().any(|peer| peer == name))
+    /// Whom the cases have as peers, each once.
+    pub(crate) fn peers(&self) -> Vec<&str> {
+        let mut peers: Vec<&str> = Vec::new();
+        for peer in self.cases.iter().flat_map(|case| &case.peers) {
+            if !peers.contains(&peer.as_str()) {
+                peers.push(peer);
+            }
+        }
+        peers
     }
 
     fn parse(name: &str, text: &str) -> Result<Self> {

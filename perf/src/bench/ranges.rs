@@ -14,7 +14,7 @@ use crate::{
     reel::Reel,
     report::CaseResult,
     round::Round,
-    scenario::{Case, OURS, Scenario, WITHOUT_RING},
+    scenario::{Case, OURS, Scenario, settings_of},
     upload::Uploader,
 };
 
@@ -54,48 +54,35 @@ pub(crate) fn measure(
     };
     let set = Dataset { files, size: FILE_BYTES };
     println!("   writing {} MiB for each server", (files * FILE_BYTES) >> 20);
-    let reel = Reel::start(lab, "reel", &[])?;
-    set.upload(&mut Uploader::connect(reel.address("engine", "binary")?)?)?;
     let copies = lab.disk().join("peer");
     set.write(&copies)?;
-    let own_files = set.locate(&reel.store(), files)?;
-    let without_ring = match scenario.has_peer(WITHOUT_RING) {
-        false => None,
-        true => {
-            let off = [("node.capabilities_off", r#"["io_uring"]"#)];
-            let reel = Reel::start(lab, WITHOUT_RING, &off)?;
-            set.upload(&mut Uploader::connect(reel.address("engine", "binary")?)?)?;
-            let files = set.locate(&reel.store(), files)?;
-            Some((reel, files))
-        }
-    };
     let peer_files = set.locate(&copies, files)?;
-    let mut peers: Vec<(String, Nginx)> = Vec::new();
-    for name in scenario.cases.iter().flat_map(|case| &case.peers) {
-        if name == WITHOUT_RING {
-            continue;
-        }
-        if peers.iter().all(|(known, _)| known != name) {
-            peers.push((name.clone(), Nginx::start(lab, name, reading(name)?, &copies)?));
+    let (mut ours, mut peers) = (Vec::new(), Vec::new());
+    for name in std::iter::once(OURS).chain(scenario.peers()) {
+        match settings_of(name) {
+            Some(settings) => {
+                let reel = Reel::start(lab, name, settings)?;
+                set.upload(&mut Uploader::connect(reel.address("engine", "binary")?)?)?;
+                let files = set.locate(&reel.store(), files)?;
+                ours.push((name, reel, files));
+            }
+            None => peers.push((name, Nginx::start(lab, name, reading(name)?, &copies)?)),
         }
     }
     lab.settle()?;
     for case in &scenario.cases {
-        let mut sides = vec![Side::of(OURS, &reel, &own_files)?];
-        if let Some((reel, files)) = &without_ring
-            && case.peers.iter().any(|name| name == WITHOUT_RING)
-        {
-            sides.push(Side::of(WITHOUT_RING, reel, files)?);
+        let takes_part = |name: &str| name == OURS || case.peers.iter().any(|peer| peer == name);
+        let mut sides = Vec::new();
+        for (name, reel, files) in ours.iter().filter(|(name, ..)| takes_part(name)) {
+            sides.push(Side::of(name, reel, files)?);
         }
-        sides.extend(peers.iter().filter(|(name, _)| case.peers.contains(name)).map(
-            |(name, nginx)| Side {
-                name: name.clone(),
-                address: nginx.address(),
-                meter: nginx.meter(),
-                prefix: "/",
-                files: peer_files.clone(),
-            },
-        ));
+        sides.extend(peers.iter().filter(|(name, _)| takes_part(name)).map(|(name, nginx)| Side {
+            name: (*name).to_owned(),
+            address: nginx.address(),
+            meter: nginx.meter(),
+            prefix: "/",
+            files: peer_files.clone(),
+        }));
         let mut rounds = Vec::new();
         for number in 0..effort.rounds {
             for side in &sides {
@@ -115,10 +102,10 @@ pub(crate) fn measure(
     for (_, nginx) in peers {
         nginx.stop()?;
     }
-    if let Some((reel, _)) = without_ring {
+    for (_, reel, _) in ours {
         reel.stop()?;
     }
-    reel.stop()
+    Ok(())
 }
 
 impl Side {
