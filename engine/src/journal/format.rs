@@ -95,6 +95,18 @@ pub(crate) enum Entry {
     Abort(Vec<u64>),
 }
 
+impl Entry {
+    /// The `file_path` that it is about.
+    pub(super) fn place(&self) -> Option<&str> {
+        match self {
+            Self::Put { row, .. } => Some(&row.file_path),
+            Self::Status(change) => Some(&change.row.path),
+            Self::Remove { removal, .. } => Some(&removal.row.path),
+            Self::Abort(_) => None,
+        }
+    }
+}
+
 /// The number that stands for a kind of entry.
 const PUT: u8 = 1;
 const STATUS: u8 = 2;

@@ -4,7 +4,8 @@
 //! made what its row says *now*. So a file that was purged later is not made again, however often this is done.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, hash_map::RandomState},
+    hash::BuildHasher as _,
     io::{self, Write as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
@@ -30,6 +31,12 @@ use crate::{
 
 /// Entries that go to the database at a time.
 const ENTRIES_AT_ONCE: usize = 512;
+
+/// Threads that mend files.
+const HANDS: usize = 8;
+
+/// Entries that wait for one of them.
+const ENTRIES_OF_A_HAND: usize = 64;
 
 /// Why a replay stopped. The journal is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +66,18 @@ pub(crate) struct Replayed {
     pub(crate) failed_stores: BTreeSet<usize>,
 }
 
+impl Replayed {
+    fn add(&mut self, other: Self) {
+        let Self { rows, written, records, unlinked, failed, failed_stores } = other;
+        self.rows += rows;
+        self.written += written;
+        self.records += records;
+        self.unlinked += unlinked;
+        self.failed += failed;
+        self.failed_stores.extend(failed_stores);
+    }
+}
+
 /// Replays everything that is live. `roots`: the folders of all store paths, `None` where one cannot be written.
 ///
 /// On return with `failed == 0` all of it is durable in its place.
@@ -74,18 +93,8 @@ pub(crate) fn replay(
 ) -> Result<Replayed, ReplayError> {
     let mut done = Replayed::default();
     replay_rows(recovered, position, metadata, &mut done)?;
-    let mut hand = Hand { metadata, layout, roots, touched: BTreeSet::new(), done };
-    let mut stopped = None;
-    recovered
-        .entries(|_, entry| {
-            hand.entry(entry).map_err(|error| {
-                stopped = Some(error);
-                io::Error::other("stopped")
-            })
-        })
-        .map_err(|error| stopped.map_or(ReplayError::Read(error), ReplayError::Row))?;
-    let mut done = hand.done;
-    for index in &hand.touched {
+    let touched = replay_files(recovered, metadata, layout, roots, &mut done)?;
+    for index in &touched {
         let synced = roots[*index].as_ref().map(|root| sys::syncfs(root.as_fd()));
         if let Some(Err(error)) = synced {
             tracing::error!(store = index, %error, "what was replayed could not be synced");
@@ -97,6 +106,41 @@ pub(crate) fn replay(
         done.failed += 1;
     }
     Ok(done)
+}
+
+/// Files by many hands at once: each waits for its disk most of the time. What is about one place is done by one of them,
+/// in order. Gives the store paths that were touched.
+fn replay_files(
+    recovered: &Recovered,
+    metadata: &Metadata,
+    layout: &Layout,
+    roots: &[Option<OwnedFd>],
+    done: &mut Replayed,
+) -> Result<BTreeSet<usize>, ReplayError> {
+    let hasher = RandomState::new();
+    let hand =
+        || Hand { metadata, layout, roots, touched: BTreeSet::new(), done: Replayed::default() };
+    std::thread::scope(|scope| {
+        let start = |_| {
+            let (entries, queue) = flume::bounded(ENTRIES_OF_A_HAND);
+            (entries, scope.spawn(move || hand().work(&queue)))
+        };
+        let (queues, hands): (Vec<_>, Vec<_>) = (0..HANDS).map(start).unzip();
+        let read = recovered.entries(|_, entry| {
+            let index = entry.place().map_or(0, |path| hasher.hash_one(path) as usize % HANDS);
+            // One that has stopped says why below.
+            queues[index].send(entry).map_err(|_| io::ErrorKind::Interrupted.into())
+        });
+        drop(queues);
+        let mut touched = BTreeSet::new();
+        for hand in hands {
+            let hand =
+                hand.join().map_err(|_| io::Error::other("a thread of the replay panicked"))??;
+            touched.extend(hand.touched);
+            done.add(hand.done);
+        }
+        read.map(|()| touched).map_err(ReplayError::Read)
+    })
 }
 
 fn replay_rows(
@@ -154,6 +198,13 @@ struct Place<'a> {
 }
 
 impl<'a> Hand<'a> {
+    fn work(mut self, entries: &flume::Receiver<Entry>) -> Result<Self, RowError> {
+        while let Ok(entry) = entries.recv() {
+            self.entry(entry)?;
+        }
+        Ok(self)
+    }
+
     fn entry(&mut self, entry: Entry) -> Result<(), RowError> {
         match entry {
             Entry::Put { row, content: Some(content) } => {
