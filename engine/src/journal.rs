@@ -46,7 +46,7 @@ use self::{
 pub(crate) use self::{
     format::Entry,
     gate::Gate,
-    recycle::{Recycler, Running, Settle},
+    recycle::{Recycler, Running, Salvaged, Settle, SettleError},
     replay::{Replayed, record_of, replay},
     scan::Recovered,
 };
@@ -232,7 +232,7 @@ impl Journal {
 
     fn append(&mut self) -> Result<Range<u64>, AppendError> {
         debug_assert!(self.flight.is_none());
-        if self.broken {
+        if self.is_broken() {
             return Err(AppendError::Broken);
         }
         if self.shared.is_frozen() {
@@ -308,7 +308,7 @@ impl Journal {
 
     /// Whether only a start can tell what is in it.
     pub(crate) fn is_broken(&self) -> bool {
-        self.broken
+        self.broken || self.shared.is_broken()
     }
 
     /// The last entry that was journaled; 0 before the first.

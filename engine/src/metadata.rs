@@ -120,6 +120,8 @@ enum Write {
     Mutation(Mutation),
     Upsert(Vec<FileRow>, Answer<()>),
     Relocate(Vec<Relocation>, Answer<Vec<Change>>),
+    /// Whether a row named this place until its file was brought elsewhere.
+    WasLeft(String, Answer<bool>),
     /// Lets go of a journal that is frozen.
     Uninstall(Answer<()>),
     /// A read on the writer's connection: what an unknown outcome is settled by.
@@ -337,7 +339,16 @@ impl Metadata {
         self.write(|answer| Write::Relocate(relocations, answer)).await
     }
 
-    /// Lets go of the journal if it is frozen: every entry of it is in the database then, and no more will come.
+    /// Whether a row named this place until its file was brought elsewhere.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn was_left(&self, file_path: String) -> Result<bool, RowError> {
+        self.write(|answer| Write::WasLeft(file_path, answer)).await
+    }
+
+    /// Lets go of the journal if it is frozen: every entry of it is in the database then,
+    /// durably, and no more will come.
     ///
     /// # Errors
     /// It is broken, or the database cannot take its place.

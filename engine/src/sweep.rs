@@ -226,6 +226,13 @@ impl<'a> Cleaner<'a> {
             facts.whole = Some((size, checksum) == (record.size, record.checksum));
             action = decide(&facts);
         }
+        if matches!((&seal, action), (Seal::Good(_), Action::Adopt | Action::Quarantine)) {
+            // Its file was brought elsewhere when this disk had failed, and may have been deleted there since.
+            let place = self.store.file_path(&id.relative(entry.time));
+            if wait(self.metadata.was_left(place))? {
+                return Ok(Action::Remove);
+            }
+        }
         Ok(action)
     }
 

@@ -441,15 +441,64 @@ fn what_finds_no_other_disk_is_not_served_until_it_does() {
         for (name, bytes) in &expected {
             assert!(node.read(name).as_ref() == Some(bytes), "{kind}: {name}");
         }
+        let (purged, mut expected) = ("before-0", expected);
+        expected.remove(purged);
+        wait(node.stores.delete(key("tnv001", purged))).unwrap();
+        wait(node.stores.purge(key("tnv001", purged))).unwrap();
         node.stores.close(std::time::Duration::from_secs(10));
         drop(node);
-        // And nothing is left to be done.
+        // And nothing is left to be done, nor comes anything back that lies on the old disk, which is trusted again.
+        let _ = fs::remove_file(broken.mount.join("store/.reel/read-only"));
         let node = Node::open_with(&config, &database, 99_999);
         for (name, bytes) in &expected {
             assert!(node.read(name).as_ref() == Some(bytes), "{kind}: {name}, once more");
         }
+        assert_eq!(status(&node, purged), None, "{kind}");
+        let left = files(&broken.mount.join("store")).len();
+        assert_eq!(
+            left,
+            if other { 0 } else { expected.len() },
+            "{kind}: copies that nobody names"
+        );
         node.close();
     }
+}
+
+#[test]
+fn what_is_for_a_store_path_that_is_not_configured_waits_for_it() {
+    let folder = quick_folder();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let paths = |data: &Path, count| {
+        let mut config = journaled(data);
+        let both = ["store", "other"].map(|name| path_config(&data.join(name)));
+        config.paths = both.into_iter().take(count).collect();
+        config
+    };
+    let node = Node::open_with(&paths(&data, 2), &data.join(DATABASE), 0);
+    let mut expected = BTreeMap::new();
+    for index in 0..40 {
+        let (name, bytes) = (format!("f{index}"), content(index, 9000));
+        node.put(&name, &bytes).unwrap();
+        expected.insert(name, bytes);
+    }
+    let crashed = folder.path().join("crashed");
+    copy(&data, &crashed);
+    node.close();
+    // The crash took the contents from both, and one of them is left out of the configuration for a while.
+    for store in [crashed.join("store"), crashed.join("other")] {
+        files(&store).into_iter().for_each(|file| fs::write(store.join(file), b"").unwrap());
+    }
+    fs::remove_dir_all(&data).unwrap();
+    fs::rename(&crashed, &data).unwrap();
+    let node = Node::open_with(&paths(&data, 1), &data.join(DATABASE), 999);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    node.close();
+    let node = Node::open_with(&paths(&data, 2), &data.join(DATABASE), 9999);
+    for (name, bytes) in &expected {
+        assert!(node.read(name).as_ref() == Some(bytes), "{name}");
+    }
+    node.close();
 }
 
 #[test]

@@ -140,6 +140,10 @@ pub struct RowRef {
 pub struct Relocation {
     /// The row, with the path that it has.
     pub row: RowRef,
+    /// The state that the copy has: a row whose state is another by now stays as it is.
+    pub status: FileStatus,
+    /// As the state.
+    pub deleted_at: Option<u64>,
     /// Its new `file_path`.
     pub path: String,
 }

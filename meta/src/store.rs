@@ -121,11 +121,17 @@ pub trait FileStore {
     /// The database's.
     async fn remove(&mut self, removals: &[Removal]) -> Result<Vec<Change>, MetaError>;
 
-    /// Lets rows name other places.
+    /// Lets rows name other places, and remembers those that they named before: what lies there is nobody's.
     ///
     /// # Errors
     /// The database's.
     async fn relocate(&mut self, relocations: &[Relocation]) -> Result<Vec<Change>, MetaError>;
+
+    /// Whether a row named this place until it was relocated.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn was_left(&mut self, file_path: &str) -> Result<bool, MetaError>;
 
     /// A user's files in byte order of their ids, those after `after` (exclusive), at most `limit`
     /// and at most [`PAGE_ROWS_MAX`](crate::PAGE_ROWS_MAX).
@@ -201,7 +207,7 @@ pub trait FileStore {
     async fn roll_back(&mut self);
 
     /// Whether changes are durable on return. Without, a power loss takes the last of them, never one from before
-    /// another that stays.
+    /// another that stays. Switched on, everything before is durable on return, too.
     ///
     /// # Errors
     /// The database's.

@@ -4,7 +4,7 @@
 //! one, with nothing of it in the page cache. Where there is a ring the write is given to it and waited for later; else it is
 //! an ordinary write, which waits at once.
 
-use std::{io, os::fd::AsRawFd as _};
+use std::io;
 
 use io_uring::{IoUring, opcode, types};
 use reel_node::{capability::RingFlags, ring};
@@ -54,7 +54,7 @@ impl Appender {
     fn send(&mut self, segment: &Segment, at: u64, bytes: &Aligned) -> io::Result<()> {
         let ring = self.ring.as_mut().ok_or(io::ErrorKind::Unsupported)?;
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        let write = opcode::Write::new(types::Fd(segment.as_raw_fd()), bytes.as_ptr(), length)
+        let write = opcode::Write::new(types::Fd(segment.synced_fd()?), bytes.as_ptr(), length)
             .offset(at)
             .build();
         // SAFETY: the bytes and the segment's file stay as they are until the write has ended: the bytes lie in `flight`,

@@ -97,7 +97,7 @@ pub(crate) enum Entry {
 
 impl Entry {
     /// The `file_path` that it is about.
-    pub(super) fn place(&self) -> Option<&str> {
+    pub(crate) fn place(&self) -> Option<&str> {
         match self {
             Self::Put { row, .. } => Some(&row.file_path),
             Self::Status(change) => Some(&change.row.path),

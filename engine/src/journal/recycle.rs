@@ -23,24 +23,46 @@ const IDLE: Duration = Duration::from_secs(2);
 /// Pause after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// The longest pause between two rounds of a salvage.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// What makes everything up to now durable in its place.
 pub(crate) trait Settle: Send + 'static {
     /// On `true` every file and every row that was written before the call is durable where it belongs; on `false`
     /// something stood in the way that goes away by itself.
     ///
     /// # Errors
-    /// A sync failed, and is not to be asked again.
-    fn settle(&mut self) -> io::Result<bool>;
+    /// [`SettleError`]
+    fn settle(&mut self) -> Result<bool, SettleError>;
 
     /// Whatever may wait, once the space has been given back.
     fn tidy(&mut self) {}
 
     /// After a sync failed, or nothing came back in time, and the journal takes nothing more: brings to another place what a
-    /// failed disk may have lost. On `true` nothing of the journal is needed any more; else it is to be asked again.
-    ///
-    /// # Errors
-    /// As a failure that asking again does not help with.
-    fn salvage(&mut self) -> io::Result<bool>;
+    /// failed disk may have lost. Gives up in between where `stopped` says so.
+    fn salvage(&mut self, stopped: &dyn Fn() -> bool) -> Salvaged;
+}
+
+/// Why something is not durable in its place. The sync is not to be asked again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettleError {
+    /// What lies on a store path.
+    #[error("{0}")]
+    Store(io::Error),
+    /// The database: which of its commits are on the disk only a start can tell.
+    #[error("the database: {0}")]
+    Database(io::Error),
+}
+
+/// What a salvage has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Salvaged {
+    /// Nothing of the journal is needed any more.
+    Done,
+    /// Something is left that may find its place later.
+    Again,
+    /// What is left needs the next start.
+    ForTheNextStart,
 }
 
 /// What the writer and the recycler share.
@@ -50,6 +72,7 @@ pub(super) struct Shared {
     changed: Condvar,
     applied: AtomicU64,
     frozen: AtomicBool,
+    broken: AtomicBool,
     gate: Arc<Gate>,
 }
 
@@ -72,6 +95,7 @@ impl Shared {
             changed: Condvar::new(),
             applied: AtomicU64::new(applied),
             frozen: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             gate,
         }
     }
@@ -84,11 +108,19 @@ impl Shared {
         self.frozen.load(Ordering::Acquire)
     }
 
+    /// Frozen, and no change is taken at all.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
     /// Nothing is written to it and nothing of it is overwritten any more.
     pub(super) fn freeze(&self, why: &str) {
         self.gate.freeze();
+        let was_frozen = self.frozen.swap(true, Ordering::AcqRel);
+        // Under the lock: whoever has looked and is about to wait is told.
+        drop(self.lock());
         self.changed.notify_all();
-        if !self.frozen.swap(true, Ordering::AcqRel) {
+        if !was_frozen {
             tracing::error!(
                 why,
                 "the journal is frozen and kept for the next start; this node goes on without one"
@@ -105,13 +137,13 @@ impl Shared {
         let until = Instant::now() + wait;
         let mut state = self.lock();
         loop {
-            if let Some(segment) = state.free.pop() {
-                self.changed.notify_all();
-                return Some(segment);
-            }
-            self.changed.notify_all();
             if self.is_frozen() {
                 return None;
+            }
+            let free = state.free.pop();
+            self.changed.notify_all();
+            if free.is_some() {
+                return free;
             }
             let left = until.checked_duration_since(Instant::now())?;
             state = self.wait(state, left);
@@ -219,7 +251,11 @@ impl Recycler {
                         tracing::warn!("the next start replays what is left in the journal")
                     }
                     Ok(false) => std::thread::sleep(AGAIN),
-                    Err(error) => self.shared.freeze(&error.to_string()),
+                    Err(error) => {
+                        let broken = matches!(error, SettleError::Database(_));
+                        self.shared.broken.store(broken, Ordering::Release);
+                        self.shared.freeze(&error.to_string());
+                    }
                 }
             }
             if stop {
@@ -230,17 +266,24 @@ impl Recycler {
 
     /// The journal is kept until what it holds is safe elsewhere; else until the next start.
     fn salvage(&self, settle: &mut dyn Settle) {
+        let stopped = || self.shared.lock().stop;
+        let mut pause = AGAIN;
         loop {
-            match settle.salvage() {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(error) => {
-                    return tracing::error!(%error, "the next start replays what is in the journal");
+            match settle.salvage(&stopped) {
+                Salvaged::Done => return,
+                Salvaged::Again => {}
+                Salvaged::ForTheNextStart => {
+                    return tracing::error!("the next start replays what is in the journal");
                 }
             }
-            let state = self.shared.lock();
-            if state.stop || self.shared.wait(state, AGAIN).stop {
-                return;
+            let until = Instant::now() + pause;
+            pause = (2 * pause).min(PAUSE_MAX);
+            let mut state = self.shared.lock();
+            while let Some(left) = until.checked_duration_since(Instant::now()) {
+                if state.stop {
+                    return;
+                }
+                state = self.shared.wait(state, left);
             }
         }
     }
@@ -275,11 +318,11 @@ impl Recycler {
         }
     }
 
-    fn round(&mut self, settle: &mut dyn Settle, applied: u64) -> io::Result<bool> {
+    fn round(&mut self, settle: &mut dyn Settle, applied: u64) -> Result<bool, SettleError> {
         if !settle.settle()? {
             return Ok(false);
         }
-        segment::write_state(&self.config.folder, applied)?;
+        segment::write_state(&self.config.folder, applied).map_err(SettleError::Store)?;
         self.shared.gate.metrics.shared().add(Journaling::ROUNDS, 1);
         self.recycled = applied;
         let mut state = self.shared.lock();

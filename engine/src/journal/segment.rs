@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::{
-        fd::{AsRawFd, RawFd},
+        fd::{AsRawFd as _, RawFd},
         unix::fs::{FileExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
@@ -141,14 +141,16 @@ impl Segment {
 
     /// Writes whole blocks at a multiple of a block; durable on return.
     pub(super) fn write(&self, at: u64, bytes: &Aligned) -> io::Result<()> {
-        self.synced.as_ref().ok_or(io::ErrorKind::NotConnected)?.write_all_at(bytes, at)
+        self.synced()?.write_all_at(bytes, at)
     }
-}
 
-impl AsRawFd for Segment {
-    /// The descriptor whose writes are durable; of a segment that is in use.
-    fn as_raw_fd(&self) -> RawFd {
-        self.synced.as_ref().unwrap_or(&self.file).as_raw_fd()
+    /// The descriptor whose writes are durable when they end. It is the segment's own for as long as that is.
+    pub(super) fn synced_fd(&self) -> io::Result<RawFd> {
+        Ok(self.synced()?.as_raw_fd())
+    }
+
+    fn synced(&self) -> io::Result<&File> {
+        self.synced.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 

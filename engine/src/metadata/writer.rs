@@ -149,7 +149,10 @@ impl<S: FileStore> Writer<'_, S> {
                 Ok(())
             }
             Err(error) => {
-                journal.give_up();
+                // Unless it is not known whether the database says so, it stays frozen, and this is tried again.
+                if error.outcome_unknown() {
+                    journal.give_up();
+                }
                 Err(error)
             }
         }
@@ -175,8 +178,9 @@ impl<S: FileStore> Writer<'_, S> {
                 let last = entries.end - 1;
                 match journal.abort(entries) {
                     Ok(()) => journal.applied(last),
-                    // Frozen: whoever uninstalls it makes the database say that it has had them.
-                    Err(AppendError::Frozen) => {}
+                    // Frozen: whoever uninstalls it makes the database say that it has had them. Until then a start would
+                    // carry them out.
+                    Err(AppendError::Frozen) => error.unknown = true,
                     Err(aborting) => {
                         tracing::error!(%aborting, refused = %error, "a change that was refused may be replayed");
                         journal.give_up();
@@ -204,6 +208,9 @@ impl<S: FileStore> Writer<'_, S> {
                     Err(error) => Err(error),
                 };
                 reply(&answer, self.resumed(result).await);
+            }
+            Write::WasLeft(file_path, answer) => {
+                reply(&answer, self.store.was_left(&file_path).await);
             }
             Write::Uninstall(answer) => {
                 let result = match &self.journal {

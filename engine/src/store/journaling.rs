@@ -13,13 +13,13 @@ use reel_meta::sqlite::SqliteCheckpointer;
 use super::{
     open::{Claim, OpenError},
     path::{READ_ONLY, StorePath},
-    salvage::{self, Salvage},
+    salvage::{self, Memory, Salvage},
     sys,
 };
 use crate::{
     journal::{
         self, Gate, Journal, JournalConfig, Recovered, Recycler, ReplayError, Replayed, Running,
-        Settle,
+        Salvaged, Settle, SettleError,
     },
     layout::Layout,
     metadata::{Metadata, wait},
@@ -161,23 +161,26 @@ impl Begun {
         }
         let checkpointer = SqliteCheckpointer::open(&config.database)
             .map_err(|error| disk("opening the database")(io::Error::other(error)))?;
-        let (recycler, doubt) = match self {
+        let (recycler, memory) = match self {
             Self::Sound { journal, recycler } => {
                 wait(metadata.install(journal))
                     .map_err(|error| disk("installing the journal")(io::Error::other(error)))?;
-                (recycler, BTreeSet::new())
+                (recycler, Memory::default())
             }
-            Self::Kept { recycler, doubt } => (recycler, doubt),
+            Self::Kept { recycler, doubt } => (recycler, Memory::of(doubt)),
         };
-        let places = Places {
+        let mut places = Places {
             stores,
             checkpointer,
             log_pages: 0,
-            doubt,
+            memory,
+            is_database_sound: true,
             folder: config.folder.clone(),
             metadata: metadata.clone(),
             layout: Arc::clone(layout),
         };
+        // Before anything is served.
+        places.salvage().doubt_all().map_err(disk("reading the journal"))?;
         recycler.start(places).map_err(disk("starting the recycler"))
     }
 }
@@ -188,38 +191,56 @@ struct Places {
     checkpointer: SqliteCheckpointer,
     /// Pages of the database's log at the last checkpoint.
     log_pages: u64,
-    /// Store paths a sync of which has failed.
-    doubt: BTreeSet<usize>,
+    memory: Memory,
+    /// No sync of it has failed.
+    is_database_sound: bool,
     folder: PathBuf,
     metadata: Metadata,
     layout: Arc<Layout>,
 }
 
+impl Places {
+    fn salvage(&mut self) -> Salvage<'_> {
+        Salvage {
+            folder: &self.folder,
+            stores: &self.stores,
+            memory: &mut self.memory,
+            metadata: &self.metadata,
+            layout: &self.layout,
+        }
+    }
+}
+
 impl Settle for Places {
-    fn settle(&mut self) -> io::Result<bool> {
+    fn settle(&mut self) -> Result<bool, SettleError> {
         for (index, (store, folder)) in self.stores.iter().enumerate() {
             if store.take_touched()
                 && let Err(error) = salvage::sync(store, folder)
             {
-                self.doubt.insert(index);
-                return Err(error);
+                self.memory.doubt(index);
+                return Err(SettleError::Store(error));
             }
         }
         // Not by the writer: it may be waiting for the very space that this round gives back.
-        let done = self.checkpointer.run().map_err(io::Error::other)?;
-        self.log_pages = done.log_pages;
-        Ok(done.whole)
+        match self.checkpointer.run() {
+            Ok(done) => {
+                self.log_pages = done.log_pages;
+                Ok(done.whole)
+            }
+            Err(error) if error.retryable() => Ok(false),
+            Err(error) => {
+                self.is_database_sound = false;
+                Err(SettleError::Database(io::Error::other(error)))
+            }
+        }
     }
 
-    fn salvage(&mut self) -> io::Result<bool> {
-        let round = Salvage {
-            folder: &self.folder,
-            stores: &self.stores,
-            doubt: &mut self.doubt,
-            metadata: &self.metadata,
-            layout: &self.layout,
-        };
-        round.round()
+    fn salvage(&mut self, stopped: &dyn Fn() -> bool) -> Salvaged {
+        if !self.is_database_sound {
+            // What it has is not known, so nothing of the journal may go.
+            return Salvaged::ForTheNextStart;
+        }
+        Self::salvage(self).round(stopped)
     }
 
     fn tidy(&mut self) {

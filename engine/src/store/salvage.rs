@@ -14,11 +14,10 @@ use std::{
 
 use bytes::Bytes;
 use reel_meta::{Change, FileRow, Relocation, RowRef};
-use reel_proto::path::PathId;
 
 use super::{choose, path::StorePath, place::NewPlace, sys, write::Writing};
 use crate::{
-    journal::{Entry, Recovered, record_of},
+    journal::{Entry, Recovered, Salvaged, record_of},
     layout::Layout,
     metadata::{Metadata, RowError, wait},
     record,
@@ -27,13 +26,35 @@ use crate::{
 /// Copies that are synced and named by their rows together.
 const COPIES_MAX: usize = 256;
 
+/// What is remembered from round to round.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Store paths a sync of which has failed, or which did not take what a replay had for them.
+    doubt: BTreeSet<usize>,
+    /// The journal has been let go of.
+    is_closed: bool,
+    /// Contents that found no place, as was last said.
+    told: u64,
+}
+
+impl Memory {
+    /// These store paths are in doubt.
+    pub(super) fn of(doubt: BTreeSet<usize>) -> Self {
+        Self { doubt, ..Self::default() }
+    }
+
+    /// A sync of this store path has failed.
+    pub(super) fn doubt(&mut self, store: usize) {
+        self.doubt.insert(store);
+    }
+}
+
 /// A round over a journal that is frozen.
 pub(super) struct Salvage<'a> {
     pub(super) folder: &'a Path,
     /// Each with a folder of its own to sync by.
     pub(super) stores: &'a [(Arc<StorePath>, OwnedFd)],
-    /// Store paths a sync of which has failed. What fails in the round comes to it.
-    pub(super) doubt: &'a mut BTreeSet<usize>,
+    pub(super) memory: &'a mut Memory,
     pub(super) metadata: &'a Metadata,
     pub(super) layout: &'a Layout,
 }
@@ -42,30 +63,47 @@ pub(super) struct Salvage<'a> {
 #[derive(Default)]
 struct Done {
     /// Copies that wait for their sync.
-    copies: Vec<(NewPlace, RowRef)>,
+    copies: Vec<(NewPlace, FileRow)>,
     saved: u64,
     /// Contents for which there was no place.
     left: u64,
-    /// Files there whose state was changed.
+    /// Files on a store path in doubt whose state was changed.
     states: Vec<RowRef>,
-    /// Files there that were purged.
-    purged: u64,
+    /// What else only the journal knows: files there that were purged, and whatever lies on a store path that this node
+    /// does not have now.
+    kept: u64,
 }
 
 impl Salvage<'_> {
-    /// On `true` all of it is durable elsewhere, and the next start replays nothing. On `false` something is left that may
-    /// find its place later.
-    ///
-    /// # Errors
-    /// What is left needs the next start.
-    pub(super) fn round(mut self) -> io::Result<bool> {
-        // From here on nothing is added.
-        wait(self.metadata.uninstall_frozen()).map_err(io::Error::other)?;
-        self.sync_others();
-        let recovered = Recovered::open(self.folder)?;
-        self.doubt_all(&recovered)?;
+    /// Brings elsewhere what it can.
+    pub(super) fn round(mut self, stopped: &dyn Fn() -> bool) -> Salvaged {
+        match self.attempt(stopped) {
+            Ok(salvaged) => salvaged,
+            Err(_) if stopped() => Salvaged::Again,
+            Err(error) => {
+                tracing::warn!(%error, "what a failed disk may have lost could not be brought elsewhere; it is tried again");
+                Salvaged::Again
+            }
+        }
+    }
+
+    fn attempt(&mut self, stopped: &dyn Fn() -> bool) -> io::Result<Salvaged> {
+        if !self.memory.is_closed {
+            // Before anything that waits.
+            self.doubt_all()?;
+            // From here on nothing is added, and everything in it is durable in the database.
+            wait(self.metadata.uninstall_frozen()).map_err(io::Error::other)?;
+            self.sync_others();
+            self.memory.is_closed = true;
+        }
+        let recovered = self.doubt_all()?;
         let mut done = Done::default();
-        recovered.entries(|_, entry| self.entry(entry, &mut done))?;
+        recovered.entries(|_, entry| {
+            if stopped() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            self.entry(entry, &mut done)
+        })?;
         self.settle(&mut done)?;
         if done.saved > 0 {
             tracing::warn!(
@@ -74,78 +112,91 @@ impl Salvage<'_> {
             );
         }
         if done.left > 0 {
-            tracing::error!(
-                files = done.left,
-                "files that a failed disk may have lost find no other store path; they are not served"
-            );
-            return Ok(false);
+            if std::mem::replace(&mut self.memory.told, done.left) != done.left {
+                tracing::error!(
+                    files = done.left,
+                    "files that a failed disk may have lost find no other store path; they are not served until one takes them"
+                );
+            }
+            return Ok(Salvaged::Again);
         }
         // A record there may say what was true before; the row alone is right.
-        let mut behind = done.purged;
         for row in &done.states {
-            behind += u64::from(self.standing(row)?.is_some());
+            done.kept += u64::from(self.standing(row)?.is_some());
         }
-        if behind > 0 {
-            let text =
-                "states of files on a store path that failed are durable in the journal alone";
-            return Err(io::Error::other(text));
+        if done.kept > 0 {
+            tracing::error!(
+                entries = done.kept,
+                "changes of files on a store path that failed, or that is not here, are in the journal alone"
+            );
+            return Ok(Salvaged::ForTheNextStart);
         }
         recovered.retire(self.folder, 0)?;
-        Ok(true)
+        Ok(Salvaged::Done)
     }
 
     /// What lies on the other store paths becomes durable there.
     fn sync_others(&mut self) {
         for (index, (store, folder)) in self.stores.iter().enumerate() {
-            if !self.doubt.contains(&index) && sync(store, folder).is_err() {
-                self.doubt.insert(index);
+            if !self.memory.doubt.contains(&index)
+                && store.take_touched()
+                && sync(store, folder).is_err()
+            {
+                self.memory.doubt.insert(index);
             }
         }
     }
 
-    /// Nothing of it is served until it was written again.
-    fn doubt_all(&self, recovered: &Recovered) -> io::Result<()> {
+    /// Nothing of what is in doubt is served, or changed, until it was written again.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub(super) fn doubt_all(&self) -> io::Result<Recovered> {
+        let recovered = Recovered::open(self.folder)?;
         recovered.entries(|_, entry| {
             if let Entry::Put { row, content: Some(_) } = entry
-                && let Some((store, id)) = self.in_doubt(&row.file_path)
+                && let Some((index, id, _)) = self.layout.place(&row.file_path)
+                && self.is_in_doubt(index)
+                && let Some((store, _)) = self.stores.get(index)
                 && !store.doubtful.has(id)
             {
                 store.doubtful.add(id);
                 store.epochs.bump(&row.file);
             }
             Ok(())
-        })
+        })?;
+        Ok(recovered)
     }
 
-    /// A place on a store path that failed.
-    fn in_doubt(&self, file_path: &str) -> Option<(&StorePath, PathId)> {
-        let (index, id, _) = self.layout.place(file_path)?;
-        let (store, _) = self.stores.get(index)?;
-        self.doubt.contains(&index).then_some((store, id))
+    fn is_in_doubt(&self, store: usize) -> bool {
+        self.memory.doubt.contains(&store)
     }
 
     fn entry(&mut self, entry: Entry, done: &mut Done) -> io::Result<()> {
+        let Some(path) = entry.place() else { return Ok(()) };
+        let store = self.layout.place(path).map(|(store, ..)| store);
+        if store.is_some_and(|store| !self.is_in_doubt(store)) {
+            return Ok(());
+        }
         match entry {
-            Entry::Put { row, content: Some(content) }
-                if self.in_doubt(&row.file_path).is_some() =>
-            {
+            Entry::Put { row, content: Some(content) } if store.is_some() => {
                 // Purged meanwhile, or brought elsewhere by an earlier round.
                 let row = RowRef { user: row.user, file: row.file, path: row.file_path };
                 let Some(standing) = self.standing(&row)? else { return Ok(()) };
                 match self.copy(&standing, &content) {
-                    Some(place) => done.copies.push((place, standing.reference())),
+                    Some(place) => done.copies.push((place, standing)),
                     None => done.left += 1,
                 }
                 if done.copies.len() >= COPIES_MAX { self.settle(done) } else { Ok(()) }
             }
-            Entry::Status(change) => {
-                if self.in_doubt(&change.row.path).is_some() {
-                    done.states.push(change.row);
-                }
+            Entry::Status(change) if store.is_some() => {
+                done.states.push(change.row);
                 Ok(())
             }
-            Entry::Remove { removal, unlink: true } => {
-                done.purged += u64::from(self.in_doubt(&removal.row.path).is_some());
+            Entry::Put { content: Some(_), .. }
+            | Entry::Status(_)
+            | Entry::Remove { unlink: true, .. } => {
+                done.kept += 1;
                 Ok(())
             }
             _ => Ok(()),
@@ -164,15 +215,13 @@ impl Salvage<'_> {
         let key = self.layout.locate(row.clone()).ok()?.key;
         let paths: Vec<_> = self.stores.iter().map(|(store, _)| Arc::clone(store)).collect();
         let store = choose(&paths, row.size, &[], row.created_at).ok()?;
-        let written = Writing::create_at(&store, &key, Some(row.size), row.created_at).and_then(
-            |mut writing| {
-                writing.append(content, false)?;
-                match record_of(writing.id(), row) {
-                    Some(record) => writing.seal_copy(&record).map(Some),
-                    None => Ok(None),
-                }
-            },
-        );
+        let written = Writing::create_for(&store, &key, Some(row.size)).and_then(|mut writing| {
+            writing.append(content, false)?;
+            match record_of(writing.id(), row) {
+                Some(record) => writing.seal_copy(&record).map(Some),
+                None => Ok(None),
+            }
+        });
         match written {
             Ok(place) => place,
             Err(error) => {
@@ -190,7 +239,7 @@ impl Salvage<'_> {
         for index in targets {
             let (store, folder) = &self.stores[index];
             if sync(store, folder).is_err() {
-                self.doubt.insert(index);
+                self.memory.doubt.insert(index);
                 let (lost, rest): (Vec<_>, Vec<_>) =
                     copies.into_iter().partition(|(place, _)| place.store().index == index);
                 // Dropped, a place is given back and its file removed.
@@ -202,7 +251,12 @@ impl Salvage<'_> {
             .iter_mut()
             .map(|(place, row)| {
                 place.set_sent(true);
-                Relocation { row: row.clone(), path: place.store().file_path(place.relative()) }
+                Relocation {
+                    row: row.reference(),
+                    status: row.status,
+                    deleted_at: row.deleted_at,
+                    path: place.store().file_path(place.relative()),
+                }
             })
             .collect();
         if relocations.is_empty() {

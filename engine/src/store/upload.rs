@@ -279,6 +279,11 @@ impl Upload {
                 let (index, id, relative) =
                     self.stores.layout.place(&row.file_path).ok_or_else(unplaced)?;
                 let store = Arc::clone(&self.stores.paths[index]);
+                if store.doubtful.has(id) {
+                    return Err(UploadError::Busy(
+                        "the stored file is being brought to another disk",
+                    ));
+                }
                 let pool = store.whole_reads.clone();
                 let read = pool
                     .run(move || inspect::read_whole(&store, relative.as_str(), id))

@@ -64,21 +64,21 @@ impl Writing {
         store: &Arc<StorePath>,
         request: &UploadRequest,
     ) -> Result<Self, WriteError> {
-        Self::create_at(store, &request.key, request.size, store.clock.now())
+        Self::create_for(store, &request.key, request.size)
     }
 
-    /// As [`Self::create`], of a file that was made at `created_at`.
-    pub(crate) fn create_at(
+    /// As [`Self::create`], for whom and how large it will be.
+    pub(crate) fn create_for(
         store: &Arc<StorePath>,
         key: &FileKey,
         size: Option<u64>,
-        created_at: u64,
     ) -> Result<Self, WriteError> {
         if store.is_read_only() {
             return Err(WriteError::ReadOnly);
         }
         // Before the file exists: a sync that fails from here on may have lost pages of it.
         let generation = store.sync_generation();
+        let created_at = store.clock.now();
         for _ in 0..TAKEN_MAX {
             let id = store.take_id().ok_or(WriteError::NoIds)?;
             match create_in_place(store, id, created_at) {

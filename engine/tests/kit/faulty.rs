@@ -190,6 +190,10 @@ impl FileStore for Faulty {
         scripted!(self, self.real.relocate(relocations))
     }
 
+    async fn was_left(&mut self, file_path: &str) -> Result<bool, MetaError> {
+        self.real.was_left(file_path).await
+    }
+
     async fn list(
         &mut self,
         app: &str,

@@ -287,17 +287,34 @@ async fn a_row_that_moves_stays_what_it_is<S: Source<Store: FileStore>>(source: 
     let normal = NewFile { checksum: Some(5), ..new_file("tnv001", "normal", 10) };
     let gone = NewFile { deleted_at: Some(12), ..new_file("tnv002", "gone", 11) };
     insert_all(&mut store, &[normal.clone(), gone.clone()]).await;
-    let to = |row: RowRef, path: &str| Relocation { row, path: path.to_owned() };
+    let to = |row: RowRef, path: &str| {
+        let (status, deleted_at) = (FileStatus::Normal, None);
+        Relocation { row, status, deleted_at, path: path.to_owned() }
+    };
+    let deleted = |row: RowRef, at: u64, path: &str| Relocation {
+        status: FileStatus::Deleted,
+        deleted_at: Some(at),
+        ..to(row, path)
+    };
     let elsewhere = RowRef { path: "/data/elsewhere".to_owned(), ..row_of(&normal).reference() };
     let done = store
         .relocate(&[
             to(row_of(&normal).reference(), "/b/1"),
-            to(row_of(&gone).reference(), "/b/2"),
+            to(row_of(&gone).reference(), "/b/4"),
+            deleted(row_of(&gone).reference(), 11, "/b/5"),
+            deleted(row_of(&gone).reference(), 12, "/b/2"),
             to(elsewhere, "/b/3"),
         ])
         .await
         .unwrap();
-    assert_eq!(done, [Change::Applied, Change::Applied, Change::Missing]);
+    let missing = Change::Missing;
+    assert_eq!(done, [Change::Applied, missing, missing, Change::Applied, missing]);
+    for new in [&normal, &gone] {
+        assert!(store.was_left(&new.file_path).await.unwrap());
+    }
+    assert!(
+        !store.was_left("/b/1").await.unwrap() && !store.was_left("/data/elsewhere").await.unwrap()
+    );
     for (new, path) in [(normal, "/b/1"), (gone, "/b/2")] {
         let moved = FileRow { file_path: path.to_owned(), ..row_of(&new) };
         assert_eq!(store.get(None, &new.file).await.unwrap(), Some(moved));

@@ -160,14 +160,32 @@ impl Database {
     /// Whether a commit waits for the disk. Without, commits come back after a power loss up to some point and none
     /// after it, and the database is never damaged: the log is synced before a checkpoint, the database after it.
     /// Nor does a commit then checkpoint by itself, which would wait for the disk: whoever keeps the journal does.
+    ///
+    /// Switched on again, it makes everything before durable: by a commit, of a counter that nobody reads, since one that
+    /// changes nothing writes nothing.
     pub(crate) fn sync_commits(&mut self, on: bool) -> Result<(), MetaError> {
+        const OPERATION: &str = "sync_commits";
+        let behind = on && !self.commits_synced && !self.unsettled;
+        self.set_level(on)?;
+        if behind
+            && let Err(error) = self.transaction(OPERATION, |connection| {
+                run(connection, migrate::SETTLE_SQL)?;
+                Ok(())
+            })
+        {
+            self.set_level(false)?;
+            return Err(error);
+        }
+        self.commits_synced = on;
+        Ok(())
+    }
+
+    fn set_level(&self, on: bool) -> Result<(), MetaError> {
         let (level, pages) = if on { ("FULL", CHECKPOINT_PAGES) } else { ("NORMAL", 0) };
         self.connection
             .pragma_update(None, "synchronous", level)
             .and_then(|()| self.connection.pragma_update(None, "wal_autocheckpoint", pages))
-            .map_err(|error| statement_error("sync_commits", error))?;
-        self.commits_synced = on;
-        Ok(())
+            .map_err(|error| statement_error("sync_commits", error))
     }
 
     fn transaction<T>(
@@ -213,14 +231,13 @@ impl Database {
             return Ok(());
         }
         // Synced whatever else is not: what a power loss takes of it would bring those frames back.
-        let synced = self.commits_synced;
-        self.sync_commits(true)?;
-        self.transaction(operation, |connection| {
+        self.set_level(true)?;
+        let settled = self.transaction(operation, |connection| {
             run(connection, migrate::SETTLE_SQL)?;
             Ok(())
-        })
-        .map_err(|error| MetaError::CommitUnknown { operation, cause: Box::new(error) })?;
-        self.sync_commits(synced)?;
+        });
+        self.set_level(self.commits_synced)?;
+        settled.map_err(|error| MetaError::CommitUnknown { operation, cause: Box::new(error) })?;
         self.unsettled = false;
         Ok(())
     }

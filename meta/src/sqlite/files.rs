@@ -189,14 +189,29 @@ impl FileStore for SqliteFileStore {
     async fn relocate(&mut self, relocations: &[Relocation]) -> Result<Vec<Change>, MetaError> {
         self.database.write("relocate", |connection| {
             let mut done = Vec::with_capacity(relocations.len());
-            for Relocation { row, path } in relocations {
+            for Relocation { row, status, deleted_at, path } in relocations {
                 let table = table_of_user(row.user.as_bytes());
-                let count = connection
-                    .prepare_cached(sql::RELOCATE[slot(table)])?
-                    .execute(params![row.file, row.user, row.path, path])?;
+                let count =
+                    connection.prepare_cached(sql::RELOCATE[slot(table)])?.execute(params![
+                        row.file,
+                        row.user,
+                        row.path,
+                        path,
+                        status.number(),
+                        sql::time(*deleted_at),
+                    ])?;
+                if count > 0 {
+                    connection.prepare_cached(sql::LEAVE)?.execute(params![row.path])?;
+                }
                 done.push(applied(count));
             }
             Ok(done)
+        })
+    }
+
+    async fn was_left(&mut self, file_path: &str) -> Result<bool, MetaError> {
+        self.database.read("was_left", |connection| {
+            connection.prepare_cached(sql::WAS_LEFT)?.exists(params![file_path])
         })
     }
 

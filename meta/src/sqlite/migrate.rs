@@ -51,7 +51,14 @@ pub(crate) const IDS: Schema =
 pub(crate) const STORAGE: Schema = Schema {
     name: "storage",
     application_id: 0x5245_4C03,
-    steps: &[storage_deployed, storage_columns, settle, storage_stores, storage_journal],
+    steps: &[
+        storage_deployed,
+        storage_columns,
+        settle,
+        storage_stores,
+        storage_journal,
+        storage_left,
+    ],
 };
 
 /// Brings a file to the schema's last version.
@@ -224,6 +231,15 @@ fn storage_journal(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             position INTEGER NOT NULL
         ) STRICT;
         INSERT OR IGNORE INTO reel_journal (id, position) VALUES (1, 0);",
+    )
+}
+
+/// Places that rows named before their files were written again elsewhere.
+fn storage_left(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS reel_left (
+            file_path TEXT NOT NULL PRIMARY KEY
+        ) STRICT, WITHOUT ROWID;",
     )
 }
 

@@ -123,7 +123,9 @@ fn a_deployed_database_is_upgraded_in_place_and_twice_changes_nothing() {
     drop(store);
     // The version before stores were expected.
     let connection = Connection::open(&path).unwrap();
-    connection.execute_batch("DROP TABLE reel_stores; PRAGMA user_version = 3").unwrap();
+    connection
+        .execute_batch("DROP TABLE reel_stores; DROP TABLE reel_left; PRAGMA user_version = 3")
+        .unwrap();
     drop(connection);
     let mut store = SqliteFileStore::open(&path).unwrap();
     assert_eq!(inline(store.expected_store("node", "/srv")).unwrap(), None);

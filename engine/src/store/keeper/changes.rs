@@ -137,6 +137,10 @@ impl Changer<'_> {
             self.store.failed(DiskFault::of(&error), "changing a record", &error);
             ChangeError::Disk(Arc::new(error))
         };
+        if self.store.doubtful.has(change.file.path_id) {
+            // It is being brought elsewhere.
+            return Err(ChangeError::Busy);
+        }
         let row = row.map_err(|error| ChangeError::Metadata(error.text))?;
         let relative = change.file.relative.as_str();
         let row = row.filter(|row| self.store.is_named_by(row, relative));

@@ -93,8 +93,14 @@ pub(super) const REMOVE: [&str; 3] = per_table!(
     " WHERE id = ?1 AND userid = ?2 AND file_path = ?3 AND (?4 IS NULL OR (status <> 0) = ?4)"
 );
 
-pub(super) const RELOCATE: [&str; 3] =
-    per_table!("UPDATE ", " SET file_path = ?4 WHERE id = ?1 AND userid = ?2 AND file_path = ?3");
+pub(super) const RELOCATE: [&str; 3] = per_table!(
+    "UPDATE ",
+    " SET file_path = ?4 WHERE id = ?1 AND userid = ?2 AND file_path = ?3 \
+     AND status = ?5 AND deleted_at IS ?6"
+);
+
+pub(super) const LEAVE: &str = "INSERT OR IGNORE INTO reel_left (file_path) VALUES (?1)";
+pub(super) const WAS_LEFT: &str = "SELECT 1 FROM reel_left WHERE file_path = ?1";
 
 pub(super) const LIST_ANY: [&str; 3] = list!("_user", "");
 pub(super) const LIST_NORMAL: [&str; 3] = list!("_user", " AND status = 0");
