@@ -87,8 +87,11 @@ impl Shared {
     /// Nothing is written to it and nothing of it is overwritten any more.
     pub(super) fn freeze(&self, why: &str) {
         self.gate.freeze();
+        let was_frozen = self.frozen.swap(true, Ordering::AcqRel);
+        // Under the lock: whoever has just seen that it is not frozen waits by now, and hears of it.
+        drop(self.lock());
         self.changed.notify_all();
-        if !self.frozen.swap(true, Ordering::AcqRel) {
+        if !was_frozen {
             tracing::error!(
                 why,
                 "the journal is frozen and kept for the next start; this node goes on without one"
@@ -292,5 +295,23 @@ impl Recycler {
         self.shared.changed.notify_all();
         settle.tidy();
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_space_hears_of_a_freeze() {
+        let shared = Arc::new(Shared::new(Vec::new(), 0, Arc::new(Gate::closed())));
+        let waiting = std::thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.take_free(Duration::from_secs(3600)).is_none()
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        shared.freeze("a disk failed");
+        assert!(waiting.join().unwrap());
     }
 }
