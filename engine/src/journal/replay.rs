@@ -95,7 +95,10 @@ pub(crate) fn replay(
     replay_rows(recovered, position, metadata, &mut done)?;
     let touched = replay_files(recovered, metadata, layout, roots, &mut done)?;
     for index in &touched {
-        let synced = roots[*index].as_ref().map(|root| sys::syncfs(root.as_fd()));
+        let synced = roots[*index].as_ref().map(|root| {
+            sys::syncfs(root.as_fd())
+                .and_then(|()| sys::still_in_service(root.as_fd(), record::ATTRIBUTE))
+        });
         if let Some(Err(error)) = synced {
             tracing::error!(store = index, %error, "what was replayed could not be synced");
             done.failed += 1;
