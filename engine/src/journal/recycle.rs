@@ -279,6 +279,7 @@ impl Recycler {
     }
 
     fn round(&mut self, settle: &mut dyn Settle, applied: u64) -> io::Result<bool> {
+        tracing::debug!(applied, "a round of the journal begins");
         if !settle.settle()? {
             return Ok(false);
         }
@@ -293,6 +294,7 @@ impl Recycler {
         }
         drop(state);
         self.shared.changed.notify_all();
+        tracing::debug!(applied, "a round of the journal has ended");
         settle.tidy();
         Ok(true)
     }
