@@ -79,6 +79,11 @@ impl LoopDisk {
         Ok(())
     }
 
+    /// Makes durable everything on it.
+    pub fn sync(&self) -> Result<()> {
+        run(Command::new("sync").arg("--file-system").arg(&self.mount))
+    }
+
     /// Unmounts and mounts again, as the machine's next start would: the file system replays its log.
     pub fn remount(&mut self) -> Result<()> {
         self.unmount()?;

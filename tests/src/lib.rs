@@ -1,10 +1,12 @@
 //! The end-to-end test kit: what the tests in `tests/tests/` start, send, break and judge with.
 
 pub mod browser;
+pub mod crash;
 pub mod disk;
 pub mod history;
 pub mod http;
 pub mod http_cases;
+pub mod log;
 pub mod process;
 pub mod seccomp;
 pub mod seed;

@@ -4,20 +4,22 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+    sync::{
+        OnceLock,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
-use crate::{http, seccomp};
+use crate::{http, log::Log, seccomp};
 
 /// Longest wait for a store to be ready, or to drain. It ends a test that hangs; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -61,6 +63,17 @@ pub fn command() -> Result<Command> {
     }
     command.stdin(Stdio::null());
     Ok(command)
+}
+
+/// `reel verify` of a data folder that no process has open: every file against its row, its record and its checksum.
+pub fn verify(data: &Path) -> Result<()> {
+    let output = command()?.args(["verify", "--data"]).arg(data).output()?;
+    if !output.status.success() {
+        let (out, err) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        bail!("reel verify: {}\n{out}{err}", output.status);
+    }
+    Ok(())
 }
 
 /// How a store is to be started.
@@ -147,6 +160,11 @@ impl Up {
 
     /// Starts it and returns when every role is ready.
     pub fn start(&self) -> Result<Store> {
+        self.spawn()?.ready()
+    }
+
+    /// Starts it and does not wait: for what happens before it is ready.
+    pub fn spawn(&self) -> Result<Starting> {
         let mut child = self
             .command()?
             .stdout(Stdio::piped())
@@ -167,7 +185,7 @@ impl Up {
                 move || log.collect(stderr, None)
             }),
         ];
-        let mut store = Store {
+        let store = Store {
             child,
             log,
             readers,
@@ -176,14 +194,7 @@ impl Up {
             data: self.data.clone(),
             ended: None,
         };
-        match announced.recv_timeout(PATIENCE) {
-            Ok(line) => store.addresses = Addresses::parse(&line)?,
-            Err(_) => {
-                let status = store.child.try_wait()?;
-                bail!("reel up is not ready ({status:?}); its output:\n{}", store.log.text());
-            }
-        }
-        Ok(store)
+        Ok(Starting { store, announced })
     }
 
     /// Runs it where it must fail to start; gives its exit code and output.
@@ -198,6 +209,47 @@ impl Up {
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(child.wait_with_output()?)
+    }
+}
+
+/// A store that may not be ready yet.
+#[derive(Debug)]
+pub struct Starting {
+    /// Its process. It has no addresses before it is ready.
+    pub store: Store,
+    announced: mpsc::Receiver<String>,
+}
+
+impl Starting {
+    /// Waits until every role is ready.
+    pub fn ready(mut self) -> Result<Store> {
+        match self.announced.recv_timeout(PATIENCE) {
+            Ok(line) => self.store.addresses = Addresses::parse(&line)?,
+            Err(_) => return Err(self.not_ready()),
+        }
+        Ok(self.store)
+    }
+
+    /// Waits until it has logged this message, or is ready and has not.
+    pub fn says(&mut self, message: &str) -> Result<bool> {
+        let begin = Instant::now();
+        let said = |store: &Store| !store.log.with_message(message).is_empty();
+        while !said(&self.store) {
+            match self.announced.recv_timeout(Duration::from_millis(1)) {
+                Ok(line) => {
+                    self.store.addresses = Addresses::parse(&line)?;
+                    return Ok(said(&self.store));
+                }
+                Err(RecvTimeoutError::Timeout) if begin.elapsed() < PATIENCE => {}
+                Err(_) => return Err(self.not_ready()),
+            }
+        }
+        Ok(true)
+    }
+
+    fn not_ready(&mut self) -> anyhow::Error {
+        let status = self.store.child.try_wait();
+        anyhow!("reel up is not ready ({status:?}); its output:\n{}", self.store.log.text())
     }
 }
 
@@ -287,6 +339,12 @@ impl Store {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has printed. A clone stays when the store is gone.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     /// `/status` of an admin address.
@@ -427,61 +485,5 @@ impl Drop for Store {
         if let Err(error) = self.judge_log() {
             panic!("{error:#}");
         }
-    }
-}
-
-/// What a process has printed.
-#[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
-
-impl Log {
-    fn collect(&self, from: impl Read, announce: Option<&mpsc::Sender<String>>) {
-        for line in BufReader::new(from).lines() {
-            let Ok(line) = line else { return };
-            if let Some(announce) = announce {
-                // Nobody listens after the first line.
-                let _ = announce.send(line.clone());
-            }
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        }
-    }
-
-    fn text(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
-    }
-
-    /// WARN and ERROR lines that nobody expects, panics, and whatever else is no log line of ours.
-    fn unlisted(&self, expected: &[String]) -> Vec<String> {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines
-            .iter()
-            .filter(|line| {
-                let level = serde_json::from_str::<Value>(line)
-                    .map(|line| line["level"].as_str().unwrap_or_default().to_owned());
-                let bad = level.map_or(true, |level| level == "WARN" || level == "ERROR");
-                bad && !expected.iter().any(|text| line.contains(text.as_str()))
-            })
-            .cloned()
-            .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // A judge that finds nothing must be noticed.
-    #[test]
-    fn a_log_is_judged() {
-        let log = Log::default();
-        let lines = concat!(
-            "{\"level\":\"INFO\",\"fields\":{\"message\":\"ready\"}}\n",
-            "{\"level\":\"WARN\",\"fields\":{\"message\":\"slow disk\"}}\n",
-            "{\"level\":\"ERROR\",\"fields\":{\"message\":\"bad disk\"}}\n",
-            "thread 'x' panicked at y\n",
-        );
-        log.collect(lines.as_bytes(), None);
-        assert_eq!(log.unlisted(&[]).len(), 3);
-        assert_eq!(log.unlisted(&["slow disk".into(), "panicked".into()]).len(), 1);
     }
 }

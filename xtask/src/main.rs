@@ -34,12 +34,12 @@ enum Chore {
     Ci,
     /// The repository's own rules: imports between crates, module docs, file sizes, words that do not belong.
     Tidy,
-    /// The fault tests at full counts: kill -9, power loss, idle connections. Prints its seed.
+    /// The fault tests at full counts: kill -9, power loss, flipped bits, idle connections. Prints its seed.
     Torture {
         /// Repeats the run of this seed.
         #[arg(long)]
         seed: Option<u64>,
-        /// Rounds of each fault; default: 50 kills, 20 power cuts on each file system.
+        /// Rounds of each fault; default: 10 to 50, as the table in tests/tests/torture/main.rs says.
         #[arg(long)]
         rounds: Option<u32>,
         /// Only the tests whose name contains this.

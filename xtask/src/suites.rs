@@ -69,8 +69,12 @@ pub(crate) fn torture(seed: Option<u64>, rounds: Option<u32>, only: Option<&str>
         command.arg(name);
     }
     command.env("REEL_TORTURE_SEED", seed.to_string());
-    command.env("REEL_TORTURE_KILLS", rounds.unwrap_or(50).to_string());
-    command.env("REEL_TORTURE_POWER_CUTS", rounds.unwrap_or(20).to_string());
+    for (name, full) in
+        [("KILLS", 50), ("POWER_CUTS", 20), ("ROUNDS", 30), ("REPLAYS", 10), ("FLIPS", 20)]
+    {
+        command.env(format!("REEL_TORTURE_{name}"), rounds.unwrap_or(full).to_string());
+    }
+    command.env("REEL_TORTURE_FILES", "5000");
     command.env("REEL_TORTURE_IDLE", "10000");
     step("torture", &mut command)
 }

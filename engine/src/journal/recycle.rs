@@ -132,18 +132,19 @@ impl Shared {
         self.applied.store(entry, Ordering::Release);
     }
 
-    /// A free segment, waiting for one as long as `wait`, unless none will come.
+    /// A free segment, waiting for one as long as `wait`, unless none will come. Frozen or not: a write that failed needs
+    /// one to be made void.
     pub(super) fn take_free(&self, wait: Duration) -> Option<Segment> {
         let until = Instant::now() + wait;
         let mut state = self.lock();
         loop {
-            if self.is_frozen() {
-                return None;
-            }
             let free = state.free.pop();
             self.changed.notify_all();
             if free.is_some() {
                 return free;
+            }
+            if self.is_frozen() {
+                return None;
             }
             let left = until.checked_duration_since(Instant::now())?;
             state = self.wait(state, left);
@@ -319,6 +320,7 @@ impl Recycler {
     }
 
     fn round(&mut self, settle: &mut dyn Settle, applied: u64) -> Result<bool, SettleError> {
+        tracing::debug!(applied, "a round of the journal begins");
         if !settle.settle()? {
             return Ok(false);
         }
@@ -333,7 +335,26 @@ impl Recycler {
         }
         drop(state);
         self.shared.changed.notify_all();
+        tracing::debug!(applied, "a round of the journal has ended");
         settle.tidy();
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_space_hears_of_a_freeze() {
+        let shared = Arc::new(Shared::new(Vec::new(), 0, Arc::new(Gate::closed())));
+        let waiting = std::thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.take_free(Duration::from_secs(3600)).is_none()
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        shared.freeze("a disk failed");
+        assert!(waiting.join().unwrap());
     }
 }

@@ -8,6 +8,7 @@ use std::{
     hash::BuildHasher as _,
     io::{self, Write as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -37,6 +38,9 @@ const HANDS: usize = 8;
 
 /// Entries that wait for one of them.
 const ENTRIES_OF_A_HAND: usize = 64;
+
+/// Time after which a replay says how far it is: a disk of many small files may take minutes.
+const SAY_EVERY: Duration = Duration::from_secs(5);
 
 /// Why a replay stopped. The journal is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -91,11 +95,20 @@ pub(crate) fn replay(
     layout: &Layout,
     roots: &[Option<OwnedFd>],
 ) -> Result<Replayed, ReplayError> {
+    let found = &recovered.found;
+    let behind = found.last.saturating_sub(position.max(recovered.recycled()));
+    tracing::info!(live = found.live, behind, "replaying the journal of the last run");
     let mut done = Replayed::default();
     replay_rows(recovered, position, metadata, &mut done)?;
+    tracing::info!(rows = done.rows, "replayed the rows; their files follow");
     let touched = replay_files(recovered, metadata, layout, roots, &mut done)?;
+    let Replayed { written, records, unlinked, .. } = done;
+    tracing::info!(written, records, unlinked, "replayed the files; syncing the disks");
     for index in &touched {
-        let synced = roots[*index].as_ref().map(|root| sys::syncfs(root.as_fd()));
+        let synced = roots[*index].as_ref().map(|root| {
+            sys::syncfs(root.as_fd())
+                .and_then(|()| sys::still_in_service(root.as_fd(), record::ATTRIBUTE))
+        });
         if let Some(Err(error)) = synced {
             tracing::error!(store = index, %error, "what was replayed could not be synced");
             done.failed += 1;
@@ -126,7 +139,13 @@ fn replay_files(
             (entries, scope.spawn(move || hand().work(&queue)))
         };
         let (queues, hands): (Vec<_>, Vec<_>) = (0..HANDS).map(start).unzip();
+        let (mut given, mut said) = (0_u64, Instant::now());
         let read = recovered.entries(|_, entry| {
+            if said.elapsed() >= SAY_EVERY {
+                tracing::info!(given, live = recovered.found.live, "replaying the files");
+                said = Instant::now();
+            }
+            given += 1;
             let index = entry.place().map_or(0, |path| hasher.hash_one(path) as usize % HANDS);
             // One that has stopped says why below.
             queues[index].send(entry).map_err(|_| io::ErrorKind::Interrupted.into())

@@ -118,7 +118,11 @@ fn replayed(
     tracing::info!(
         live = found.live,
         torn = found.torn,
-        ?done,
+        rows = done.rows,
+        written = done.written,
+        records = done.records,
+        unlinked = done.unlinked,
+        failed = done.failed,
         "replayed the journal of the last run"
     );
     if done.failed > 0 {
@@ -221,10 +225,12 @@ impl Settle for Places {
                 return Err(SettleError::Store(error));
             }
         }
+        tracing::debug!("the store paths are synced");
         // Not by the writer: it may be waiting for the very space that this round gives back.
         match self.checkpointer.run() {
             Ok(done) => {
                 self.log_pages = done.log_pages;
+                tracing::debug!(whole = done.whole, "the database is checkpointed");
                 Ok(done.whole)
             }
             Err(error) if error.retryable() => Ok(false),
