@@ -42,9 +42,11 @@ impl Appender {
         debug_assert!(self.flight.is_none());
         self.flight = Some(match self.send(segment, at, &bytes) {
             Ok(()) => Flight::Sent(bytes),
-            Err(_) => {
+            Err(error) => {
                 // None, or one that takes nothing more: what was not sent is not pending in it once it is gone.
-                self.ring = None;
+                if self.ring.take().is_some() {
+                    tracing::warn!(%error, "the journal is written without io_uring from here on");
+                }
                 let written = segment.write(at, &bytes);
                 Flight::Ended(bytes, written)
             }

@@ -196,18 +196,10 @@ impl<S: FileStore> Writer<'_, S> {
         match command {
             Write::Stop | Write::Mutation(_) => {}
             Write::Upsert(rows, answer) => {
-                let result = match self.sync_commits(true).await {
-                    Ok(()) => self.store.upsert(&rows).await,
-                    Err(error) => Err(error),
-                };
-                reply(&answer, self.resumed(result).await);
+                reply(&answer, self.synced(async |store| store.upsert(&rows).await).await);
             }
             Write::Relocate(relocations, answer) => {
-                let result = match self.sync_commits(true).await {
-                    Ok(()) => self.store.relocate(&relocations).await,
-                    Err(error) => Err(error),
-                };
-                reply(&answer, self.resumed(result).await);
+                reply(&answer, self.synced(async |store| store.relocate(&relocations).await).await);
             }
             Write::WasLeft(file_path, answer) => {
                 reply(&answer, self.store.was_left(&file_path).await);
@@ -226,11 +218,9 @@ impl<S: FileStore> Writer<'_, S> {
                 reply(&answer, self.store.get_owned(&app, &user, &file).await);
             }
             Write::Expect(StorePlace { node, path }, uuid, now, answer) => {
-                let result = match self.sync_commits(true).await {
-                    Ok(()) => self.store.expect_store(&node, &path, &uuid, now).await,
-                    Err(error) => Err(error),
-                };
-                reply(&answer, self.resumed(result).await);
+                let expect =
+                    async |store: &mut S| store.expect_store(&node, &path, &uuid, now).await;
+                reply(&answer, self.synced(expect).await);
             }
             Write::Find(table, file, answer) => {
                 reply(&answer, self.store.get(Some(table), &file).await);
@@ -250,17 +240,19 @@ impl<S: FileStore> Writer<'_, S> {
     }
 
     /// What is not journaled must be durable by the database's own commit.
-    async fn sync_commits(&mut self, on: bool) -> Result<(), MetaError> {
+    async fn synced<T>(
+        &mut self,
+        change: impl AsyncFnOnce(&mut S) -> Result<T, MetaError>,
+    ) -> Result<T, MetaError> {
         if self.journal.is_none() {
-            return Ok(());
+            return change(self.store).await;
         }
-        self.store.sync_commits(on).await
-    }
-
-    /// Back to commits that the journal makes durable.
-    async fn resumed<T>(&mut self, result: Result<T, MetaError>) -> Result<T, MetaError> {
-        let resumed = self.sync_commits(false).await;
-        result.and_then(|value| resumed.map(|()| value))
+        self.store.sync_commits(true).await?;
+        let result = change(self.store).await;
+        if let Err(error) = self.store.sync_commits(false).await {
+            tracing::warn!(%error, "the database goes on to sync each commit, which the journal has made needless");
+        }
+        result
     }
 
     /// In order and in one transaction with the last one's number, so that a replay that is cut short goes on where it

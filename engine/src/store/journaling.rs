@@ -175,10 +175,8 @@ impl Begun {
         };
         let mut places = Places {
             stores,
-            checkpointer,
-            log_pages: 0,
+            database: Database { checkpointer, log_pages: 0, is_sound: true },
             memory,
-            is_database_sound: true,
             folder: config.folder.clone(),
             metadata: metadata.clone(),
             layout: Arc::clone(layout),
@@ -192,15 +190,46 @@ impl Begun {
 /// Everything that the journal stands in for.
 struct Places {
     stores: Vec<(Arc<StorePath>, OwnedFd)>,
-    checkpointer: SqliteCheckpointer,
-    /// Pages of the database's log at the last checkpoint.
-    log_pages: u64,
+    database: Database,
     memory: Memory,
-    /// No sync of it has failed.
-    is_database_sound: bool,
     folder: PathBuf,
     metadata: Metadata,
     layout: Arc<Layout>,
+}
+
+/// The database, to be made durable.
+pub(super) struct Database {
+    checkpointer: SqliteCheckpointer,
+    /// Pages of its log at the last checkpoint.
+    log_pages: u64,
+    /// No sync of it has failed.
+    is_sound: bool,
+}
+
+impl Database {
+    pub(super) fn is_sound(&self) -> bool {
+        self.is_sound
+    }
+
+    /// On `true` everything that was committed before is durable in it. Not by the writer: it may be waiting for the
+    /// very space that this gives back.
+    pub(super) fn settle(&mut self) -> Result<bool, SettleError> {
+        if !self.is_sound {
+            return Err(SettleError::Database(io::Error::other("a sync of it has failed before")));
+        }
+        match self.checkpointer.run() {
+            Ok(done) => {
+                self.log_pages = done.log_pages;
+                tracing::debug!(whole = done.whole, "the database is checkpointed");
+                Ok(done.whole)
+            }
+            Err(error) if error.retryable() => Ok(false),
+            Err(error) => {
+                self.is_sound = false;
+                Err(SettleError::Database(io::Error::other(error)))
+            }
+        }
+    }
 }
 
 impl Places {
@@ -208,6 +237,7 @@ impl Places {
         Salvage {
             folder: &self.folder,
             stores: &self.stores,
+            database: &mut self.database,
             memory: &mut self.memory,
             metadata: &self.metadata,
             layout: &self.layout,
@@ -226,32 +256,16 @@ impl Settle for Places {
             }
         }
         tracing::debug!("the store paths are synced");
-        // Not by the writer: it may be waiting for the very space that this round gives back.
-        match self.checkpointer.run() {
-            Ok(done) => {
-                self.log_pages = done.log_pages;
-                tracing::debug!(whole = done.whole, "the database is checkpointed");
-                Ok(done.whole)
-            }
-            Err(error) if error.retryable() => Ok(false),
-            Err(error) => {
-                self.is_database_sound = false;
-                Err(SettleError::Database(io::Error::other(error)))
-            }
-        }
+        self.database.settle()
     }
 
     fn salvage(&mut self, stopped: &dyn Fn() -> bool) -> Salvaged {
-        if !self.is_database_sound {
-            // What it has is not known, so nothing of the journal may go.
-            return Salvaged::ForTheNextStart;
-        }
         Self::salvage(self).round(stopped)
     }
 
     fn tidy(&mut self) {
-        if self.log_pages > LOG_PAGES_MAX
-            && let Err(error) = self.checkpointer.restart_log()
+        if self.database.log_pages > LOG_PAGES_MAX
+            && let Err(error) = self.database.checkpointer.restart_log()
         {
             tracing::warn!(%error, "the database's log cannot be begun anew; it grows until a later round");
         }

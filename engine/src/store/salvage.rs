@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use reel_meta::{Change, FileRow, Relocation, RowRef};
 
-use super::{choose, path::StorePath, place::NewPlace, sys, write::Writing};
+use super::{choose, journaling::Database, path::StorePath, place::NewPlace, sys, write::Writing};
 use crate::{
     journal::{Entry, Recovered, Salvaged, record_of},
     layout::Layout,
@@ -54,6 +54,7 @@ pub(super) struct Salvage<'a> {
     pub(super) folder: &'a Path,
     /// Each with a folder of its own to sync by.
     pub(super) stores: &'a [(Arc<StorePath>, OwnedFd)],
+    pub(super) database: &'a mut Database,
     pub(super) memory: &'a mut Memory,
     pub(super) metadata: &'a Metadata,
     pub(super) layout: &'a Layout,
@@ -88,10 +89,14 @@ impl Salvage<'_> {
     }
 
     fn attempt(&mut self, stopped: &dyn Fn() -> bool) -> io::Result<Salvaged> {
+        if !self.database.is_sound() {
+            // What it has is not known, so nothing of the journal may go.
+            return Ok(Salvaged::ForTheNextStart);
+        }
         if !self.memory.is_closed {
             // Before anything that waits.
             self.doubt_all()?;
-            // From here on nothing is added, and everything in it is durable in the database.
+            // From here on nothing is added, and everything in it is in the database.
             wait(self.metadata.uninstall_frozen()).map_err(io::Error::other)?;
             self.sync_others();
             self.memory.is_closed = true;
@@ -130,6 +135,14 @@ impl Salvage<'_> {
                 "changes of files on a store path that failed, or that is not here, are in the journal alone"
             );
             return Ok(Salvaged::ForTheNextStart);
+        }
+        match self.database.settle() {
+            Ok(true) => {}
+            Ok(false) => return Ok(Salvaged::Again),
+            Err(error) => {
+                tracing::error!(%error, "what is in the journal is not known to be in the database");
+                return Ok(Salvaged::ForTheNextStart);
+            }
         }
         recovered.retire(self.folder, 0)?;
         Ok(Salvaged::Done)

@@ -23,8 +23,8 @@ use reel_engine::{
     journal::{JournalConfig, SEGMENT_BYTES_MIN},
     metadata::{Metadata, wait},
     store::{
-        Clock, FileKey, Health, Located, Lookup, PathStatus, Reserve, StoreConfig, StorePathConfig,
-        Stored, Stores, UploadError, UploadRequest,
+        Clock, FileKey, Health, Located, Lookup, PathStatus, Reserve, Status, StoreConfig,
+        StorePathConfig, Stored, Stores, UploadError, UploadRequest,
     },
 };
 use reel_node::capability::RingFlags;
@@ -165,6 +165,29 @@ pub fn journal(database: &Path) -> JournalConfig {
         full_wait: Duration::from_secs(5),
         ring: std::env::var_os("REEL_TEST_NO_RING").is_none().then(RingFlags::default),
     }
+}
+
+/// The name of a test's database in its folder.
+pub const DATABASE: &str = "storage.db";
+
+/// A store and a database with its journal in one folder.
+pub fn journaled(folder: &Path) -> StoreConfig {
+    let mut config = config(&[&folder.join("store")]);
+    config.journal = Some(journal(&folder.join(DATABASE)));
+    config
+}
+
+pub fn status(node: &Node, file: &str) -> Option<Status> {
+    wait(node.stores.stat(Lookup::Owned(key("tnv001", file)))).unwrap().map(|found| found.status)
+}
+
+/// A copy of a folder as it is now: what a crash of this moment would leave of what has been written. What is gone before
+/// its turn (the journal makes and renames files by itself) was not there.
+pub fn copy(from: &Path, to: &Path) {
+    let done = std::process::Command::new("cp").arg("-a").arg(from).arg(to).output().unwrap();
+    let text = String::from_utf8_lossy(&done.stderr);
+    let vanished = |line: &str| line.ends_with("No such file or directory");
+    assert!(done.status.success() || text.lines().all(vanished), "{text}");
 }
 
 /// The same tests hold with a journal and without: `REEL_TEST_JOURNAL` says which.
