@@ -71,6 +71,15 @@ pub enum MetaError {
         /// Which method.
         operation: &'static str,
     },
+    /// No server of the database can be reached, or none takes this now. Nothing was changed.
+    #[error("the database does not answer ({operation}): {cause}")]
+    Unavailable {
+        /// Which method.
+        operation: &'static str,
+        /// What the servers, or the network, said.
+        #[source]
+        cause: Cause,
+    },
     /// A write was asked of a connection that was opened for reading.
     #[error("this connection only reads ({operation})")]
     ReadOnly {
@@ -115,7 +124,7 @@ impl MetaError {
     /// Whether the same call may succeed later without anyone changing anything.
     #[must_use]
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Full { .. })
+        matches!(self, Self::Busy { .. } | Self::Full { .. } | Self::Unavailable { .. })
     }
 
     /// Whether the one who asked is at fault, rather than the database.

@@ -1,19 +1,19 @@
 //! Metadata of the store: one trait for each database (tracker, ids, storage), and the stores that
 //! keep them, so that a role never knows which database it talks to.
 //!
-//! [`sqlite`] is the embedded store of one machine. The store for clusters (MySQL, MariaDB) takes
-//! the module `mysql` beside it and passes the same `contract`; the tables and columns are the
-//! same ones, because a deployed database is taken over as it is.
+//! [`sqlite`] is the embedded store of one machine, [`mysql`] that of a cluster (MySQL, MariaDB). Both pass the same
+//! `contract`; the tables and columns are the same ones, because a deployed database is taken over as it is.
 //!
 //! Invariant: this crate starts no thread and owns no runtime. The futures of the SQLite store are
-//! ready at their first poll ([`sqlite::inline`]); whoever owns the thread drives them.
-//! Invariant: text never becomes SQL. Every statement is a constant of this crate, every value is
+//! ready at their first poll ([`sqlite::inline`]), those of the MySQL store want tokio; whoever owns the thread drives them.
+//! Invariant: text never becomes SQL. Every statement is made of constants of this crate, every value is
 //! bound.
 //! Invariant: what a method acknowledges is on disk, unless its error says the outcome is unknown.
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod error;
+pub mod mysql;
 mod row;
 pub mod sqlite;
 mod store;

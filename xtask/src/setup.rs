@@ -16,6 +16,7 @@ const PACKAGES: &[Package] = &[
     ("e2fsprogs", "mkfs.ext4", "loop images for power loss and full disks"),
     ("xfsprogs", "mkfs.xfs", "loop images for power loss and full disks"),
     ("mount", "losetup", "loop images for power loss and full disks"),
+    ("mariadb-server", "mariadbd", "private databases for the metadata of clusters"),
 ];
 
 /// What `cargo xtask bench` drives besides: not needed by any test.

@@ -1,0 +1,452 @@
+//! The storage database in MySQL: the trait over one connection. The statements and the mapping of rows are in
+//! [`statements`].
+
+mod statements;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Params, Row, Value};
+use reel_proto::table::table_of_user;
+
+use self::statements as sql;
+use super::MysqlOptions;
+use super::failure::Failure;
+use super::link::Link;
+use super::session::Access;
+use crate::PAGE_ROWS_MAX;
+use crate::error::MetaError;
+use crate::row::{
+    Change, DeletedCursor, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation,
+    Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
+};
+use crate::store::FileStore;
+use crate::text::{TextField, check, check_new, check_row};
+
+/// `t_file_01` to `t_file_03` and what belongs to them, in MySQL.
+pub struct MysqlFileStore {
+    link: Link,
+}
+
+impl MysqlFileStore {
+    /// The store of whoever writes; connects at its first use.
+    #[must_use]
+    pub fn new(options: MysqlOptions) -> Self {
+        Self { link: Link::new(options, Access::Writes) }
+    }
+
+    /// A store for lookups beside the one that writes.
+    #[must_use]
+    pub fn new_reader(options: MysqlOptions) -> Self {
+        Self { link: Link::new(options, Access::Reads) }
+    }
+
+    /// Connects, unless it is connected.
+    ///
+    /// # Errors
+    /// No server can be reached, or none is fit for use.
+    pub async fn connect(&mut self) -> Result<(), MetaError> {
+        self.link.connect().await
+    }
+}
+
+impl FileStore for MysqlFileStore {
+    async fn begin(&mut self, _position: Option<u64>) -> Result<(), MetaError> {
+        self.link.begin().await
+    }
+
+    async fn commit(&mut self) -> Result<(), MetaError> {
+        self.link.commit().await
+    }
+
+    async fn roll_back(&mut self) {
+        self.link.roll_back().await;
+    }
+
+    async fn insert(&mut self, rows: &[NewFile]) -> Result<Vec<InsertOutcome>, MetaError> {
+        self.link.write("insert", async |conn: &mut Conn| insert(conn, rows).await).await
+    }
+
+    async fn get(&mut self, table: Option<u8>, file: &str) -> Result<Option<FileRow>, MetaError> {
+        check(TextField::File, file)?;
+        self.link
+            .find("get", async |conn: &mut Conn| match table {
+                Some(table) => find(conn, table, file).await,
+                None => find_oldest(conn, file).await,
+            })
+            .await
+    }
+
+    async fn get_owned(
+        &mut self,
+        app: &str,
+        user: &str,
+        file: &str,
+    ) -> Result<Option<FileRow>, MetaError> {
+        check(TextField::App, app)?;
+        check(TextField::User, user)?;
+        check(TextField::File, file)?;
+        let table = table_of_user(user.as_bytes());
+        let row =
+            self.link.find("get_owned", async |conn: &mut Conn| find(conn, table, file).await);
+        Ok(row.await?.filter(|row| row.app == app && row.user == user))
+    }
+
+    async fn set_status(&mut self, changes: &[StatusChange]) -> Result<Vec<Change>, MetaError> {
+        self.link
+            .write("set_status", async |conn: &mut Conn| {
+                let mut done = Vec::with_capacity(changes.len());
+                for change in changes {
+                    let statement = sql::SET_STATUS[slot_of(&change.row.user)];
+                    let values: Vec<Value> = vec![
+                        change.status.number().into(),
+                        change.deleted_at.into(),
+                        sql::optional_timestamp(change.changed_at)?,
+                        change.row.file.as_str().into(),
+                        change.row.user.as_str().into(),
+                        change.row.path.as_str().into(),
+                    ];
+                    done.push(apply(conn, statement, values).await?);
+                }
+                Ok(done)
+            })
+            .await
+    }
+
+    async fn remove(&mut self, removals: &[Removal]) -> Result<Vec<Change>, MetaError> {
+        self.link
+            .write("remove", async |conn: &mut Conn| {
+                let mut done = Vec::with_capacity(removals.len());
+                for removal in removals {
+                    let statement = sql::REMOVE[slot_of(&removal.row.user)];
+                    let deleted = removal.only.map(|status| status.number() != 0);
+                    let values: Vec<Value> = vec![
+                        removal.row.file.as_str().into(),
+                        removal.row.user.as_str().into(),
+                        removal.row.path.as_str().into(),
+                        deleted.into(),
+                        deleted.into(),
+                    ];
+                    done.push(apply(conn, statement, values).await?);
+                }
+                Ok(done)
+            })
+            .await
+    }
+
+    async fn relocate(&mut self, relocations: &[Relocation]) -> Result<Vec<Change>, MetaError> {
+        self.link
+            .write("relocate", async |conn: &mut Conn| {
+                let mut done = Vec::with_capacity(relocations.len());
+                for Relocation { row, status, deleted_at, path } in relocations {
+                    let values: Vec<Value> = vec![
+                        path.as_str().into(),
+                        row.file.as_str().into(),
+                        row.user.as_str().into(),
+                        row.path.as_str().into(),
+                        (status.number() != 0).into(),
+                        (*deleted_at).into(),
+                    ];
+                    let change = apply(conn, sql::RELOCATE[slot_of(&row.user)], values).await?;
+                    if change == Change::Applied {
+                        conn.exec_drop(sql::LEAVE, (row.path.as_str(),)).await?;
+                    }
+                    done.push(change);
+                }
+                Ok(done)
+            })
+            .await
+    }
+
+    async fn was_left(&mut self, file_path: &str) -> Result<bool, MetaError> {
+        self.link
+            .read("was_left", async |conn: &mut Conn| {
+                let found: Option<u8> = conn.exec_first(sql::WAS_LEFT, (file_path,)).await?;
+                Ok(found.is_some())
+            })
+            .await
+    }
+
+    async fn list(
+        &mut self,
+        app: &str,
+        user: &str,
+        filter: StatusFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, MetaError> {
+        check(TextField::App, app)?;
+        check(TextField::User, user)?;
+        let limit = limit.min(PAGE_ROWS_MAX);
+        let table = table_of_user(user.as_bytes());
+        let (statements, states) = match filter {
+            StatusFilter::Normal => (&sql::LIST_NORMAL, 1),
+            StatusFilter::Deleted => (&sql::LIST_DELETED, 3),
+            StatusFilter::Any => (&sql::LIST_ANY, 4),
+        };
+        let wanted = one_more(limit);
+        let of_state: [Value; 4] =
+            [user.into(), app.into(), after.unwrap_or("").into(), wanted.into()];
+        let mut values = vec![of_state; states].concat();
+        values.push(wanted.into());
+        let rows = self
+            .link
+            .read("list", async |conn: &mut Conn| {
+                rows(conn, table, statements[slot(table)], values.clone()).await
+            })
+            .await?;
+        Ok(page(rows, limit))
+    }
+
+    async fn deleted_before(
+        &mut self,
+        time: u64,
+        after: Option<&DeletedCursor>,
+        limit: usize,
+    ) -> Result<Page, MetaError> {
+        let limit = limit.min(PAGE_ROWS_MAX);
+        let mut found = self
+            .link
+            .read("deleted_before", async |conn: &mut Conn| {
+                let mut found = Vec::new();
+                for table in TABLES {
+                    // The cursor as a lower bound (exclusive) of this table's own order (time, id); no id is empty.
+                    let (from, file) = match after {
+                        None => (0, ""),
+                        Some(cursor) if table < cursor.table => {
+                            (cursor.deleted_at.saturating_add(1), "")
+                        }
+                        Some(cursor) if table == cursor.table => {
+                            (cursor.deleted_at, cursor.file.as_str())
+                        }
+                        Some(cursor) => (cursor.deleted_at, ""),
+                    };
+                    let values: Vec<Value> = vec![
+                        from.into(),
+                        time.into(),
+                        from.into(),
+                        file.into(),
+                        one_more(limit).into(),
+                    ];
+                    found
+                        .extend(rows(conn, table, sql::DELETED_BEFORE[slot(table)], values).await?);
+                }
+                Ok(found)
+            })
+            .await?;
+        found.sort_by(|a, b| {
+            (a.deleted_at, a.table, &a.file).cmp(&(b.deleted_at, b.table, &b.file))
+        });
+        Ok(page(found, limit))
+    }
+
+    async fn scan(&mut self, after: Option<&ScanCursor>, limit: usize) -> Result<Page, MetaError> {
+        let limit = limit.min(PAGE_ROWS_MAX);
+        let found = self
+            .link
+            .read("scan", async |conn: &mut Conn| {
+                let mut found: Vec<FileRow> = Vec::new();
+                for table in TABLES {
+                    let from = match after {
+                        Some(cursor) if table < cursor.table => continue,
+                        Some(cursor) if table == cursor.table => cursor.file.as_str(),
+                        _ => "",
+                    };
+                    let wanted = one_more(limit - found.len().min(limit));
+                    let values: Vec<Value> = vec![from.into(), wanted.into()];
+                    found.extend(rows(conn, table, sql::SCAN[slot(table)], values).await?);
+                    if found.len() > limit {
+                        break;
+                    }
+                }
+                Ok(found)
+            })
+            .await?;
+        Ok(page(found, limit))
+    }
+
+    async fn upsert(&mut self, rows: &[FileRow]) -> Result<(), MetaError> {
+        for row in rows {
+            check_row(row)?;
+        }
+        self.link
+            .write("upsert", async |conn: &mut Conn| {
+                for row in rows {
+                    let statement = sql::UPSERT[slot_of(&row.user)].as_str();
+                    conn.exec_drop(statement, sql::upsert(row)?).await?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    async fn count(&mut self) -> Result<[TableCount; 3], MetaError> {
+        self.link
+            .read("count", async |conn: &mut Conn| {
+                let mut counts = [TableCount::default(); 3];
+                for (count, statement) in counts.iter_mut().zip(sql::COUNT) {
+                    let found: Option<(u64, u64)> = conn.exec_first(statement, ()).await?;
+                    let (all, deleted) = found.unwrap_or_default();
+                    *count = TableCount { normal: all.saturating_sub(deleted), deleted };
+                }
+                Ok(counts)
+            })
+            .await
+    }
+
+    async fn expected_store(
+        &mut self,
+        node: &str,
+        path: &str,
+    ) -> Result<Option<ExpectedStore>, MetaError> {
+        check(TextField::Node, node)?;
+        check(TextField::StorePath, path)?;
+        self.link
+            .find("expected_store", async |conn: &mut Conn| {
+                let found: Option<(String, u64)> =
+                    conn.exec_first(sql::EXPECTED, (node, path)).await?;
+                Ok(found.map(|(uuid, created_at)| ExpectedStore { uuid, created_at }))
+            })
+            .await
+    }
+
+    async fn expect_store(
+        &mut self,
+        node: &str,
+        path: &str,
+        uuid: &str,
+        now: u64,
+    ) -> Result<(), MetaError> {
+        check(TextField::Node, node)?;
+        check(TextField::StorePath, path)?;
+        check(TextField::StoreUuid, uuid)?;
+        self.link
+            .write("expect_store", async |conn: &mut Conn| {
+                Ok(conn.exec_drop(sql::EXPECT, (node, path, uuid, now)).await?)
+            })
+            .await
+    }
+}
+
+const TABLES: [u8; 3] = [1, 2, 3];
+
+/// Index of a table's statement.
+fn slot(table: u8) -> usize {
+    usize::from(table.clamp(1, 3) - 1)
+}
+
+fn slot_of(user: &str) -> usize {
+    slot(table_of_user(user.as_bytes()))
+}
+
+/// One row past a page tells whether another page follows.
+fn one_more(limit: usize) -> u64 {
+    limit as u64 + 1
+}
+
+fn page(mut rows: Vec<FileRow>, limit: usize) -> Page {
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    Page { rows, more }
+}
+
+async fn rows(
+    conn: &mut Conn,
+    table: u8,
+    statement: &str,
+    values: Vec<Value>,
+) -> Result<Vec<FileRow>, Failure> {
+    let rows: Vec<Row> = conn.exec(statement, Params::Positional(values)).await?;
+    rows.into_iter().map(|row| sql::file_row(table, row)).collect()
+}
+
+/// Changes at most one row.
+async fn apply(conn: &mut Conn, statement: &str, values: Vec<Value>) -> Result<Change, Failure> {
+    conn.exec_drop(statement, Params::Positional(values)).await?;
+    Ok(if conn.affected_rows() == 0 { Change::Missing } else { Change::Applied })
+}
+
+async fn find(conn: &mut Conn, table: u8, file: &str) -> Result<Option<FileRow>, Failure> {
+    if !TABLES.contains(&table) {
+        return Ok(None);
+    }
+    let row: Option<Row> = conn.exec_first(sql::FIND[slot(table)], (file,)).await?;
+    row.map(|row| sql::file_row(table, row)).transpose()
+}
+
+async fn find_oldest(conn: &mut Conn, file: &str) -> Result<Option<FileRow>, Failure> {
+    let found: Vec<Row> = conn.exec(sql::FIND_ANYWHERE, (file, file, file)).await?;
+    let mut rows = Vec::with_capacity(found.len());
+    for mut row in found {
+        rows.push(sql::file_row(sql::column(&mut row, sql::COLUMN_COUNT)?, row)?);
+    }
+    Ok(rows.into_iter().min_by(|a, b| {
+        (a.created_at, &a.file_path, a.table).cmp(&(b.created_at, &b.file_path, b.table))
+    }))
+}
+
+/// Inserts rows, many with one statement. Where one of them meets a row that is there, the statement has done nothing, and
+/// each of its rows is tried alone: the insert decides for each.
+async fn insert(conn: &mut Conn, rows: &[NewFile]) -> Result<Vec<InsertOutcome>, Failure> {
+    let mut outcomes: Vec<Option<InsertOutcome>> = rows.iter().map(|_| None).collect();
+    let mut of_table: [Vec<usize>; 3] = Default::default();
+    for (index, row) in rows.iter().enumerate() {
+        match check_new(row) {
+            Ok(()) => of_table[slot_of(&row.user)].push(index),
+            Err(error) => outcomes[index] = Some(InsertOutcome::Refused(error)),
+        }
+    }
+    for (table, indexes) in TABLES.into_iter().zip(of_table) {
+        let mut rest = indexes.as_slice();
+        while !rest.is_empty() {
+            let power = rest.len().min(sql::INSERT_ROWS_MAX).ilog2();
+            let (now, later) = rest.split_at(1 << power);
+            rest = later;
+            if insert_together(conn, table, power, now, rows).await? {
+                now.iter().for_each(|&index| outcomes[index] = Some(InsertOutcome::Inserted));
+                continue;
+            }
+            for &index in now {
+                outcomes[index] = Some(insert_one(conn, table, index, rows).await?);
+            }
+        }
+    }
+    Ok(outcomes.into_iter().flatten().collect())
+}
+
+/// Inserts `2 ^ power` rows. `false`: none of them, since one is there already.
+async fn insert_together(
+    conn: &mut Conn,
+    table: u8,
+    power: u32,
+    indexes: &[usize],
+    rows: &[NewFile],
+) -> Result<bool, Failure> {
+    let mut values = Vec::with_capacity(indexes.len() * sql::COLUMN_COUNT);
+    for &index in indexes {
+        sql::push_new(&mut values, &rows[index])?;
+    }
+    let statement = sql::INSERTS[slot(table)][power as usize].as_str();
+    match conn.exec_drop(statement, Params::Positional(values)).await.map_err(Failure::from) {
+        Ok(()) => Ok(true),
+        Err(failure) if failure.is_duplicate() => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn insert_one(
+    conn: &mut Conn,
+    table: u8,
+    index: usize,
+    rows: &[NewFile],
+) -> Result<InsertOutcome, Failure> {
+    if insert_together(conn, table, 0, &[index], rows).await? {
+        return Ok(InsertOutcome::Inserted);
+    }
+    // The failed insert holds a lock on the row that it met.
+    match find(conn, table, &rows[index].file).await? {
+        Some(standing) => Ok(InsertOutcome::Exists(Box::new(standing))),
+        None => Err(MetaError::Corrupt {
+            what: format!("t_file_{table:02}: a row that stops an insert is not there"),
+        }
+        .into()),
+    }
+}

@@ -1,0 +1,411 @@
+//! The connection of a store: made when it is needed, made anew when it is lost, and what may be tried again.
+//!
+//! Tried again is what has certainly not happened: a read, and a transaction whose COMMIT was not sent or was refused. A
+//! transaction of several calls ([`Link::begin`]) is its owner's to try again: only the owner knows all of it.
+//!
+//! After a COMMIT without an answer nothing is read or written until that connection has ended on its server: the commit could
+//! still be under way there, and what was read before it would not stay true. Each connection that writes holds a lock of its own
+//! on the server, which tells, and tells whom to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::MysqlOptions;
+use super::failure::{Failure, Meaning};
+use super::session::{Access, Session};
+use crate::error::MetaError;
+
+/// How often the same is tried in all.
+const TRIES_MAX: u32 = 4;
+
+/// After no server could be had, calls fail at once for so long, and for twice as long the next time, up to the second.
+const DOWN: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
+
+/// A server that cannot be asked whether a commit is under way has ended it after this time: it has carried it out and told its
+/// cluster, or has lost the quorum and given it up (15 s by Galera's defaults).
+const FENCE: Duration = Duration::from_secs(20);
+
+/// The connection of one store to one database.
+pub(super) struct Link {
+    options: Arc<MysqlOptions>,
+    access: Access,
+    session: Option<Session>,
+    /// Index of the server that is tried first, and that `session` is at.
+    server: usize,
+    down: Option<Down>,
+    open: Option<Open>,
+    unsettled: Option<Unsettled>,
+}
+
+/// No server could be had.
+struct Down {
+    until: Instant,
+    wait: Duration,
+    cause: Arc<str>,
+}
+
+/// A transaction of several calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Open {
+    Sound,
+    /// One of its calls failed; the server may have rolled it back by itself already.
+    Failed,
+}
+
+/// A COMMIT without an answer.
+struct Unsettled {
+    server: usize,
+    mark: Option<String>,
+    since: Instant,
+}
+
+/// How a transaction ended that was not committed.
+enum Ended {
+    /// Nothing was changed.
+    Before(Failure),
+    Unknown(MetaError),
+}
+
+impl Link {
+    pub(super) fn new(options: MysqlOptions, access: Access) -> Self {
+        Self {
+            options: Arc::new(options),
+            access,
+            session: None,
+            server: 0,
+            down: None,
+            open: None,
+            unsettled: None,
+        }
+    }
+
+    /// Connects, unless it is connected.
+    pub(super) async fn connect(&mut self) -> Result<(), MetaError> {
+        self.session().await.map_err(|failure| failure.error("connect"))
+    }
+
+    /// Reads: in the open transaction, where there is one, else by itself.
+    pub(super) async fn read<T>(
+        &mut self,
+        operation: &'static str,
+        mut body: impl AsyncFnMut(&mut Conn) -> Result<T, Failure>,
+    ) -> Result<T, MetaError> {
+        if self.open.is_some() {
+            return self.join(operation, &mut body).await;
+        }
+        self.settle(operation).await?;
+        let mut tries = 1;
+        loop {
+            match self.run(&mut body).await {
+                Ok(value) => return Ok(value),
+                Err(failure) if failure.may_pass() && tries < TRIES_MAX => pause(tries).await,
+                Err(failure) => return Err(failure.error(operation)),
+            }
+            tries += 1;
+        }
+    }
+
+    /// As [`Self::read`]; where nothing is found in a cluster, once more behind everything that the cluster agreed on.
+    pub(super) async fn find<T>(
+        &mut self,
+        operation: &'static str,
+        mut body: impl AsyncFnMut(&mut Conn) -> Result<Option<T>, Failure>,
+    ) -> Result<Option<T>, MetaError> {
+        let found = self.read(operation, &mut body).await?;
+        let behind = self.access == Access::Reads
+            && self.session.as_ref().is_some_and(|session| session.galera);
+        if found.is_some() || !behind {
+            return Ok(found);
+        }
+        self.read(operation, async |conn: &mut Conn| {
+            super::session::wait_for_others(conn, true).await?;
+            let found = body(conn).await;
+            super::session::wait_for_others(conn, false).await?;
+            found
+        })
+        .await
+    }
+
+    /// Changes: in the open transaction, where there is one, else in one of its own, committed on return. `body` may be
+    /// called several times, each time on a transaction without changes.
+    pub(super) async fn write<T>(
+        &mut self,
+        operation: &'static str,
+        mut body: impl AsyncFnMut(&mut Conn) -> Result<T, Failure>,
+    ) -> Result<T, MetaError> {
+        if self.open.is_some() {
+            return self.join(operation, &mut body).await;
+        }
+        self.settle(operation).await?;
+        let mut tries = 1;
+        loop {
+            match self.transaction(operation, &mut body).await {
+                Ok(value) => return Ok(value),
+                Err(Ended::Unknown(error)) => return Err(error),
+                Err(Ended::Before(failure)) if failure.may_pass() && tries < TRIES_MAX => {
+                    pause(tries).await;
+                }
+                Err(Ended::Before(failure)) => return Err(failure.error(operation)),
+            }
+            tries += 1;
+        }
+    }
+
+    /// Opens a transaction of several calls.
+    pub(super) async fn begin(&mut self) -> Result<(), MetaError> {
+        const OPERATION: &str = "begin";
+        if self.open.is_some() {
+            self.roll_back().await;
+        }
+        self.settle(OPERATION).await?;
+        let mut tries = 1;
+        loop {
+            match self.run(&mut start).await {
+                Ok(()) => break,
+                Err(failure) if failure.may_pass() && tries < TRIES_MAX => pause(tries).await,
+                Err(failure) => return Err(failure.error(OPERATION)),
+            }
+            tries += 1;
+        }
+        self.open = Some(Open::Sound);
+        Ok(())
+    }
+
+    /// Commits what [`Self::begin`] opened.
+    pub(super) async fn commit(&mut self) -> Result<(), MetaError> {
+        const OPERATION: &str = "commit";
+        if self.open != Some(Open::Sound) {
+            self.roll_back().await;
+            return Err(has_failed(OPERATION));
+        }
+        self.open = None;
+        match self.end(OPERATION).await {
+            Ok(()) => Ok(()),
+            Err(Ended::Unknown(error)) => Err(error),
+            Err(Ended::Before(failure)) => Err(failure.error(OPERATION)),
+        }
+    }
+
+    /// Ends the open transaction without its changes.
+    pub(super) async fn roll_back(&mut self) {
+        self.open = None;
+        let Some(mut session) = self.session.take() else { return };
+        let limit = self.options.statement_timeout;
+        // Else it ends with the connection.
+        if let Ok(Ok(())) = timeout(limit, session.conn.query_drop("ROLLBACK")).await {
+            self.session = Some(session);
+        }
+    }
+
+    /// One transaction, committed on return.
+    async fn transaction<T>(
+        &mut self,
+        operation: &'static str,
+        body: &mut impl AsyncFnMut(&mut Conn) -> Result<T, Failure>,
+    ) -> Result<T, Ended> {
+        self.run(&mut start).await.map_err(Ended::Before)?;
+        match self.run_on_session(body).await {
+            Ok(value) => self.end(operation).await.map(|()| value),
+            Err(failure) => {
+                self.roll_back().await;
+                Err(Ended::Before(failure))
+            }
+        }
+    }
+
+    /// Commits. After an answer that leaves it open whether it did, the connection is given up.
+    async fn end(&mut self, operation: &'static str) -> Result<(), Ended> {
+        let Some(mut session) = self.session.take() else {
+            return Err(Ended::Before(lost()));
+        };
+        // From here on: also if nobody waits for the answer any more.
+        let (server, since) = (self.server, Instant::now());
+        self.unsettled = Some(Unsettled { server, mark: session.mark.clone(), since });
+        let limit = self.options.statement_timeout;
+        let failure = match timeout(limit, session.conn.query_drop("COMMIT")).await {
+            Ok(Ok(())) => {
+                self.unsettled = None;
+                self.session = Some(session);
+                return Ok(());
+            }
+            Ok(Err(error)) => Failure::Mysql(error),
+            Err(_) => Failure::Timeout,
+        };
+        if !failure.refuses_commit() {
+            let cause = failure.cause();
+            return Err(Ended::Unknown(MetaError::CommitUnknown { operation, cause }));
+        }
+        self.unsettled = None;
+        if failure.ends_connection() {
+            self.give_up(&failure);
+        } else {
+            self.session = Some(session);
+            self.roll_back().await;
+        }
+        Err(Ended::Before(failure))
+    }
+
+    /// A call that belongs to the open transaction.
+    async fn join<T>(
+        &mut self,
+        operation: &'static str,
+        body: &mut impl AsyncFnMut(&mut Conn) -> Result<T, Failure>,
+    ) -> Result<T, MetaError> {
+        if self.open == Some(Open::Failed) {
+            return Err(has_failed(operation));
+        }
+        self.run_on_session(body).await.map_err(|failure| {
+            self.open = Some(Open::Failed);
+            failure.error(operation)
+        })
+    }
+
+    /// Runs a body, on a new connection where there is none.
+    async fn run<T>(
+        &mut self,
+        body: &mut impl AsyncFnMut(&mut Conn) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.session().await?;
+        self.run_on_session(body).await
+    }
+
+    /// Runs a body on the connection that is there: what belongs to a transaction never goes over another one. The
+    /// connection comes back only with an answer: one whose answer nobody waited for is of no use.
+    async fn run_on_session<T>(
+        &mut self,
+        body: &mut impl AsyncFnMut(&mut Conn) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut session = self.session.take().ok_or_else(lost)?;
+        let result = timeout(self.options.statement_timeout, body(&mut session.conn))
+            .await
+            .unwrap_or(Err(Failure::Timeout));
+        match &result {
+            Err(failure) if failure.ends_connection() => self.give_up(failure),
+            _ => self.session = Some(session),
+        }
+        result
+    }
+
+    /// Forgets the connection; the next one is tried elsewhere first where that is what the failure says.
+    fn give_up(&mut self, failure: &Failure) {
+        self.session = None;
+        if failure.meaning() == Meaning::Elsewhere {
+            self.server = (self.server + 1) % self.options.servers.len().max(1);
+        }
+    }
+
+    /// Sees to it that there is a connection: to the first server that is fit, beginning with the last one used.
+    async fn session(&mut self) -> Result<(), Failure> {
+        if self.session.is_none() {
+            self.session = Some(self.open_somewhere().await?);
+        }
+        Ok(())
+    }
+
+    async fn open_somewhere(&mut self) -> Result<Session, Failure> {
+        if let Some(down) = &self.down
+            && Instant::now() < down.until
+        {
+            return Err(Failure::Unreachable(Arc::clone(&down.cause)));
+        }
+        let count = self.options.servers.len();
+        let mut causes = Vec::with_capacity(count);
+        for step in 0..count {
+            let server = (self.server + step) % count;
+            match self.open_at(server).await {
+                Ok(session) => {
+                    if self.down.take().is_some() || step > 0 {
+                        tracing::info!(server = %self.name_of(server), database = %self.options.database, "connected to the metadata");
+                    }
+                    self.server = server;
+                    return Ok(session);
+                }
+                Err(failure) => {
+                    causes.push(format!("{}: {}", self.name_of(server), failure.cause()))
+                }
+            }
+        }
+        let cause: Arc<str> = causes.join("; ").into();
+        let wait = self.down.as_ref().map_or(DOWN[0], |down| (down.wait * 2).min(DOWN[1]));
+        if self.down.is_none() {
+            tracing::warn!(database = %self.options.database, %cause, "no server of the metadata can be used");
+        }
+        self.down = Some(Down { until: Instant::now() + wait, wait, cause: Arc::clone(&cause) });
+        Err(Failure::Unreachable(cause))
+    }
+
+    async fn open_at(&self, server: usize) -> Result<Session, Failure> {
+        let opening = Session::open(&self.options, &self.options.servers[server], self.access);
+        timeout(self.options.connect_timeout, opening).await.unwrap_or(Err(Failure::Timeout))
+    }
+
+    fn name_of(&self, server: usize) -> String {
+        let (host, port) = &self.options.servers[server];
+        format!("{host}:{port}")
+    }
+
+    /// Sees to it that a COMMIT without an answer is not under way any more.
+    async fn settle(&mut self, operation: &'static str) -> Result<(), MetaError> {
+        let Some(Unsettled { server, mark, since }) = &self.unsettled else { return Ok(()) };
+        let (server, since) = (*server, *since);
+        let failure = match mark.clone() {
+            Some(mark) => self.end_elsewhere(server, &mark).await.err(),
+            None => Some(Failure::Unreachable("its server gives no locks".into())),
+        };
+        match failure {
+            Some(failure) if since.elapsed() < FENCE => {
+                let cause = format!("a commit may still be under way: {}", failure.cause()).into();
+                Err(MetaError::Unavailable { operation, cause })
+            }
+            _ => {
+                self.unsettled = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until the connection that holds `mark` has ended at its server, and ends it there.
+    async fn end_elsewhere(&mut self, server: usize, mark: &str) -> Result<(), Failure> {
+        if self.session.is_none() || self.server != server {
+            let session = self.open_at(server).await?;
+            (self.session, self.server, self.down) = (Some(session), server, None);
+        }
+        let mut end = async |conn: &mut Conn| {
+            loop {
+                let holder: Option<u64> =
+                    conn.exec_first("SELECT IS_USED_LOCK(?)", (mark,)).await?.flatten();
+                let Some(holder) = holder else { return Ok(()) };
+                // Who ended in this moment is not there to be ended.
+                match conn.query_drop(format!("KILL CONNECTION {holder}")).await {
+                    Ok(()) | Err(mysql_async::Error::Server(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        self.run_on_session(&mut end).await
+    }
+}
+
+fn lost() -> Failure {
+    Failure::Unreachable("the connection was lost".into())
+}
+
+async fn start(conn: &mut Conn) -> Result<(), Failure> {
+    Ok(conn.query_drop("START TRANSACTION").await?)
+}
+
+/// Before the next try: at once, then a little longer each time.
+async fn pause(tries: u32) {
+    if tries > 1 {
+        sleep(Duration::from_millis(5 << tries)).await;
+    }
+}
+
+fn has_failed(operation: &'static str) -> MetaError {
+    MetaError::Database { operation, cause: "its transaction had failed".into() }
+}

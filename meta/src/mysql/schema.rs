@@ -1,0 +1,180 @@
+//! The tables of the three databases: as the deployed system made them, and what is added to them.
+//!
+//! Added are columns that an old node need not know (they may be NULL), keys, and tables of our own. Every text column has a
+//! collation that compares by bytes.
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use super::Role;
+use super::failure::Failure;
+use crate::error::MetaError;
+
+/// Version of all of it. A database with a higher one belongs to a later program.
+pub(super) const VERSION: u32 = 1;
+
+/// Says which version a database has.
+pub(super) const VERSION_TABLE: &str = "reel_schema";
+
+/// A table that must be there.
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    pub(super) columns: &'static [Column],
+    pub(super) primary: &'static str,
+    pub(super) keys: &'static [Key],
+}
+
+/// A column, and its definition.
+pub(super) struct Column(pub(super) &'static str, pub(super) &'static str);
+
+/// A key besides the primary one.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) columns: &'static str,
+    pub(super) unique: bool,
+}
+
+const CREATED: Column = Column("create_time", "TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP");
+const UPDATED: Column = Column(
+    "update_time",
+    "TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP",
+);
+
+const VERSIONS: Table = Table {
+    name: VERSION_TABLE,
+    columns: &[Column("id", "TINYINT NOT NULL"), Column("version", "INT UNSIGNED NOT NULL")],
+    primary: "id",
+    keys: &[],
+};
+
+const TRACKER: &[Table] = &[
+    Table {
+        name: "t_groups_info",
+        columns: &[
+            Column("id", "INT UNSIGNED NOT NULL AUTO_INCREMENT"),
+            Column("group_name", "VARCHAR(32) NOT NULL"),
+            CREATED,
+            UPDATED,
+        ],
+        primary: "id",
+        keys: &[Key { name: "reel_group_name", columns: "group_name", unique: true }],
+    },
+    Table {
+        name: "t_router",
+        columns: &[
+            Column("id", "INT UNSIGNED NOT NULL AUTO_INCREMENT"),
+            Column("appid", "VARCHAR(32) NOT NULL"),
+            Column("userid", "VARCHAR(128) NOT NULL"),
+            Column("group_name", "VARCHAR(32) NOT NULL"),
+            CREATED,
+            UPDATED,
+        ],
+        primary: "id",
+        keys: &[Key { name: "reel_route", columns: "appid, userid", unique: true }],
+    },
+    VERSIONS,
+];
+
+const IDS: &[Table] = &[
+    Table {
+        name: "t_id_gen",
+        columns: &[
+            Column("id", "VARCHAR(64) NOT NULL"),
+            Column("id_value", "BIGINT NOT NULL"),
+            CREATED,
+            UPDATED,
+        ],
+        primary: "id",
+        keys: &[],
+    },
+    VERSIONS,
+];
+
+/// One of the tables of files. The pages of a user's files are found by [`USER_KEY`], state by state.
+macro_rules! files {
+    ($name:literal) => {
+        Table {
+            name: $name,
+            columns: &[
+                Column("id", "VARCHAR(256) NOT NULL"),
+                Column("appid", "VARCHAR(32) NOT NULL"),
+                Column("userid", "VARCHAR(128) NOT NULL"),
+                Column("status", "TINYINT NOT NULL DEFAULT 0"),
+                Column("file_path", "VARCHAR(512) NOT NULL"),
+                Column("file_size", "BIGINT NOT NULL"),
+                CREATED,
+                UPDATED,
+                Column("checksum", "BIGINT UNSIGNED NULL"),
+                Column("original_name", "VARCHAR(255) NULL"),
+                Column("content_type", "VARCHAR(255) NULL"),
+                Column("deleted_at", "BIGINT UNSIGNED NULL"),
+                Column("expires_at", "BIGINT UNSIGNED NULL"),
+            ],
+            primary: "id",
+            keys: &[
+                Key { name: "reel_user", columns: "userid, appid, status, id", unique: false },
+                Key { name: "reel_deleted", columns: "deleted_at, id", unique: false },
+            ],
+        }
+    };
+}
+
+const STORAGE: &[Table] = &[
+    files!("t_file_01"),
+    files!("t_file_02"),
+    files!("t_file_03"),
+    Table {
+        name: "reel_left",
+        columns: &[Column("file_path", "VARCHAR(512) NOT NULL")],
+        primary: "file_path",
+        keys: &[],
+    },
+    Table {
+        name: "reel_stores",
+        columns: &[
+            Column("node", "VARCHAR(128) NOT NULL"),
+            Column("path", "VARCHAR(512) NOT NULL"),
+            Column("uuid", "VARCHAR(36) NOT NULL"),
+            Column("created_at", "BIGINT UNSIGNED NOT NULL"),
+        ],
+        primary: "node, path",
+        keys: &[],
+    },
+    VERSIONS,
+];
+
+impl Role {
+    pub(super) fn tables(self) -> &'static [Table] {
+        match self {
+            Self::Tracker => TRACKER,
+            Self::Ids => IDS,
+            Self::Storage => STORAGE,
+        }
+    }
+}
+
+/// The version that a database has; none where no migration has run.
+pub(super) async fn version(conn: &mut Conn) -> Result<Option<u32>, Failure> {
+    let found = conn.query_first("SELECT version FROM reel_schema WHERE id = 1").await;
+    match found.map_err(Failure::from) {
+        Err(failure) if failure.is_missing_table() => Ok(None),
+        found => found,
+    }
+}
+
+/// Refuses a database whose tables are not those of this version.
+pub(super) async fn check_version(conn: &mut Conn, database: &str) -> Result<(), Failure> {
+    let path = database.into();
+    match version(conn).await? {
+        Some(VERSION) => Ok(()),
+        Some(found) if found > VERSION => {
+            let (found, known) = (i64::from(found), i64::from(VERSION));
+            Err(Failure::Meta(MetaError::TooNew { path, found, known }))
+        }
+        _ => Err(Failure::Meta(MetaError::Open {
+            path,
+            cause: "its tables are not those of this version; `reel migrate` brings them to it"
+                .into(),
+        })),
+    }
+}

@@ -1,0 +1,241 @@
+//! One connection, fit for use: what it is set to, and what the server must be for it.
+//!
+//! A server is refused that is not part of a quorum, that is read only where changes are wanted, whose tables are not
+//! those of this version, or that a power loss makes forget what it has committed (unless the operator accepts that).
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder, SslOpts};
+
+use super::failure::Failure;
+use super::{MysqlOptions, Tls};
+use crate::error::MetaError;
+use crate::mysql::schema;
+
+/// Prepared statements kept by a connection: more than all of one store.
+const STATEMENTS_MAX: usize = 128;
+
+/// After so long without traffic the system asks the other end whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// What the connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Changes, and reads that must see every change before them, wherever in the cluster it was made.
+    Writes,
+    /// Reads.
+    Reads,
+}
+
+/// An open connection.
+pub(super) struct Session {
+    pub(super) conn: Conn,
+    /// A lock of the server that nobody but this connection holds, for as long as it exists there. None: this server gives
+    /// no locks.
+    pub(super) mark: Option<String>,
+    /// One of several servers that agree on each commit, and apply it at their own pace.
+    pub(super) galera: bool,
+}
+
+/// A plain connection to one server, without a database.
+pub(super) async fn connect(
+    options: &MysqlOptions,
+    (host, port): &(String, u16),
+) -> Result<Conn, Failure> {
+    let builder = OptsBuilder::default()
+        .ip_or_hostname(host)
+        .tcp_port(*port)
+        .user(Some(&options.user))
+        .pass(options.password.as_deref())
+        .ssl_opts(tls(&options.tls))
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(KEEPALIVE))
+        .prefer_socket(false)
+        // An UPDATE counts the rows that it means, also those that are so already.
+        .client_found_rows(true)
+        .stmt_cache_size(STATEMENTS_MAX);
+    Ok(Conn::new(builder).await?)
+}
+
+fn tls(tls: &Tls) -> Option<SslOpts> {
+    let Tls::Required { authorities, name } = tls else { return None };
+    let mut options = SslOpts::default();
+    if let Some(path) = authorities {
+        options =
+            options.with_root_certs(vec![path.clone().into()]).with_disable_built_in_roots(true);
+    }
+    if let Some(name) = name {
+        options = options.with_danger_tls_hostname_override(Some(name.clone()));
+    }
+    Some(options)
+}
+
+impl Session {
+    /// Connects, looks at the server and sets the connection up.
+    pub(super) async fn open(
+        options: &MysqlOptions,
+        server: &(String, u16),
+        access: Access,
+    ) -> Result<Self, Failure> {
+        let mut conn = connect(options, server).await?;
+        let facts = Facts::of(&mut conn).await?;
+        facts.check(options, access)?;
+        if facts.galera {
+            is_ready(&mut conn).await?;
+        }
+        conn.query_drop(set_up(&facts, options)).await?;
+        conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+        // The name is configuration, and was looked at when it was read.
+        conn.query_drop(format!("USE `{}`", options.database)).await?;
+        schema::check_version(&mut conn, &options.database).await?;
+        let mark = match access {
+            Access::Writes => take_mark(&mut conn).await?,
+            Access::Reads => None,
+        };
+        if facts.galera && access == Access::Writes {
+            wait_for_others(&mut conn, true).await?;
+        }
+        Ok(Self { conn, mark, galera: facts.galera })
+    }
+}
+
+/// Whether each read first waits until this server has applied what the cluster agreed on before it.
+pub(super) async fn wait_for_others(conn: &mut Conn, on: bool) -> Result<(), Failure> {
+    let statement =
+        if on { "SET SESSION wsrep_sync_wait = 1" } else { "SET SESSION wsrep_sync_wait = 0" };
+    Ok(conn.query_drop(statement).await?)
+}
+
+/// What a server is.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Facts {
+    mariadb: bool,
+    galera: bool,
+    read_only: bool,
+    /// Why a power loss can take what it has committed.
+    volatile: Option<String>,
+}
+
+impl Facts {
+    async fn of(conn: &mut Conn) -> Result<Self, Failure> {
+        let rows: Vec<(String, String)> = conn
+            .query(
+                "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'wsrep_on', 'read_only', \
+                 'innodb_flush_log_at_trx_commit', 'log_bin', 'sync_binlog')",
+            )
+            .await?;
+        Ok(Self::from_variables(&rows))
+    }
+
+    fn from_variables(rows: &[(String, String)]) -> Self {
+        let value = |name: &str| {
+            let row = rows.iter().find(|(variable, _)| variable.eq_ignore_ascii_case(name));
+            row.map_or("", |(_, value)| value.as_str())
+        };
+        let is_on = |name: &str| matches!(value(name), "ON" | "1");
+        let flush = value("innodb_flush_log_at_trx_commit");
+        let volatile = if flush != "1" {
+            Some(format!("innodb_flush_log_at_trx_commit is {flush} and must be 1"))
+        } else if is_on("log_bin") && value("sync_binlog") != "1" {
+            Some(format!("sync_binlog is {} and must be 1", value("sync_binlog")))
+        } else {
+            None
+        };
+        Self {
+            mariadb: value("version").to_ascii_lowercase().contains("mariadb"),
+            galera: is_on("wsrep_on"),
+            read_only: is_on("read_only"),
+            volatile,
+        }
+    }
+
+    fn check(&self, options: &MysqlOptions, access: Access) -> Result<(), Failure> {
+        let refusal = match &self.volatile {
+            _ if self.read_only && access == Access::Writes => "the server is read only".to_owned(),
+            Some(why) if !options.accept_volatile => {
+                format!("a power loss would take what the server has committed: {why}")
+            }
+            _ => return Ok(()),
+        };
+        Err(Failure::Meta(MetaError::Unavailable { operation: "connect", cause: refusal.into() }))
+    }
+}
+
+/// The session's own settings. Numbers and constants only.
+fn set_up(facts: &Facts, options: &MysqlOptions) -> String {
+    let seconds = options.statement_timeout.as_secs().max(1);
+    // Below the wait for the answer, so that it is the server who says no.
+    let lock_wait = (seconds / 2).max(1);
+    let limit =
+        if facts.mariadb { format!(", max_statement_time = {seconds}") } else { String::new() };
+    format!(
+        "SET SESSION autocommit = 1, time_zone = '+00:00', \
+         sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
+         innodb_lock_wait_timeout = {lock_wait}{limit}"
+    )
+}
+
+/// In a cluster: whether this server is part of the quorum and has caught up.
+async fn is_ready(conn: &mut Conn) -> Result<(), Failure> {
+    let ready: Option<(String, String)> =
+        conn.query_first("SHOW GLOBAL STATUS LIKE 'wsrep_ready'").await?;
+    match ready {
+        Some((_, state)) if state == "ON" => Ok(()),
+        _ => Err(Failure::Meta(MetaError::Unavailable {
+            operation: "connect",
+            cause: "the server is not part of its cluster's quorum".into(),
+        })),
+    }
+}
+
+/// Takes a lock with a name of its own.
+async fn take_mark(conn: &mut Conn) -> Result<Option<String>, Failure> {
+    let taken: Result<Option<(String, Option<u8>)>, _> = conn
+        .query_first(
+            "SELECT m.name, GET_LOCK(m.name, 0) FROM (SELECT CONCAT('reel-', UUID()) AS name) m",
+        )
+        .await;
+    match taken {
+        Ok(Some((name, Some(1)))) => Ok(Some(name)),
+        Ok(_) | Err(mysql_async::Error::Server(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::mysql::Role;
+
+    fn facts(variables: &[(&str, &str)]) -> Facts {
+        let rows: Vec<(String, String)> = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Facts::from_variables(&rows)
+    }
+
+    #[test]
+    fn a_server_that_forgets_is_refused_unless_that_is_accepted() {
+        let options =
+            MysqlOptions::new(Role::Storage, vec![("localhost".to_owned(), 3306)], "reel");
+        let accepting = MysqlOptions { accept_volatile: true, ..options.clone() };
+        let safe = ("innodb_flush_log_at_trx_commit", "1");
+        for (variables, fit) in [
+            (vec![safe, ("log_bin", "OFF"), ("sync_binlog", "0")], true),
+            (vec![safe, ("log_bin", "ON"), ("sync_binlog", "1")], true),
+            (vec![safe, ("log_bin", "ON"), ("sync_binlog", "0")], false),
+            (vec![("innodb_flush_log_at_trx_commit", "2"), ("log_bin", "OFF")], false),
+            (vec![], false),
+        ] {
+            let facts = facts(&variables);
+            assert_eq!(facts.check(&options, Access::Reads).is_ok(), fit, "{variables:?}");
+            assert!(facts.check(&accepting, Access::Writes).is_ok(), "{variables:?}");
+        }
+        let replica = facts(&[safe, ("read_only", "ON")]);
+        assert!(replica.check(&options, Access::Reads).is_ok());
+        assert!(replica.check(&accepting, Access::Writes).is_err());
+    }
+}

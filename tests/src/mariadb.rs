@@ -1,0 +1,183 @@
+//! A private MariaDB: its own folder, its own port on loopback, no file of the system read, stopped with its owner.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+/// Longest wait for a server to answer, or to end. It ends a test that hangs; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server, running or stopped, and its data.
+#[derive(Debug)]
+pub struct MariaDb {
+    folder: TempDir,
+    port: u16,
+    arguments: Vec<OsString>,
+    child: Option<Child>,
+    databases: AtomicU32,
+}
+
+impl MariaDb {
+    /// The programs of a server, where Debian puts them; none: it is not installed.
+    #[must_use]
+    pub fn is_installed() -> bool {
+        program("mariadbd").is_some() && program("mariadb-install-db").is_some()
+    }
+
+    /// Makes an empty server and starts it. `root` may enter from this machine without a password.
+    ///
+    /// # Errors
+    /// It is not installed, or does not start.
+    pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with further arguments.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(arguments: &[&str]) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("reel-mariadb-").tempdir()?;
+        let data = folder.path().join("data");
+        let mut install = Command::new(program("mariadb-install-db").context("no MariaDB")?);
+        install.args(["--no-defaults", "--skip-test-db"]);
+        install.args(["--auth-root-authentication-method=normal", "--skip-name-resolve"]);
+        install.arg(option("--datadir", &data)).args(user());
+        let output = install.stdin(Stdio::null()).output()?;
+        if !output.status.success() {
+            bail!("mariadb-install-db: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        // A port that the kernel says is free: another process may take it before the server does, which then says so.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let arguments = arguments.iter().map(OsString::from).collect();
+        let mut server =
+            Self { folder, port, arguments, child: None, databases: AtomicU32::new(0) };
+        server.run()?;
+        Ok(server)
+    }
+
+    /// Starts the server again, on the same port and data.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn run(&mut self) -> Result<()> {
+        let folder = self.folder.path();
+        let log = File::options().create(true).append(true).open(folder.join("log"))?;
+        let mut command = Command::new(program("mariadbd").context("no MariaDB")?);
+        command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
+        command.args(["--innodb-buffer-pool-size=64M", "--performance-schema=OFF"]);
+        command.arg(format!("--port={}", self.port)).args(user());
+        command.arg(option("--datadir", &folder.join("data")));
+        command.arg(option("--socket", &folder.join("socket")));
+        command.arg(option("--pid-file", &folder.join("pid")));
+        command.args(&self.arguments);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // SAFETY: prctl is async-signal-safe. It ends the server with a test that is killed.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let mut child = command.spawn()?;
+        let begin = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            if let Some(status) = child.try_wait()? {
+                bail!("mariadbd ended with {status}: {}", self.log());
+            }
+            if begin.elapsed() > PATIENCE {
+                let _ = child.kill();
+                bail!("mariadbd does not listen: {}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Ends it as a crash does.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("it does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Stops it (and [`Self::resume`] lets it go on): it keeps its connections, and answers none.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(libc::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(libc::SIGCONT)
+    }
+
+    fn signal(&self, signal: i32) -> Result<()> {
+        let id = self.child.as_ref().context("it does not run")?.id();
+        // SAFETY: a system call with numbers; the child has not been waited for, so the id is its own.
+        let sent = unsafe { libc::kill(i32::try_from(id)?, signal) };
+        if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+    }
+
+    /// Host and port.
+    #[must_use]
+    pub fn address(&self) -> (String, u16) {
+        ("127.0.0.1".to_owned(), self.port)
+    }
+
+    /// A name for a database that no other test of this server has.
+    pub fn database(&self) -> String {
+        format!("reel_{}", self.databases.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for MariaDb {
+    fn drop(&mut self) {
+        // What it would save belongs to nobody any more.
+        let _ = self.kill();
+    }
+}
+
+fn option(name: &str, path: &Path) -> OsString {
+    let mut text = OsString::from(format!("{name}="));
+    text.push(path);
+    text
+}
+
+/// The server refuses to be root's unless it is told so.
+fn user() -> Option<&'static str> {
+    // SAFETY: a system call without arguments.
+    (unsafe { libc::geteuid() } == 0).then_some("--user=root")
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/bin"].map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|program| program.exists())
+}

@@ -1,0 +1,409 @@
+//! Metadata in a real MariaDB: the contract of all stores, migrations, and what becomes of calls when the server fails.
+#![allow(clippy::unwrap_used)]
+
+use std::future::Future;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder};
+use reel_meta::contract::{self, Source};
+use reel_meta::mysql::{
+    MysqlFileStore, MysqlGroupStore, MysqlOptions, MysqlSequenceStore, Role, migrate,
+};
+use reel_meta::{
+    FileStore, GroupStore, InsertOutcome, MetaError, NewFile, SequenceStore, StatusFilter,
+};
+use reel_tests::mariadb::MariaDb;
+use reel_tests::proxy::{Fault, Proxy};
+
+/// Whether there is a server to test with; says so where there is none.
+fn is_installed() -> bool {
+    let installed = MariaDb::is_installed();
+    if !installed {
+        eprintln!("skipped: MariaDB is not installed (cargo xtask setup)");
+    }
+    installed
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(future)
+}
+
+/// A database of its own on a server, with its tables.
+fn options(server: &MariaDb, role: Role) -> MysqlOptions {
+    let options = MysqlOptions {
+        database: server.database(),
+        ..MysqlOptions::new(role, vec![server.address()], "root")
+    };
+    block_on(migrate(&options, role, false)).unwrap();
+    options
+}
+
+/// A plain connection, as an operator's.
+async fn operator(server: &MariaDb, database: &str) -> Conn {
+    let (host, port) = server.address();
+    let builder = OptsBuilder::default().ip_or_hostname(host).tcp_port(port).user(Some("root"));
+    let mut conn = Conn::new(builder.prefer_socket(false)).await.unwrap();
+    if !database.is_empty() {
+        conn.query_drop(format!("USE `{database}`")).await.unwrap();
+    }
+    conn
+}
+
+struct Database<S> {
+    options: MysqlOptions,
+    open: fn(MysqlOptions) -> S,
+}
+
+impl<S> Source for Database<S> {
+    type Store = S;
+
+    async fn open(&self) -> S {
+        (self.open)(self.options.clone())
+    }
+
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        block_on(future)
+    }
+}
+
+fn fresh<S>(server: &MariaDb, role: Role, open: fn(MysqlOptions) -> S) -> impl Fn() -> Database<S> {
+    move || Database { options: options(server, role), open }
+}
+
+#[test]
+fn all_three_keep_the_contract() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    contract::group_store(fresh(&server, Role::Tracker, MysqlGroupStore::new));
+    contract::sequence_store(fresh(&server, Role::Ids, MysqlSequenceStore::new));
+    contract::file_store(fresh(&server, Role::Storage, MysqlFileStore::new));
+}
+
+fn new_file(user: &str, file: &str, path: &str) -> NewFile {
+    NewFile {
+        file: file.to_owned(),
+        app: "tnvideo".to_owned(),
+        user: user.to_owned(),
+        file_path: path.to_owned(),
+        size: 5,
+        created_at: 1_700_000_000,
+        checksum: Some(7),
+        name: None,
+        content_type: None,
+        expires_at: None,
+        deleted_at: None,
+    }
+}
+
+/// The answer to a COMMIT is an OK packet of 11 bytes, the request one of 11: cut at each of them.
+#[test]
+fn a_commit_without_an_answer_is_told_and_then_settled() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    let direct = options(&server, Role::Storage);
+    let proxy = Proxy::start(server.address()).unwrap();
+    let through = MysqlOptions { servers: vec![proxy.address()], ..direct.clone() };
+    let faults = (0..=11).flat_map(|bytes| [Fault::CutRequest(bytes), Fault::CutAnswer(bytes)]);
+    let (mut committed, mut lost, mut answered) = (0, 0, 0);
+    block_on(async {
+        let mut store = MysqlFileStore::new(through);
+        let mut other = MysqlFileStore::new_reader(direct);
+        for (index, fault) in faults.enumerate() {
+            let new = new_file("tnv001", &format!("file{index}"), &format!("/data/{index}"));
+            store.connect().await.unwrap();
+            proxy.arm("COMMIT", fault);
+            let inserted = store.insert(std::slice::from_ref(&new)).await;
+            assert!(!proxy.is_armed(), "{fault:?}");
+            match &inserted {
+                Ok(outcomes) => {
+                    assert_eq!(outcomes.as_slice(), [InsertOutcome::Inserted]);
+                    answered += 1;
+                }
+                Err(error) => assert!(error.outcome_unknown(), "{fault:?}: {error}"),
+            }
+            let found = store.get_owned("tnvideo", "tnv001", &new.file).await.unwrap();
+            let truth = other.get(None, &new.file).await.unwrap();
+            assert_eq!(found, truth, "{fault:?}");
+            assert!(found.is_some() || inserted.is_err(), "{fault:?}: acknowledged and lost");
+            if inserted.is_err() {
+                *(if found.is_some() { &mut committed } else { &mut lost }) += 1;
+            }
+            // The retry of whoever uploads.
+            let again = store.insert(std::slice::from_ref(&new)).await.unwrap();
+            match (&again[0], found) {
+                (InsertOutcome::Exists(row), Some(found)) => assert_eq!(**row, found),
+                (InsertOutcome::Inserted, None) => {}
+                (outcome, found) => panic!("{fault:?}: {outcome:?}, {found:?}"),
+            }
+        }
+        let page = other.list("tnvideo", "tnv001", StatusFilter::Any, None, 100).await.unwrap();
+        assert_eq!(page.rows.len(), 24, "one row each");
+    });
+    println!("{committed} had been committed, {lost} had not, {answered} were answered");
+    assert!(committed > 0 && lost > 0);
+}
+
+/// The COMMIT is still on its way when its sender gives up: nothing that was read after that may change by it.
+#[test]
+fn a_commit_that_comes_late_commits_nothing_any_more() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    let direct = options(&server, Role::Storage);
+    let proxy = Proxy::start(server.address()).unwrap();
+    let through = MysqlOptions {
+        servers: vec![proxy.address()],
+        statement_timeout: Duration::from_secs(1),
+        ..direct.clone()
+    };
+    block_on(async {
+        let mut store = MysqlFileStore::new(through);
+        let new = new_file("tnv001", "late", "/data/1");
+        store.connect().await.unwrap();
+        proxy.arm("COMMIT", Fault::Delay(Duration::from_secs(3)));
+        let error = store.insert(std::slice::from_ref(&new)).await.unwrap_err();
+        assert!(error.outcome_unknown(), "{error}");
+        assert_eq!(store.get_owned("tnvideo", "tnv001", "late").await.unwrap(), None);
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let mut other = MysqlFileStore::new_reader(direct);
+        assert_eq!(other.get(None, "late").await.unwrap(), None, "still");
+        let outcomes = store.insert(&[new]).await.unwrap();
+        assert_eq!(outcomes, [InsertOutcome::Inserted]);
+    });
+}
+
+#[test]
+fn a_server_that_dies_and_comes_back_costs_errors_and_no_rows() {
+    if !is_installed() {
+        return;
+    }
+    let mut server = MariaDb::start().unwrap();
+    let files = options(&server, Role::Storage);
+    let ids = options(&server, Role::Ids);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut store = MysqlFileStore::new(files.clone());
+    let mut reader = MysqlFileStore::new_reader(files);
+    let mut sequences = MysqlSequenceStore::new(ids);
+    let mut next = 0;
+    for round in 0..5 {
+        let new = new_file("bob", &format!("file{round}"), &format!("/data/{round}"));
+        // The connections of the round before are dead, and nobody has noticed.
+        let outcomes = runtime.block_on(store.insert(std::slice::from_ref(&new))).unwrap();
+        assert_eq!(outcomes, [InsertOutcome::Inserted]);
+        assert!(runtime.block_on(reader.get(None, &new.file)).unwrap().is_some());
+        let block = runtime.block_on(sequences.take("../data", 10, 0)).unwrap();
+        assert!(block.start >= next, "{block:?} again");
+        next = block.end;
+        server.kill().unwrap();
+        let error = runtime.block_on(reader.get(None, &new.file)).unwrap_err();
+        assert!(matches!(error, MetaError::Unavailable { .. }), "{error}");
+        let error = runtime.block_on(store.insert(std::slice::from_ref(&new))).unwrap_err();
+        assert!(error.retryable() && !error.outcome_unknown(), "{error}");
+        server.run().unwrap();
+        // Whoever was refused a moment ago is refused for that moment.
+        std::thread::sleep(Duration::from_millis(2100));
+    }
+    let page = runtime.block_on(reader.list("tnvideo", "bob", StatusFilter::Any, None, 10));
+    assert_eq!(page.unwrap().rows.len(), 5);
+}
+
+#[test]
+fn the_second_server_is_used_while_the_first_is_away() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    let tracker = options(&server, Role::Tracker);
+    // A port where nobody listens any more.
+    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let servers = vec![("127.0.0.1".to_owned(), away), server.address()];
+    let both = MysqlOptions { servers, ..tracker.clone() };
+    block_on(async {
+        let mut store = MysqlGroupStore::new(both);
+        assert!(store.add_group("group001").await.unwrap());
+        let mut conn = operator(&server, &tracker.database).await;
+        conn.query_drop("SET GLOBAL read_only = 1").await.unwrap();
+        let mut writer = MysqlGroupStore::new(tracker);
+        let error = writer.connect().await.unwrap_err();
+        assert!(error.to_string().contains("read only"), "{error}");
+        conn.query_drop("SET GLOBAL read_only = 0, GLOBAL innodb_flush_log_at_trx_commit = 2")
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let error = writer.connect().await.unwrap_err();
+        assert!(error.to_string().contains("innodb_flush_log_at_trx_commit"), "{error}");
+    });
+}
+
+/// The three databases as the deployed system leaves them, with rows that make trouble.
+async fn deploy(conn: &mut Conn, tracker: &str, ids: &str, storage: &str) {
+    const TIMES: &str = "create_time timestamp NULL DEFAULT CURRENT_TIMESTAMP, \
+        update_time timestamp NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP";
+    const ENGINE: &str = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci";
+    for database in [tracker, ids, storage] {
+        let sql = format!(
+            "CREATE DATABASE `{database}` DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_general_ci"
+        );
+        conn.query_drop(sql).await.unwrap();
+    }
+    let mut statements = vec![
+        format!("USE `{tracker}`"),
+        format!(
+            "CREATE TABLE t_groups_info (id int unsigned NOT NULL AUTO_INCREMENT, group_name varchar(32) DEFAULT NULL, \
+             {TIMES}, PRIMARY KEY (id)) {ENGINE}"
+        ),
+        format!(
+            "CREATE TABLE t_router (id int unsigned NOT NULL AUTO_INCREMENT, appid varchar(32) DEFAULT NULL, \
+             userid varchar(128) DEFAULT NULL, group_name varchar(32) DEFAULT NULL, {TIMES}, PRIMARY KEY (id)) {ENGINE}"
+        ),
+        "INSERT INTO t_groups_info (group_name) VALUES ('group001'), ('group002'), ('group001')".to_owned(),
+        "INSERT INTO t_router (appid, userid, group_name) VALUES ('tnvideo', 'tnv001', 'group001'), \
+         ('tnvideo', 'tnv001', 'group002'), ('tnvideo', 'TNV001', 'group002'), ('tnvideo', 'tnv002', 'group002')"
+            .to_owned(),
+        format!("USE `{ids}`"),
+        format!(
+            "CREATE TABLE t_id_gen (id varchar(64) NOT NULL, id_value bigint DEFAULT NULL, {TIMES}, PRIMARY KEY (id)) {ENGINE}"
+        ),
+        "INSERT INTO t_id_gen (id, id_value) VALUES ('../data', 700)".to_owned(),
+        format!("USE `{storage}`"),
+    ];
+    for table in 1..=3 {
+        statements.push(format!(
+            "CREATE TABLE t_file_0{table} (id varchar(256) NOT NULL, appid varchar(32) DEFAULT NULL, \
+             userid varchar(128) DEFAULT NULL, status tinyint DEFAULT 0, file_path varchar(512) DEFAULT NULL, \
+             file_size bigint DEFAULT NULL, {TIMES}, PRIMARY KEY (id)) {ENGINE}"
+        ));
+    }
+    statements.push(
+        "INSERT INTO t_file_02 (id, appid, userid, status, file_path, file_size, create_time, update_time) VALUES \
+         ('film.mp4', 'tnvideo', 'tnv001', 0, '../data/000/000/000/65F1560C_001', 9, '2024-03-13 07:31:24', '2024-03-14 08:00:00'), \
+         ('gone.mp4', 'tnvideo', 'tnv001', 1, '../data/000/000/000/65F1560C_002', 9, '2024-03-13 07:31:24', '2024-03-14 08:00:00')"
+            .to_owned(),
+    );
+    for statement in statements {
+        conn.query_drop(statement).await.unwrap();
+    }
+}
+
+/// Everything that the three databases hold, as text.
+async fn dump(conn: &mut Conn, databases: &[&str]) -> String {
+    let mut text = String::new();
+    for database in databases {
+        let tables: Vec<String> =
+            conn.query(format!("SHOW TABLES FROM `{database}`")).await.unwrap();
+        for table in tables {
+            let created: Option<(String, String)> = conn
+                .query_first(format!("SHOW CREATE TABLE `{database}`.`{table}`"))
+                .await
+                .unwrap();
+            text += &created.unwrap().1;
+            let rows: Vec<mysql_async::Row> = conn
+                .query(format!("SELECT * FROM `{database}`.`{table}` ORDER BY 1"))
+                .await
+                .unwrap();
+            for row in rows {
+                text += &format!("\n{:?}", row.unwrap());
+            }
+            text += "\n";
+        }
+    }
+    text
+}
+
+#[test]
+fn a_deployed_database_is_taken_over_where_it_is() {
+    if !is_installed() {
+        return;
+    }
+    // An hour that comes twice in autumn, and a server that does not count in UTC.
+    let server = MariaDb::start_with(&["--default-time-zone=+02:00"]).unwrap();
+    let names = [server.database(), server.database(), server.database()];
+    let [tracker, ids, storage] = names.each_ref().map(String::as_str);
+    let options = |role: Role, database: &str| MysqlOptions {
+        database: database.to_owned(),
+        ..MysqlOptions::new(role, vec![server.address()], "root")
+    };
+    let all =
+        [options(Role::Tracker, tracker), options(Role::Ids, ids), options(Role::Storage, storage)];
+    block_on(async {
+        let mut conn = operator(&server, "").await;
+        deploy(&mut conn, tracker, ids, storage).await;
+        let before = dump(&mut conn, &[tracker, ids, storage]).await;
+
+        let mut store = MysqlFileStore::new(all[2].clone());
+        let error = store.connect().await.unwrap_err();
+        assert!(error.to_string().contains("reel migrate"), "{error}");
+
+        let mut clashes = Vec::new();
+        for (role, options) in Role::ALL.into_iter().zip(&all) {
+            let planned = migrate(options, role, true).await.unwrap();
+            assert!(!planned.steps.is_empty());
+            clashes.extend(planned.clashes);
+        }
+        assert_eq!(dump(&mut conn, &[tracker, ids, storage]).await, before, "a dry run");
+        assert_eq!(clashes.len(), 1, "{clashes:?}");
+        assert!(clashes[0].contains("tnv001") && clashes[0].contains("TNV001"), "{clashes:?}");
+
+        for (role, options) in Role::ALL.into_iter().zip(&all) {
+            migrate(options, role, false).await.unwrap();
+        }
+        let after = dump(&mut conn, &[tracker, ids, storage]).await;
+        for (role, options) in Role::ALL.into_iter().zip(&all) {
+            let second = migrate(options, role, false).await.unwrap();
+            assert_eq!(second, reel_meta::mysql::Migration::default(), "{role:?}");
+        }
+        assert_eq!(dump(&mut conn, &[tracker, ids, storage]).await, after, "a second run");
+
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let film = store.get(None, "film.mp4").await.unwrap().unwrap();
+        assert_eq!((film.user.as_str(), film.size, film.checksum), ("tnv001", 9, None));
+        // Written at +02:00, as the deployed node meant it.
+        assert_eq!((film.created_at, film.updated_at), (1_710_307_884, 1_710_396_000));
+        assert_eq!(film.file_path, "../data/000/000/000/65F1560C_001");
+        let page = store.list("tnvideo", "tnv001", StatusFilter::Deleted, None, 10).await.unwrap();
+        assert_eq!(page.rows[0].file, "gone.mp4");
+        assert!(store.deleted_before(u64::MAX / 2, None, 10).await.unwrap().rows.is_empty());
+        // An old node goes on.
+        conn.query_drop(format!(
+            "INSERT INTO `{storage}`.t_file_02 (id, appid, userid, status, file_path, file_size) \
+             VALUES ('new.mp4', 'tnvideo', 'tnv001', 0, '../data/000/000/000/65F1560D_003', 3)"
+        ))
+        .await
+        .unwrap();
+        assert_eq!(store.get(None, "new.mp4").await.unwrap().unwrap().size, 3);
+
+        let mut groups = MysqlGroupStore::new(all[0].clone());
+        assert_eq!(groups.groups().await.unwrap(), ["group001", "group002"]);
+        for (user, group) in
+            [("tnv001", "group001"), ("TNV001", "group002"), ("tnv002", "group002")]
+        {
+            assert_eq!(groups.route("tnvideo", user).await.unwrap().as_deref(), Some(group));
+        }
+        let mut sequences = MysqlSequenceStore::new(all[1].clone());
+        assert_eq!(sequences.take("../data", 100, 0).await.unwrap(), 700..800);
+    });
+}
+
+#[test]
+fn a_database_of_a_later_version_is_left_alone() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    let options = options(&server, Role::Ids);
+    block_on(async {
+        let mut conn = operator(&server, &options.database).await;
+        conn.query_drop("UPDATE reel_schema SET version = 99").await.unwrap();
+        let refused = migrate(&options, Role::Ids, false).await;
+        assert!(matches!(refused, Err(MetaError::TooNew { found: 99, .. })), "{refused:?}");
+        let error = MysqlSequenceStore::new(options).connect().await.unwrap_err();
+        assert!(error.to_string().contains("99"), "{error}");
+    });
+}
