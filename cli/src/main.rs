@@ -9,6 +9,8 @@ mod commands;
 mod config_cmd;
 mod data_folder;
 mod exit;
+mod meta_config;
+mod migrate;
 mod roles;
 mod server;
 mod settings;
@@ -33,6 +35,8 @@ enum Command {
     Role(Box<roles::RoleCommand>),
     #[command(subcommand)]
     Config(config_cmd::ConfigCommand),
+    /// Brings shared databases (MySQL, MariaDB) to the tables of this version, in place.
+    Migrate(migrate::Migrate),
     #[command(flatten)]
     Client(Box<commands::ClientCommand>),
 }
@@ -53,6 +57,10 @@ fn main() -> ExitCode {
         Command::Config(command) => {
             exit::default_sigpipe();
             config_cmd::run(&command)
+        }
+        Command::Migrate(arguments) => {
+            exit::default_sigpipe();
+            migrate::run(&arguments)
         }
         Command::Client(command) => {
             // A pipe whose reader has gone ends `reel ls | head` quietly, as it ends every other

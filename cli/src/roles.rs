@@ -205,7 +205,8 @@ pub(crate) fn run(command: &RoleCommand) -> anyhow::Result<ExitCode> {
 pub(crate) fn start_idgen(settings: &Settings, process: &Process) -> anyhow::Result<Running> {
     use reel_idgen::Error;
     let Settings { idgen, node, meta, .. } = settings;
-    reel_idgen::start(idgen, node, &meta.dir, process).map_err(|error| match error {
+    let location = meta.location(reel_meta::Role::Ids)?;
+    reel_idgen::start(idgen, node, &location, process).map_err(|error| match error {
         Error::Config(_) | Error::Access(_) | Error::Secret(_) => usage(error),
         error => error.into(),
     })
@@ -215,7 +216,8 @@ pub(crate) fn start_idgen(settings: &Settings, process: &Process) -> anyhow::Res
 pub(crate) fn start_tracker(settings: &Settings, process: &Process) -> anyhow::Result<Running> {
     use reel_tracker::Error;
     let Settings { tracker, node, meta, .. } = settings;
-    reel_tracker::start(tracker, node, &meta.dir, process).map_err(|error| match error {
+    let location = meta.location(reel_meta::Role::Tracker)?;
+    reel_tracker::start(tracker, node, &location, process).map_err(|error| match error {
         Error::Config(_) | Error::Access(_) | Error::Secret(_) => usage(error),
         error => error.into(),
     })
@@ -229,7 +231,7 @@ pub(crate) fn start_engine(settings: &Settings, process: &Process) -> anyhow::Re
         node: &settings.node,
         tokens: &settings.token,
         store_paths: &settings.store_path,
-        database: &settings.meta.dir.join("storage.db"),
+        database: &settings.meta.location(reel_meta::Role::Storage)?,
     };
     reel_engine::start(&setup, process).map_err(|error| match error {
         Error::Config(_) | Error::Access(_) | Error::Secret(_) => usage(error),

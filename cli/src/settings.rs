@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use reel_meta::Role;
 use reel_node::access::{AllowList, HttpWriteRule};
 use reel_node::capability::Capabilities;
 use reel_node::config::{ConfigError, Loaded, LogConfig, NodeConfig, TokenConfig, load_from};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Usage;
+use crate::meta_config::MetaConfig;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -23,20 +25,6 @@ pub(crate) struct Settings {
     pub(crate) store_path: Vec<reel_engine::StorePath>,
     pub(crate) gateway: reel_gateway::Config,
     pub(crate) token: Vec<TokenConfig>,
-}
-
-/// `[meta]`: where the embedded metadata lies.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct MetaConfig {
-    /// Folder of `tracker.db`, `idgen.db` and `storage.db`. Made when it is not there.
-    pub(crate) dir: PathBuf,
-}
-
-impl Default for MetaConfig {
-    fn default() -> Self {
-        Self { dir: PathBuf::from("/var/lib/reel/meta") }
-    }
 }
 
 /// Loads the file (if any) over `defaults`, the environment over it, the flags on top. What is
@@ -68,6 +56,9 @@ impl Settings {
         self.engine.validate().map_err(|error| usage(&error))?;
         reel_gateway::check(&self.gateway).map_err(|error| usage(&error))?;
         self.node.cluster_secret().map_err(|error| usage(&error))?;
+        for role in Role::ALL {
+            self.meta.location(role).map_err(|error| usage(&error))?;
+        }
         Capabilities::named(&self.node.capabilities_off).map_err(|error| usage(&error))?;
         for store_path in &self.store_path {
             store_path.validate().map_err(|error| usage(&error))?;

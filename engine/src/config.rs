@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use reel_meta::Location;
 use reel_node::{
     capability::RingFlags,
     config::{ByteSize, HumanTime},
@@ -339,13 +340,17 @@ impl Config {
         &self,
         names: &Names,
         paths: &[StorePath],
-        database: &Path,
+        database: &Location,
         ring: Option<RingFlags>,
     ) -> StoreConfig {
         let paths = paths.iter().map(StorePath::config).collect();
         let mut config = StoreConfig::new(names.host, names.group, paths);
         config.durability = self.durability;
-        config.journal = Some(self.journal(database, ring));
+        config.journal = match database {
+            Location::Embedded(path) => Some(self.journal(path, ring)),
+            // Its log is on other machines, and other nodes read it at once.
+            Location::Shared(_) => None,
+        };
         config.retention = self.retention.0;
         config.id_block = self.id_block;
         config

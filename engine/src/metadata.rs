@@ -1,8 +1,8 @@
 //! The way to the storage database: one writer and one reader, each alone with its connection, behind bounded channels.
 //!
 //! Any thread may ask: data threads await, committers and keepers wait. The writer puts the inserts of many commits
-//! into one transaction, and keeps the commit journal where there is one. With SQLite both ends are threads of their own;
-//! a database over the network would run them as tasks of the control thread, and nothing else here changes.
+//! into one transaction, and keeps the commit journal where there is one. Both ends are threads of their own. Of a shared
+//! database there are several readers, tasks of the one thread.
 
 use std::{
     path::Path,
@@ -13,12 +13,14 @@ use std::{
 
 use bytes::Bytes;
 use flume::Sender;
+use reel_meta::mysql::{MysqlFileStore, MysqlOptions};
 use reel_meta::{
-    Change, DeletedCursor, ExpectedStore, FileRow, FileStore, InsertOutcome, MetaError, NewFile,
-    Page, Relocation, Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
+    Change, DeletedCursor, ExpectedStore, FileRow, FileStore, InsertOutcome, Location, MetaError,
+    NewFile, Page, Relocation, Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
 };
 
 use reel_proto::table::table_of_user;
+use tokio::runtime::Runtime;
 
 use crate::journal::{Entry, Journal};
 
@@ -30,6 +32,9 @@ const WRITE_QUEUE_MAX: usize = 4096;
 
 /// Lookups that wait for the reader; past it, they are refused as busy.
 const READ_QUEUE_MAX: usize = 4096;
+
+/// Connections that a shared database is asked over at the same time.
+const SHARED_READERS: usize = 4;
 
 /// What the metadata said instead of yes. Cloned to every upload of a commit.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -194,6 +199,8 @@ pub struct ListOf {
 pub struct Metadata {
     writes: Sender<Write>,
     reads: Sender<Read>,
+    /// Each takes one [`Read::Stop`].
+    readers: usize,
     /// After the senders: fields are dropped in this order, and the threads end when the last sender is gone.
     threads: Arc<Threads>,
 }
@@ -219,6 +226,17 @@ impl Drop for Threads {
 }
 
 impl Metadata {
+    /// Opens a database and starts its writer and its reader thread.
+    ///
+    /// # Errors
+    /// The database's, or no thread could be started.
+    pub fn open(location: &Location) -> Result<Self, RowError> {
+        match location {
+            Location::Embedded(path) => Self::sqlite(path),
+            Location::Shared(options) => Self::mysql(options),
+        }
+    }
+
     /// Opens the embedded database and starts its writer and its reader thread.
     ///
     /// # Errors
@@ -229,6 +247,34 @@ impl Metadata {
             move || reel_meta::sqlite::SqliteFileStore::open(&write_path),
             move || reel_meta::sqlite::SqliteFileStore::open_reader(&read_path),
         )
+    }
+
+    /// Opens a shared database and starts its writer's and its readers' thread.
+    ///
+    /// # Errors
+    /// As [`Self::sqlite`].
+    fn mysql(options: &MysqlOptions) -> Result<Self, RowError> {
+        let (writes, write_queue) = flume::bounded(WRITE_QUEUE_MAX);
+        let (reads, read_queue) = flume::bounded(READ_QUEUE_MAX);
+        let (write_options, read_options) = (options.clone(), options.clone());
+        let open = move || {
+            let runtime = runtime()?;
+            let store = runtime.block_on(MysqlFileStore::open(write_options))?;
+            Ok((runtime, store))
+        };
+        let write_thread = spawn("reel-meta-write", open, move |(runtime, mut store)| {
+            runtime.block_on(writer::run(&mut store, write_queue));
+        })?;
+        let read_thread = spawn("reel-meta-read", runtime, move |runtime| {
+            // Each waits for the network most of the time, so one thread serves them all.
+            let readers = (0..SHARED_READERS).map(|_| {
+                let store = MysqlFileStore::new_reader(read_options.clone());
+                reader::run(store, read_queue.clone())
+            });
+            runtime.block_on(futures_util::future::join_all(readers));
+        })?;
+        let threads = Arc::new(Threads(Mutex::new(vec![write_thread, read_thread])));
+        Ok(Self { writes, reads, readers: SHARED_READERS, threads })
     }
 
     /// Starts the two threads on any store of metadata; the reader opens after the writer has made the tables.
@@ -252,15 +298,15 @@ impl Metadata {
             wait(reader::run(store, read_queue));
             drop(reading);
         })?;
-        let threads = Threads(Mutex::new(vec![write_thread, read_thread]));
-        Ok(Self { writes, reads, threads: Arc::new(threads) })
+        let threads = Arc::new(Threads(Mutex::new(vec![write_thread, read_thread])));
+        Ok(Self { writes, reads, readers: 1, threads })
     }
 
     /// Finishes what is queued and closes the database, whoever else still has a handle: what they ask afterwards is
     /// answered as by a database that is gone. Blocks until it is closed.
     pub fn close(&self) {
         let _ = self.writes.send(Write::Stop);
-        let _ = self.reads.send(Read::Stop);
+        (0..self.readers).for_each(|_| drop(self.reads.send(Read::Stop)));
         self.threads.join();
     }
 
@@ -515,6 +561,14 @@ impl Metadata {
         })?;
         wait.recv_async().await.unwrap_or_else(|_| Err(RowError::gone()))
     }
+}
+
+/// What drives the connections of one thread.
+fn runtime() -> Result<Runtime, MetaError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| MetaError::Database { operation: "open", cause: Box::new(error) })
 }
 
 fn spawn<S>(

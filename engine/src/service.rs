@@ -2,7 +2,6 @@
 
 use std::{
     net::SocketAddr,
-    path::Path,
     rc::Rc,
     sync::{
         Arc,
@@ -12,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use reel_meta::Location;
 use reel_node::{
     Accepted, Act, ActError, ControlContext, Listener, Process, Role, RoleSpec, Running, Service,
     ServiceError, ThreadContext,
@@ -48,8 +48,8 @@ pub struct Setup<'a> {
     pub config: &'a Config,
     /// `[[store_path]]`, at least one.
     pub store_paths: &'a [StorePath],
-    /// The embedded database of files.
-    pub database: &'a Path,
+    /// The database of files.
+    pub database: &'a Location,
     /// `[node]`.
     pub node: &'a NodeConfig,
     /// `[[token]]`.
@@ -69,10 +69,10 @@ pub enum StartError {
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The database cannot be opened.
-    #[error("{}: {error}", path.display())]
+    #[error("{location}: {error}")]
     Metadata {
-        /// Its file.
-        path: std::path::PathBuf,
+        /// Where it lies.
+        location: String,
         /// What it said.
         error: RowError,
     },
@@ -117,8 +117,8 @@ pub fn start(setup: &Setup<'_>, process: &Process) -> Result<Running, StartError
     let spec = spec(setup, &frames)?;
     let writes = HttpWriteRule::new(setup.tokens, setup.node.insecure)?;
     let secret = setup.node.cluster_secret()?;
-    let metadata = Metadata::sqlite(setup.database)
-        .map_err(|error| StartError::Metadata { path: setup.database.to_owned(), error })?;
+    let metadata = Metadata::open(setup.database)
+        .map_err(|error| StartError::Metadata { location: setup.database.to_string(), error })?;
     let capabilities = process.capabilities();
     let ring = capabilities.io_uring.then_some(capabilities.ring_flags);
     let store_config = config.store(&names, setup.store_paths, setup.database, ring);

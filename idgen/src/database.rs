@@ -1,6 +1,6 @@
 //! The thread that owns the database: it makes blocks durable and only then puts them in hand.
 //!
-//! One thread, because a SQLite commit waits for the disk. Data threads ask over a bounded channel
+//! One thread, because a commit waits for a disk, here or on another machine. Data threads ask over a bounded channel
 //! and go on drawing; only one that finds no id in hand waits for the answer.
 
 use std::io;
@@ -11,14 +11,16 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use hashbrown::HashMap;
-use reel_meta::sqlite::{SqliteSequenceStore, inline};
-use reel_meta::{MetaError, Sequence as SequenceRow, SequenceStore};
+use reel_meta::mysql::MysqlSequenceStore;
+use reel_meta::sqlite::SqliteSequenceStore;
+use reel_meta::{Location, MetaError, Sequence as SequenceRow, SequenceStore};
 use reel_node::metrics::{Registry, SharedCell};
 use reel_proto::name::IdKey;
 
 use crate::metrics::IdGenMetrics;
 use crate::pace::Pace;
 use crate::sequence::Sequence;
+use crate::start::Error;
 
 /// Requests that wait for the thread; whoever comes next waits for a place.
 const QUEUE_MAX: usize = 1024;
@@ -79,28 +81,47 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Starts the thread on an open store.
+    /// Starts the thread, which opens the database and gives the sequences that it holds.
     pub(crate) fn start(
-        store: SqliteSequenceStore,
+        location: &Location,
         steps: Steps,
         registry: &Registry<IdGenMetrics>,
-    ) -> io::Result<(Self, JoinHandle<()>)> {
+    ) -> Result<(Self, JoinHandle<()>, Vec<SequenceRow>), Error> {
         let (requests, queue) = flume::bounded(QUEUE_MAX);
-        let metrics = registry.shared();
         let failing = Arc::new(AtomicBool::new(false));
         let owner = Owner {
-            store,
             steps,
-            metrics,
+            metrics: registry.shared(),
             paces: HashMap::new(),
             started: Instant::now(),
             failing: Arc::clone(&failing),
             failure: None,
         };
+        let (opened, wait) = flume::bounded(1);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::Thread)?;
+        let location = location.clone();
         let thread = std::thread::Builder::new()
             .name("idgen-database".to_owned())
-            .spawn(move || owner.run(&queue))?;
-        Ok((Self { requests, failing }, thread))
+            .spawn(move || {
+                runtime.block_on(async {
+                    match location {
+                        Location::Embedded(path) => {
+                            owner.own(SqliteSequenceStore::open(&path), &opened, &queue).await;
+                        }
+                        Location::Shared(options) => {
+                            let store = MysqlSequenceStore::open(options).await;
+                            owner.own(store, &opened, &queue).await;
+                        }
+                    }
+                });
+            })
+            .map_err(Error::Thread)?;
+        let gone = || Error::Thread(io::Error::other("it ended"));
+        let stored = wait.recv().map_err(|_| gone())??;
+        Ok((Self { requests, failing }, thread, stored))
     }
 
     /// Asks for the next block without waiting.
@@ -153,9 +174,8 @@ impl Database {
     }
 }
 
-/// What the thread owns.
+/// What the thread owns beside the store.
 struct Owner {
-    store: SqliteSequenceStore,
     steps: Steps,
     metrics: SharedCell<IdGenMetrics>,
     paces: HashMap<IdKey, Pace>,
@@ -167,18 +187,38 @@ struct Owner {
 }
 
 impl Owner {
-    fn run(mut self, queue: &flume::Receiver<Queued>) {
-        while let Ok((queued_at, request)) = queue.recv() {
+    /// Tells what the store holds, and answers until the end.
+    async fn own<S: SequenceStore>(
+        self,
+        store: Result<S, MetaError>,
+        opened: &flume::Sender<Result<Vec<SequenceRow>, MetaError>>,
+        queue: &flume::Receiver<Queued>,
+    ) {
+        let stored = match store {
+            Ok(mut store) => store.sequences().await.map(|stored| (store, stored)),
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok((store, stored)) => {
+                let _ = opened.send(Ok(stored));
+                self.run(store, queue).await;
+            }
+            Err(error) => drop(opened.send(Err(error))),
+        }
+    }
+
+    async fn run(mut self, mut store: impl SequenceStore, queue: &flume::Receiver<Queued>) {
+        while let Ok((queued_at, request)) = queue.recv_async().await {
             self.forget_failure_before(queued_at);
             match request {
                 Request::Refill(sequence, answer) => {
-                    let outcome = self.refill(&sequence);
+                    let outcome = self.refill(&mut store, &sequence).await;
                     if let Some(answer) = answer {
                         let _ = answer.send(outcome);
                     }
                 }
                 Request::Block { sequence, count, at_least, answer } => {
-                    let _ = answer.send(self.block(&sequence, count, at_least));
+                    let _ = answer.send(self.block(&mut store, &sequence, count, at_least).await);
                 }
                 Request::Stop => return,
             }
@@ -189,7 +229,11 @@ impl Owner {
         self.failure = self.failure.take().filter(|(failed_at, _)| *failed_at >= queued_at);
     }
 
-    fn refill(&mut self, sequence: &Sequence) -> Result<(), TakeError> {
+    async fn refill(
+        &mut self,
+        store: &mut impl SequenceStore,
+        sequence: &Sequence,
+    ) -> Result<(), TakeError> {
         // Several threads may have found none in hand at the same time: one block serves them all.
         if sequence.has_ahead() {
             sequence.not_coming();
@@ -202,7 +246,7 @@ impl Owner {
             .entry(*sequence.key())
             .or_insert_with(|| Pace::new(steps.smallest, steps.largest));
         let count = pace.next(now_ms);
-        match self.take(sequence.key(), count, 0, By::IdGet) {
+        match self.take(store, sequence.key(), (count, 0), By::IdGet).await {
             Ok(block) => {
                 sequence.offer(&block);
                 Ok(())
@@ -214,13 +258,14 @@ impl Owner {
         }
     }
 
-    fn block(
+    async fn block(
         &mut self,
+        store: &mut impl SequenceStore,
         sequence: &Sequence,
         count: u64,
         at_least: u64,
     ) -> Result<Range<u64>, TakeError> {
-        let block = self.take(sequence.key(), count, at_least, By::IdBlock)?;
+        let block = self.take(store, sequence.key(), (count, at_least), By::IdBlock).await?;
         if block.start == at_least && at_least > 0 {
             // The sequence stood at or behind the store's mark. If behind (a lost or restored
             // database), the ids in hand may be in use already: they are not given any more.
@@ -229,18 +274,19 @@ impl Owner {
         Ok(block)
     }
 
-    fn take(
+    /// `(count, at_least)` as the store takes them.
+    async fn take(
         &mut self,
+        store: &mut impl SequenceStore,
         key: &IdKey,
-        count: u64,
-        at_least: u64,
+        (count, at_least): (u64, u64),
         by: By,
     ) -> Result<Range<u64>, TakeError> {
         if let Some((_, error)) = &self.failure {
             return Err(error.clone());
         }
         let before = Instant::now();
-        let taken = inline(self.store.take(key.as_str(), count, at_least));
+        let taken = store.take(key.as_str(), count, at_least).await;
         let micros = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.metrics.observe(IdGenMetrics::TAKE_SECONDS, micros);
         let taken = taken.map_err(TakeError::from);
@@ -268,9 +314,4 @@ impl Owner {
 enum By {
     IdGet,
     IdBlock,
-}
-
-/// The sequences that the database holds.
-pub(crate) fn stored(store: &mut SqliteSequenceStore) -> Result<Vec<SequenceRow>, MetaError> {
-    inline(store.sequences())
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use reel_meta::sqlite::SqliteSequenceStore;
+use reel_meta::Location;
 use reel_node::frame_server::{BodyError, Ended, FrameConfig, FrameConn};
 use reel_node::metrics::{Cell, Registry};
 use reel_node::signed::Envelopes;
@@ -20,7 +20,7 @@ use reel_proto::peer::{IdBlock, IdBlockReply};
 use reel_proto::refusal::Refusal;
 use serde_json::json;
 
-use crate::database::{self, Database, Steps, TakeError};
+use crate::database::{Database, Steps, TakeError};
 use crate::keys::{Keys, SeenKeys};
 use crate::metrics::{IdGenMetrics, Kind, Outcome};
 use crate::sequence::Sequence;
@@ -35,7 +35,7 @@ pub(crate) struct Parts {
     pub(crate) steps: Steps,
     pub(crate) keys_max: usize,
     pub(crate) envelopes: Envelopes,
-    pub(crate) store: SqliteSequenceStore,
+    pub(crate) location: Location,
     pub(crate) registry: Registry<IdGenMetrics>,
 }
 
@@ -61,9 +61,10 @@ pub(crate) struct Thread {
 }
 
 impl Service {
-    pub(crate) fn new(mut parts: Parts) -> Result<Self, Error> {
+    pub(crate) fn new(parts: Parts) -> Result<Self, Error> {
         // Keys that the database knows are always served; the limit is for new ones.
-        let stored = database::stored(&mut parts.store)?;
+        let (database, thread, stored) =
+            Database::start(&parts.location, parts.steps, &parts.registry)?;
         let keys = Keys::new(parts.keys_max.max(stored.len()));
         for row in stored {
             match IdKey::parse(&row.key) {
@@ -73,8 +74,6 @@ impl Service {
                 }
             }
         }
-        let (database, thread) =
-            Database::start(parts.store, parts.steps, &parts.registry).map_err(Error::Thread)?;
         Ok(Self {
             host: parts.host,
             steps: parts.steps,

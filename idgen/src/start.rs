@@ -1,12 +1,10 @@
-//! Opens the database, checks the settings and starts the role's threads.
+//! Checks the settings and starts the role's threads.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use reel_meta::MetaError;
-use reel_meta::sqlite::{IDGEN_FILE, SqliteSequenceStore};
+use reel_meta::{Location, MetaError};
 use reel_node::access::AccessError;
 use reel_node::config::{ConfigError, NodeConfig};
 use reel_node::signed::Envelopes;
@@ -41,27 +39,26 @@ pub enum Error {
     Thread(#[source] std::io::Error),
 }
 
-/// Starts an ID node whose database is `idgen.db` in `meta_folder` (made if it is not there).
+/// Starts an ID node on its database; an embedded one is made if it is not there.
 ///
 /// # Errors
 /// [`Error`]; nothing runs then.
 pub fn start(
     config: &Config,
     node: &NodeConfig,
-    meta_folder: &Path,
+    location: &Location,
     process: &Process,
 ) -> Result<Running, Error> {
     config.check()?;
     let host = config.hostname.clone().unwrap_or_else(machine_name);
     let spec = spec(config, node, &host)?;
     let envelopes = Envelopes::new(node.cluster_secret()?, node);
-    let store = SqliteSequenceStore::open(&meta_folder.join(IDGEN_FILE))?;
     let service = Service::new(Parts {
         host,
         steps: Steps { smallest: config.step, largest: config.step_max },
         keys_max: config.keys_max,
         envelopes,
-        store,
+        location: location.clone(),
         registry: process.registry(Role::IdGen),
     })?;
     Ok(reel_node::start(spec, Arc::new(service), process)?)

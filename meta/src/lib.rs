@@ -13,6 +13,7 @@
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod error;
+mod location;
 pub mod mysql;
 mod row;
 pub mod sqlite;
@@ -20,6 +21,7 @@ mod store;
 mod text;
 
 pub use error::{Cause, MetaError};
+pub use location::{Location, Role};
 pub use row::{
     Change, DeletedCursor, ExpectedStore, FileRow, FileStatus, InsertOutcome, NewFile, Page,
     Relocation, Removal, RowRef, ScanCursor, Sequence, StatusChange, StatusFilter, TableCount,

@@ -29,31 +29,7 @@ pub use groups::MysqlGroupStore;
 pub use migrate::{Migration, Step, migrate};
 pub use sequences::MysqlSequenceStore;
 
-/// The three databases of a deployed system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// The tracker's: legal groups, and which group serves a user.
-    Tracker,
-    /// The ID node's: sequences.
-    Ids,
-    /// The storage nodes': one row for each file.
-    Storage,
-}
-
-impl Role {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Tracker, Self::Ids, Self::Storage];
-
-    /// Its name where the deployed system put it.
-    #[must_use]
-    pub fn database(self) -> &'static str {
-        match self {
-            Self::Tracker => "tnv_trackerdb",
-            Self::Ids => "tnv_idsdb",
-            Self::Storage => "tnv_storagedb",
-        }
-    }
-}
+use crate::location::Role;
 
 /// How to reach a database.
 #[derive(Clone, PartialEq, Eq)]

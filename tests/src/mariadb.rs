@@ -80,13 +80,13 @@ impl MariaDb {
         command.arg(option("--pid-file", &folder.join("pid")));
         command.args(&self.arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // SAFETY: prctl is async-signal-safe. It ends the server with a test that is killed.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
+        let end_with_us = || {
+            // SAFETY: a system call with numbers.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            Ok(())
+        };
+        // SAFETY: what runs between fork and exec is one system call. A test that is killed takes its server along.
+        unsafe { command.pre_exec(end_with_us) };
         let mut child = command.spawn()?;
         let begin = Instant::now();
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {

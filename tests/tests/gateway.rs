@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use std::time::{Duration, Instant};
 
+use reel_meta::{Location, Role};
 use reel_node::config::{HumanTime, NodeConfig};
 use reel_node::{Process, Running};
 use reel_tests::http_cases::{self, Connection};
@@ -39,20 +40,22 @@ impl Cluster {
         let node = NodeConfig { data_threads: Some(1), ..NodeConfig::default() };
         let beat = HumanTime(Duration::from_millis(200));
 
+        let location = |role| Location::embedded(&meta, role);
         let config = reel_tracker::Config {
             listen: LOOPBACK,
             admin_listen: LOOPBACK,
             beat_interval: beat,
             ..reel_tracker::Config::default()
         };
-        let tracker = reel_tracker::start(&config, &node, &meta, &process).unwrap();
+        let tracker =
+            reel_tracker::start(&config, &node, &location(Role::Tracker), &process).unwrap();
         let tracker_address = tracker.addresses()[0].addr;
         let config = reel_idgen::Config {
             listen: LOOPBACK,
             admin_listen: LOOPBACK,
             ..reel_idgen::Config::default()
         };
-        let idgen = reel_idgen::start(&config, &node, &meta, &process).unwrap();
+        let idgen = reel_idgen::start(&config, &node, &location(Role::Ids), &process).unwrap();
         let config = reel_engine::Config {
             listen: LOOPBACK,
             http_listen: LOOPBACK,
@@ -68,7 +71,7 @@ impl Cluster {
             node: &node,
             tokens: &[],
             store_paths: &[reel_engine::StorePath::new(folder.path().join("store"))],
-            database: &meta.join("storage.db"),
+            database: &location(Role::Storage),
         };
         let engine = reel_engine::start(&setup, &process).unwrap();
         let http = engine.addresses().iter().find(|it| it.name.contains("http")).unwrap().addr;

@@ -8,10 +8,10 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 use reel_meta::contract::{self, Source};
 use reel_meta::mysql::{
-    MysqlFileStore, MysqlGroupStore, MysqlOptions, MysqlSequenceStore, Role, migrate,
+    MysqlFileStore, MysqlGroupStore, MysqlOptions, MysqlSequenceStore, migrate,
 };
 use reel_meta::{
-    FileStore, GroupStore, InsertOutcome, MetaError, NewFile, SequenceStore, StatusFilter,
+    FileStore, GroupStore, InsertOutcome, MetaError, NewFile, Role, SequenceStore, StatusFilter,
 };
 use reel_tests::mariadb::MariaDb;
 use reel_tests::proxy::{Fault, Proxy};
@@ -230,14 +230,12 @@ fn the_second_server_is_used_while_the_first_is_away() {
         assert!(store.add_group("group001").await.unwrap());
         let mut conn = operator(&server, &tracker.database).await;
         conn.query_drop("SET GLOBAL read_only = 1").await.unwrap();
-        let mut writer = MysqlGroupStore::new(tracker);
-        let error = writer.connect().await.unwrap_err();
+        let error = MysqlGroupStore::open(tracker.clone()).await.map(drop).unwrap_err();
         assert!(error.to_string().contains("read only"), "{error}");
         conn.query_drop("SET GLOBAL read_only = 0, GLOBAL innodb_flush_log_at_trx_commit = 2")
             .await
             .unwrap();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let error = writer.connect().await.unwrap_err();
+        let error = MysqlGroupStore::open(tracker).await.map(drop).unwrap_err();
         assert!(error.to_string().contains("innodb_flush_log_at_trx_commit"), "{error}");
     });
 }
@@ -403,7 +401,7 @@ fn a_database_of_a_later_version_is_left_alone() {
         conn.query_drop("UPDATE reel_schema SET version = 99").await.unwrap();
         let refused = migrate(&options, Role::Ids, false).await;
         assert!(matches!(refused, Err(MetaError::TooNew { found: 99, .. })), "{refused:?}");
-        let error = MysqlSequenceStore::new(options).connect().await.unwrap_err();
+        let error = MysqlSequenceStore::open(options).await.map(drop).unwrap_err();
         assert!(error.to_string().contains("99"), "{error}");
     });
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use reel_engine::StorePath;
+use reel_meta::{Location, Role as Kind};
 use reel_node::{
     Process, Running,
     config::{ByteSize, HumanTime, NodeConfig},
@@ -84,12 +85,17 @@ fn node(folder: &Path, secret: bool) -> NodeConfig {
 fn idgen(folder: &Path, node: &NodeConfig, process: &Process) -> Role {
     let config =
         reel_idgen::Config { listen: loopback(), admin_listen: loopback(), ..Default::default() };
-    Role::new(reel_idgen::start(&config, node, folder, process).unwrap())
+    Role::new(
+        reel_idgen::start(&config, node, &Location::embedded(folder, Kind::Ids), process).unwrap(),
+    )
 }
 
 fn tracker(folder: &Path, listen: SocketAddr, node: &NodeConfig, process: &Process) -> Role {
     let config = reel_tracker::Config { listen, admin_listen: loopback(), ..Default::default() };
-    Role::new(reel_tracker::start(&config, node, folder, process).unwrap())
+    Role::new(
+        reel_tracker::start(&config, node, &Location::embedded(folder, Kind::Tracker), process)
+            .unwrap(),
+    )
 }
 
 fn engine(
@@ -114,7 +120,7 @@ fn engine(
     let setup = reel_engine::Setup {
         config: &config,
         store_paths: &[store],
-        database: &folder.join("storage.db"),
+        database: &Location::embedded(folder, Kind::Storage),
         node,
         tokens: &[],
     };

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use reel_meta::sqlite::{SqliteGroupStore, inline};
-use reel_meta::{GroupStore, MetaError};
+use reel_meta::mysql::MysqlGroupStore;
+use reel_meta::sqlite::SqliteGroupStore;
+use reel_meta::{GroupStore, Location, MetaError};
 use reel_node::metrics::{Registry, SharedCell};
 use reel_proto::name::{AppId, GroupName, UserId};
 
 use crate::metrics::{Lookup, TrackerMetrics};
+use crate::start::Error;
 
 /// Questions that wait for the thread; whoever comes next waits for a place.
 const QUEUE_MAX: usize = 4096;
@@ -46,23 +48,42 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Starts the thread on an open store.
+    /// Starts the thread, which opens the database, adds the configured groups and gives all legal ones.
     pub(crate) fn start(
-        store: SqliteGroupStore,
+        location: &Location,
+        configured: &[GroupName],
         registry: &Registry<TrackerMetrics>,
-    ) -> io::Result<(Self, JoinHandle<()>)> {
+    ) -> Result<(Self, JoinHandle<()>, Vec<GroupName>), Error> {
         let (questions, queue) = flume::bounded(QUEUE_MAX);
         let failing = Arc::new(AtomicBool::new(false));
-        let owner = Owner {
-            store,
-            metrics: registry.shared(),
-            failing: Arc::clone(&failing),
-            failure: None,
-        };
+        let owner =
+            Owner { metrics: registry.shared(), failing: Arc::clone(&failing), failure: None };
+        let (opened, wait) = flume::bounded(1);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::Thread)?;
+        let (location, configured) = (location.clone(), configured.to_owned());
         let thread = std::thread::Builder::new()
             .name("tracker-database".to_owned())
-            .spawn(move || owner.run(&queue))?;
-        Ok((Self { questions, failing }, thread))
+            .spawn(move || {
+                runtime.block_on(async {
+                    match location {
+                        Location::Embedded(path) => {
+                            let store = SqliteGroupStore::open(&path);
+                            owner.own(store, &configured, &opened, &queue).await;
+                        }
+                        Location::Shared(options) => {
+                            let store = MysqlGroupStore::open(options).await;
+                            owner.own(store, &configured, &opened, &queue).await;
+                        }
+                    }
+                });
+            })
+            .map_err(Error::Thread)?;
+        let gone = || Error::Thread(io::Error::other("it ended"));
+        let groups = wait.recv().map_err(|_| gone())??;
+        Ok((Self { questions, failing }, thread, groups))
     }
 
     /// The group of a user. A user without one gets `pick`, unless another tracker was first: then
@@ -91,17 +112,17 @@ impl Database {
 }
 
 /// Adds the configured groups and gives all legal ones.
-pub(crate) fn prepare(
-    store: &mut SqliteGroupStore,
+async fn prepare(
+    store: &mut impl GroupStore,
     configured: &[GroupName],
 ) -> Result<Vec<GroupName>, MetaError> {
     for group in configured {
-        if inline(store.add_group(group.as_str()))? {
+        if store.add_group(group.as_str()).await? {
             tracing::info!(%group, "added a group");
         }
     }
     let mut groups = Vec::new();
-    for name in inline(store.groups())? {
+    for name in store.groups().await? {
         match GroupName::parse(&name) {
             Ok(group) => groups.push(group),
             Err(error) => tracing::warn!(?name, %error, "a group that no node can join"),
@@ -110,9 +131,8 @@ pub(crate) fn prepare(
     Ok(groups)
 }
 
-/// What the thread owns.
+/// What the thread owns beside the store.
 struct Owner {
-    store: SqliteGroupStore,
     metrics: SharedCell<TrackerMetrics>,
     failing: Arc<AtomicBool>,
     /// The last user that could not be recorded, until one is again. A failure may take as long as
@@ -122,10 +142,31 @@ struct Owner {
 }
 
 impl Owner {
-    fn run(mut self, queue: &flume::Receiver<Option<Question>>) {
-        while let Ok(Some(question)) = queue.recv() {
+    /// Tells which groups there are, and answers until the end.
+    async fn own<S: GroupStore>(
+        self,
+        store: Result<S, MetaError>,
+        configured: &[GroupName],
+        opened: &flume::Sender<Result<Vec<GroupName>, MetaError>>,
+        queue: &flume::Receiver<Option<Question>>,
+    ) {
+        let prepared = match store {
+            Ok(mut store) => prepare(&mut store, configured).await.map(|groups| (store, groups)),
+            Err(error) => Err(error),
+        };
+        match prepared {
+            Ok((store, groups)) => {
+                let _ = opened.send(Ok(groups));
+                self.run(store, queue).await;
+            }
+            Err(error) => drop(opened.send(Err(error))),
+        }
+    }
+
+    async fn run(mut self, mut store: impl GroupStore, queue: &flume::Receiver<Option<Question>>) {
+        while let Ok(Some(question)) = queue.recv_async().await {
             let before = Instant::now();
-            let found = self.route(&question);
+            let found = self.route(&mut store, &question).await;
             let micros = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.metrics.observe(TrackerMetrics::ROUTE_SECONDS, micros);
             self.failing.store(found.is_err(), Ordering::Relaxed);
@@ -138,10 +179,14 @@ impl Owner {
         }
     }
 
-    fn route(&mut self, question: &Question) -> Result<(Lookup, Option<GroupName>), RouteError> {
+    async fn route(
+        &mut self,
+        store: &mut impl GroupStore,
+        question: &Question,
+    ) -> Result<(Lookup, Option<GroupName>), RouteError> {
         let (app, user) = (question.app.as_str(), question.user.as_str());
-        let known = inline(self.store.route(app, user))
-            .and_then(|name| name.map(|name| group(&name)).transpose());
+        let known =
+            store.route(app, user).await.and_then(|name| name.map(|name| group(&name)).transpose());
         if let Some(group) = known.map_err(failed)? {
             return Ok((Lookup::Known, Some(group)));
         }
@@ -150,7 +195,7 @@ impl Owner {
         if let Some((_, error)) = &self.failure {
             return Err(error.clone());
         }
-        let new = inline(self.store.route_or_insert(app, user, pick.as_str()));
+        let new = store.route_or_insert(app, user, pick.as_str()).await;
         match new.and_then(|name| group(&name)) {
             Ok(group) => Ok((Lookup::New, Some(group))),
             Err(error) => {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
-use reel_meta::sqlite::SqliteGroupStore;
+use reel_meta::Location;
 use reel_node::frame_server::{BodyError, Ended, FrameConfig, FrameConn};
 use reel_node::metrics::{Cell, Registry as Metrics};
 use reel_node::signed::{Envelopes, SignedError};
@@ -27,7 +27,7 @@ use reel_proto::tracker::Saddrs;
 use serde_json::json;
 
 use crate::config::{Config, Names};
-use crate::database::{self, Database};
+use crate::database::Database;
 use crate::metrics::{Kind, Outcome, TrackerMetrics};
 use crate::picture::Picture;
 use crate::random::Random;
@@ -50,7 +50,7 @@ pub(crate) struct Parts {
     pub(crate) names: Names,
     pub(crate) host: String,
     pub(crate) envelopes: Envelopes,
-    pub(crate) store: SqliteGroupStore,
+    pub(crate) location: Location,
     pub(crate) metrics: Metrics<TrackerMetrics>,
 }
 
@@ -118,8 +118,7 @@ impl Refused {
 }
 
 impl Service {
-    pub(crate) fn new(mut parts: Parts) -> Result<Self, Error> {
-        let groups = database::prepare(&mut parts.store, &parts.names.groups)?;
+    pub(crate) fn new(parts: Parts) -> Result<Self, Error> {
         let rules = Rules {
             check_interval: parts.config.check_interval.0,
             forget_after: parts.config.forget_after.0,
@@ -127,8 +126,8 @@ impl Service {
             gateways_max: parts.config.gateways_max,
             embedded: parts.config.embedded,
         };
-        let (database, thread) =
-            Database::start(parts.store, &parts.metrics).map_err(Error::Thread)?;
+        let (database, thread, groups) =
+            Database::start(&parts.location, &parts.names.groups, &parts.metrics)?;
         Ok(Self {
             apps: parts.names.apps.into(),
             host: parts.host,

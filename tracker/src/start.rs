@@ -1,11 +1,9 @@
-//! Opens the database, checks the settings and starts the role's threads.
+//! Checks the settings and starts the role's threads.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use reel_meta::MetaError;
-use reel_meta::sqlite::{SqliteGroupStore, TRACKER_FILE};
+use reel_meta::{Location, MetaError};
 use reel_node::access::AccessError;
 use reel_node::config::{ConfigError, NodeConfig};
 use reel_node::signed::Envelopes;
@@ -39,28 +37,30 @@ pub enum Error {
     Thread(#[source] std::io::Error),
 }
 
-/// Starts a tracker whose database is `tracker.db` in `meta_folder` (made if it is not there).
+/// Starts a tracker on its database; an embedded one is made if it is not there.
 ///
 /// # Errors
 /// [`Error`]; nothing runs then.
 pub fn start(
     config: &Config,
     node: &NodeConfig,
-    meta_folder: &Path,
+    location: &Location,
     process: &Process,
 ) -> Result<Running, Error> {
     config.check()?;
+    let mut config = config.clone();
+    // Other nodes can look into it, so there may be others.
+    config.embedded &= !location.is_shared();
     let names = config.names()?;
     let host = config.hostname.clone().unwrap_or_else(machine_name);
-    let spec = spec(config, node, &host)?;
+    let spec = spec(&config, node, &host)?;
     let envelopes = Envelopes::new(node.cluster_secret()?, node);
-    let store = SqliteGroupStore::open(&meta_folder.join(TRACKER_FILE))?;
     let service = Service::new(Parts {
-        config: config.clone(),
+        config,
         names,
         host,
         envelopes,
-        store,
+        location: location.clone(),
         metrics: process.registry(Role::Tracker),
     })?;
     Ok(reel_node::start(spec, Arc::new(service), process)?)

@@ -15,6 +15,7 @@ use reel_engine::{
     rebuild::rebuild_index,
     verify::{Event, Fault, Finding, VerifyOptions, verify},
 };
+use reel_meta::{Location, Role};
 
 use super::{
     arguments::{DiskStore, RebuildIndex, Verify},
@@ -32,13 +33,12 @@ const YOUNG: Duration = Duration::from_secs(24 * 3600);
 pub(crate) fn run_verify(arguments: &Verify) -> Result<ExitCode> {
     let place = Place::of(&arguments.store)?;
     // A store whose database is gone can still be held against its own records.
-    let metadata = match place.database.exists() {
-        true => Some(place.metadata()?),
-        false => {
-            let database = place.database.display();
-            say(format_args!("{database} is not there; only records are checked"));
+    let metadata = match &place.database {
+        Location::Embedded(path) if !path.exists() => {
+            say(format_args!("{} is not there; only records are checked", path.display()));
             None
         }
+        _ => Some(place.metadata()?),
     };
     let options = VerifyOptions { stores: place.stores, content: !arguments.quick, age_min: YOUNG };
     let spinner = Spinner::new();
@@ -69,7 +69,10 @@ pub(crate) fn run_verify(arguments: &Verify) -> Result<ExitCode> {
 /// Makes the rows again. Exit code 1 where a file was damaged and got none.
 pub(crate) fn run_rebuild_index(arguments: &RebuildIndex) -> Result<ExitCode> {
     let place = Place::of(&arguments.store)?;
-    if place.database.exists() && journal::is_pending(&place.database)? {
+    if let Location::Embedded(path) = &place.database
+        && path.exists()
+        && journal::is_pending(path)?
+    {
         // The database may have changes that the disks have lost: the rows made of them would stay.
         bail!(
             "the last run left changes in the journal; start the engine once, which carries them out"
@@ -99,7 +102,7 @@ pub(crate) fn run_rebuild_index(arguments: &RebuildIndex) -> Result<ExitCode> {
 
 /// Where a store lies.
 struct Place {
-    database: PathBuf,
+    database: Location,
     /// Each with its other prefixes in `file_path`.
     stores: Vec<(PathBuf, Vec<String>)>,
 }
@@ -127,14 +130,17 @@ impl Place {
         if settings.store_path.is_empty() {
             return Err(Usage::new("the configuration has no [[store_path]]").into());
         }
+        let database = settings.meta.location(Role::Storage)?;
         let stores = settings.store_path.into_iter().map(|store| (store.path, store.aliases));
-        Ok(Self { database: settings.meta.dir.join("storage.db"), stores: stores.collect() })
+        Ok(Self { database, stores: stores.collect() })
     }
 
     fn metadata(&self) -> Result<Metadata> {
-        let folder = self.database.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        Metadata::sqlite(&self.database).with_context(|| self.database.display().to_string())
+        if let Location::Embedded(path) = &self.database {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        Metadata::open(&self.database).with_context(|| self.database.to_string())
     }
 }
 

@@ -5,6 +5,8 @@
 //! database's own commit makes it so.
 
 use std::ops::Range;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use flume::Receiver;
 use reel_meta::{Change, FileStore, InsertOutcome, MetaError};
@@ -14,6 +16,9 @@ use crate::journal::{AppendError, Entry, GROUP_BYTES_MAX, Journal};
 
 /// Rows of one group and of one transaction.
 const ROWS_MAX: usize = 1024;
+
+/// Pause before a change is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Writes until [`Write::Stop`], or until nobody can ask any more.
 pub(super) async fn run(store: &mut impl FileStore, queue: Receiver<Write>) {
@@ -83,19 +88,18 @@ impl<S: FileStore> Writer<'_, S> {
         if batch.is_empty() {
             return;
         }
-        // While the journal's disk is at work.
-        let prepared = self.prepare(&batch, entries.as_ref()).await;
-        if let Some(journal) = &mut self.journal
-            && let Err(error) = journal.settled()
-        {
-            self.store.roll_back().await;
-            return refuse(batch, &RowError::from(error));
-        }
-        let committed = match prepared {
-            Ok(done) => self.store.commit().await.map(|()| done),
-            Err(error) => {
-                self.store.roll_back().await;
-                Err(error)
+        let committed = match self.journal {
+            None => self.patiently(&batch).await,
+            Some(_) => {
+                // While the journal's disk is at work.
+                let prepared = self.prepare(&batch, entries.as_ref()).await;
+                if let Some(journal) = &mut self.journal
+                    && let Err(error) = journal.settled()
+                {
+                    self.store.roll_back().await;
+                    return refuse(batch, &RowError::from(error));
+                }
+                self.finish(prepared).await
             }
         };
         match self.ended(committed, entries) {
@@ -103,6 +107,32 @@ impl<S: FileStore> Writer<'_, S> {
                 batch.into_iter().zip(done).for_each(|(mutation, done)| mutation.answer(done))
             }
             Err(error) => refuse(batch, &error),
+        }
+    }
+
+    /// Changes the database, durably on return: again where nothing was changed and that may help.
+    async fn patiently(&mut self, batch: &[Mutation]) -> Result<Vec<Done>, MetaError> {
+        let begin = Instant::now();
+        loop {
+            let prepared = self.prepare(batch, None).await;
+            match self.finish(prepared).await {
+                Err(error) if begin.elapsed() < patience(&error) => thread::sleep(AGAIN_AFTER),
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Ends the transaction that is open: with what was prepared, or without.
+    async fn finish(
+        &mut self,
+        prepared: Result<Vec<Done>, MetaError>,
+    ) -> Result<Vec<Done>, MetaError> {
+        match prepared {
+            Ok(done) => self.store.commit().await.map(|()| done),
+            Err(error) => {
+                self.store.roll_back().await;
+                Err(error)
+            }
         }
     }
 
@@ -361,6 +391,16 @@ impl Mutation {
                 removals.iter().for_each(|removal| journal.remove(removal, *unlink));
             }
         }
+    }
+}
+
+/// For how long a change is tried again that this error has kept from being made. A cluster that loses a server needs
+/// seconds to agree that it is gone; a lock is waited for by the database itself.
+fn patience(error: &MetaError) -> Duration {
+    match error {
+        MetaError::Unavailable { .. } => Duration::from_secs(10),
+        MetaError::Busy { .. } => Duration::from_secs(2),
+        _ => Duration::ZERO,
     }
 }
 

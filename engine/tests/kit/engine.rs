@@ -9,6 +9,7 @@ use std::{
 };
 
 use reel_engine::{Config, Setup, StorePath};
+use reel_meta::{Location, Role};
 use reel_node::{
     Process, Running,
     config::{ByteSize, NodeConfig},
@@ -130,7 +131,7 @@ impl Engine {
         let setup = Setup {
             config: &config,
             store_paths: &paths,
-            database: &meta.path().join("storage.db"),
+            database: &Location::embedded(meta.path(), Role::Storage),
             node: &node,
             tokens: &[],
         };

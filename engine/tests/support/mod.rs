@@ -14,6 +14,7 @@ use std::{
 };
 
 use reel_engine::{Config, Setup, StorePath};
+use reel_meta::{Location, Role};
 use reel_node::{
     Process, Running,
     config::{ByteSize, HumanTime, NodeConfig},
@@ -132,7 +133,7 @@ impl Engine {
         let setup = Setup {
             config: &config,
             store_paths: &[store_path],
-            database: &meta.join("storage.db"),
+            database: &Location::embedded(&meta, Role::Storage),
             node: &node,
             tokens: &[],
         };

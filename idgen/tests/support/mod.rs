@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use reel_idgen::Config;
+use reel_meta::{Location, Role};
 use reel_node::config::{HumanTime, NodeConfig};
 use reel_node::{Process, Running};
 use reel_proto::frame::{self, HEADER_LEN, Header, RemoteError};
@@ -49,7 +50,8 @@ impl Node {
 
     pub fn start_with(folder: &Path, config: &Config, node: &NodeConfig) -> Self {
         let process = Process::new(&node.capabilities_off).unwrap();
-        let running = reel_idgen::start(config, node, folder, &process).unwrap();
+        let location = Location::embedded(folder, Role::Ids);
+        let running = reel_idgen::start(config, node, &location, &process).unwrap();
         let address = running.addresses()[0].addr;
         let admin = running.admin_address().unwrap().addr;
         Self { running: Some(running), address, admin }

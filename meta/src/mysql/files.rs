@@ -33,6 +33,16 @@ impl MysqlFileStore {
         Self { link: Link::new(options, Access::Writes) }
     }
 
+    /// The store of whoever writes, connected.
+    ///
+    /// # Errors
+    /// No server can be reached, or none is fit for use.
+    pub async fn open(options: MysqlOptions) -> Result<Self, MetaError> {
+        let mut store = Self::new(options);
+        store.connect().await?;
+        Ok(store)
+    }
+
     /// A store for lookups beside the one that writes.
     #[must_use]
     pub fn new_reader(options: MysqlOptions) -> Self {

@@ -29,12 +29,14 @@ impl MysqlGroupStore {
         Self { link: Link::new(options, Access::Writes) }
     }
 
-    /// Connects, unless it is connected.
+    /// The store, connected.
     ///
     /// # Errors
     /// No server can be reached, or none is fit for use.
-    pub async fn connect(&mut self) -> Result<(), MetaError> {
-        self.link.connect().await
+    pub async fn open(options: MysqlOptions) -> Result<Self, MetaError> {
+        let mut store = Self::new(options);
+        store.link.connect().await?;
+        Ok(store)
     }
 }
 

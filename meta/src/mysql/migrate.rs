@@ -12,8 +12,9 @@ use mysql_async::{Conn, Value};
 
 use super::failure::Failure;
 use super::schema::{self, Column, Key, Table};
-use super::{MysqlOptions, Role, session};
+use super::{MysqlOptions, session};
 use crate::error::MetaError;
+use crate::location::Role;
 
 /// How long a migration waits for another one of the same database, seconds.
 const LOCK_WAIT: u32 = 60;

@@ -6,9 +6,9 @@
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::Role;
 use super::failure::Failure;
 use crate::error::MetaError;
+use crate::location::Role;
 
 /// Version of all of it. A database with a higher one belongs to a later program.
 pub(super) const VERSION: u32 = 1;

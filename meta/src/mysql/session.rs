@@ -207,7 +207,7 @@ async fn take_mark(conn: &mut Conn) -> Result<Option<String>, Failure> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::mysql::Role;
+    use crate::location::Role;
 
     fn facts(variables: &[(&str, &str)]) -> Facts {
         let rows: Vec<(String, String)> = variables

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use reel_meta::{Location, Role};
 use reel_node::config::{HumanTime, NodeConfig};
 use reel_node::{Process, Running};
 use reel_proto::ext::{Locate, Located};
@@ -51,7 +52,8 @@ impl Tracker {
 
     pub fn start_with(folder: &Path, config: &Config, node: &NodeConfig) -> Self {
         let process = Process::new(&node.capabilities_off).unwrap();
-        let running = reel_tracker::start(config, node, folder, &process).unwrap();
+        let location = Location::embedded(folder, Role::Tracker);
+        let running = reel_tracker::start(config, node, &location, &process).unwrap();
         let address = running.addresses()[0].addr;
         let admin = running.admin_address().unwrap().addr;
         Self { running: Some(running), address, admin }
