@@ -217,10 +217,13 @@ pub(crate) fn start_tracker(settings: &Settings, process: &Process) -> anyhow::R
     use reel_tracker::Error;
     let Settings { tracker, node, meta, .. } = settings;
     let location = meta.location(reel_meta::Role::Tracker)?;
-    reel_tracker::start(tracker, node, &location, process).map_err(|error| match error {
-        Error::Config(_) | Error::Access(_) | Error::Secret(_) => usage(error),
-        error => error.into(),
-    })
+    let files = meta.location(reel_meta::Role::Storage)?;
+    reel_tracker::start(tracker, node, &location, Some(&files), process).map_err(
+        |error| match error {
+            Error::Config(_) | Error::Access(_) | Error::Secret(_) => usage(error),
+            error => error.into(),
+        },
+    )
 }
 
 /// Starts the storage node on its store paths.

@@ -515,5 +515,5 @@ fn whole(file: File, expected: u64) -> Result<OwnedFd, OpenFileError> {
 }
 
 fn lookup_error(error: RowError) -> LookupError {
-    if error.retryable { LookupError::Busy } else { LookupError::Metadata(error.text) }
+    if error.retryable { LookupError::Busy(error.text) } else { LookupError::Metadata(error.text) }
 }

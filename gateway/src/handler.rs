@@ -192,6 +192,9 @@ async fn pass_on(
     question: &Question,
 ) -> Outcome {
     let is_write = !head.method.is_read();
+    // An upload goes where its user's files go, and its user may be new.
+    let uploads = matches!(head.method, Method::Put | Method::Post);
+    let question = &Question { file: question.file.filter(|_| !uploads), ..*question };
     let nodes = match thread.locate(question).await {
         Ok(nodes) => nodes,
         // What a storage node says: an app that nobody knows has no files.

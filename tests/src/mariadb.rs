@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,13 @@ impl MariaDb {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_with(arguments: &[&str]) -> Result<Self> {
+        let mut server = Self::new(arguments)?;
+        server.run()?;
+        Ok(server)
+    }
+
+    /// An empty server that does not run yet.
+    fn new(arguments: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("reel-mariadb-").tempdir()?;
         let data = folder.path().join("data");
         let mut install = Command::new(program("mariadb-install-db").context("no MariaDB")?);
@@ -58,19 +66,11 @@ impl MariaDb {
         // A port that the kernel says is free: another process may take it before the server does, which then says so.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let arguments = arguments.iter().map(OsString::from).collect();
-        let mut server =
-            Self { folder, port, arguments, child: None, databases: AtomicU32::new(0) };
-        server.run()?;
-        Ok(server)
+        Ok(Self { folder, port, arguments, child: None, databases: AtomicU32::new(0) })
     }
 
-    /// Starts the server again, on the same port and data.
-    ///
-    /// # Errors
-    /// It does not start.
-    pub fn run(&mut self) -> Result<()> {
+    fn command(&self) -> Result<Command> {
         let folder = self.folder.path();
-        let log = File::options().create(true).append(true).open(folder.join("log"))?;
         let mut command = Command::new(program("mariadbd").context("no MariaDB")?);
         command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
         command.args(["--innodb-buffer-pool-size=64M", "--performance-schema=OFF"]);
@@ -79,15 +79,14 @@ impl MariaDb {
         command.arg(option("--socket", &folder.join("socket")));
         command.arg(option("--pid-file", &folder.join("pid")));
         command.args(&self.arguments);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let end_with_us = || {
-            // SAFETY: a system call with numbers.
-            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-            Ok(())
-        };
-        // SAFETY: what runs between fork and exec is one system call. A test that is killed takes its server along.
-        unsafe { command.pre_exec(end_with_us) };
-        let mut child = command.spawn()?;
+        Ok(command)
+    }
+
+    fn log_file(&self) -> Result<File> {
+        Ok(File::options().create(true).append(true).open(self.folder.path().join("log"))?)
+    }
+
+    fn wait_until_it_listens(&self, child: &mut Child) -> Result<()> {
         let begin = Instant::now();
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             if let Some(status) = child.try_wait()? {
@@ -99,6 +98,26 @@ impl MariaDb {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        Ok(())
+    }
+
+    /// Starts the server again, on the same port and data.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn run(&mut self) -> Result<()> {
+        let log = self.log_file()?;
+        let mut command = self.command()?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let end_with_us = || {
+            // SAFETY: a system call with numbers.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            Ok(())
+        };
+        // SAFETY: what runs between fork and exec is one system call. A test that is killed takes its server along.
+        unsafe { command.pre_exec(end_with_us) };
+        let mut child = command.spawn()?;
+        self.wait_until_it_listens(&mut child)?;
         self.child = Some(child);
         Ok(())
     }
@@ -160,6 +179,41 @@ impl Drop for MariaDb {
         // What it would save belongs to nobody any more.
         let _ = self.kill();
     }
+}
+
+/// Host and port of a server that all tests of this process share. It ends with the process, however that ends: it is the
+/// child of a shell that waits for the end of its input, then kills it and removes its data.
+///
+/// # Errors
+/// It could not be started.
+pub fn shared() -> Result<(String, u16)> {
+    static SHARED: OnceLock<Result<Shared, String>> = OnceLock::new();
+    let shared = SHARED.get_or_init(|| start_shared().map_err(|error| format!("{error:#}")));
+    match shared {
+        Ok(shared) => Ok(shared.address.clone()),
+        Err(text) => bail!("{text}"),
+    }
+}
+
+struct Shared {
+    /// Holds the other end of the shell's input.
+    _shell: Child,
+    address: (String, u16),
+}
+
+fn start_shared() -> Result<Shared> {
+    let mut server = MariaDb::new(&[])?;
+    let command = server.command()?;
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg("folder=$1; shift; \"$@\" & read _; kill -9 $!; wait; rm -rf \"$folder\"");
+    shell.arg("sh").arg(server.folder.path()).arg(command.get_program()).args(command.get_args());
+    let log = server.log_file()?;
+    shell.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
+    let mut child = shell.spawn()?;
+    server.wait_until_it_listens(&mut child)?;
+    // The shell removes it.
+    server.folder.disable_cleanup(true);
+    Ok(Shared { _shell: child, address: server.address() })
 }
 
 fn option(name: &str, path: &Path) -> OsString {

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
@@ -19,7 +20,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
-use crate::{http, log::Log, seccomp};
+use crate::{http, log::Log, mariadb, seccomp};
 
 /// Longest wait for a store to be ready, or to drain. It ends a test that hangs; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -65,9 +66,34 @@ pub fn command() -> Result<Command> {
     Ok(command)
 }
 
+/// The variables by which a store finds its metadata: none for one that has it embedded. With `REEL_TEST_METADATA=mariadb`
+/// in the environment of the test every store has databases of its own on a MariaDB of this process, so that one suite
+/// judges both.
+fn metadata_of(data: &Path) -> Result<BTreeMap<&'static str, String>> {
+    let mut variables = BTreeMap::new();
+    if std::env::var_os("REEL_TEST_METADATA").is_none_or(|kind| kind != "mariadb") {
+        return Ok(variables);
+    }
+    let (host, port) = mariadb::shared()?;
+    let mut hasher = DefaultHasher::new();
+    data.hash(&mut hasher);
+    let name = hasher.finish();
+    variables.insert("REEL_META__MYSQL__SERVERS", format!("[\"{host}:{port}\"]"));
+    variables.insert("REEL_META__MYSQL__USER", "root".to_owned());
+    variables.insert("REEL_META__MYSQL__TRACKER_DATABASE", format!("reel_{name:x}_tracker"));
+    variables.insert("REEL_META__MYSQL__IDS_DATABASE", format!("reel_{name:x}_ids"));
+    variables.insert("REEL_META__MYSQL__STORAGE_DATABASE", format!("reel_{name:x}_storage"));
+    let output = command()?.arg("migrate").envs(&variables).output()?;
+    if !output.status.success() {
+        bail!("reel migrate: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(variables)
+}
+
 /// `reel verify` of a data folder that no process has open: every file against its row, its record and its checksum.
 pub fn verify(data: &Path) -> Result<()> {
-    let output = command()?.args(["verify", "--data"]).arg(data).output()?;
+    let mut command = command()?;
+    let output = command.args(["verify", "--data"]).arg(data).envs(metadata_of(data)?).output()?;
     if !output.status.success() {
         let (out, err) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -148,7 +174,11 @@ impl Up {
     fn command(&self) -> Result<Command> {
         let mut command = command()?;
         command.args(["up", "--json", "--any-ports", "--log-format", "json", "--data"]);
-        command.arg(&self.data).args(&self.arguments).envs(&self.environment);
+        command
+            .arg(&self.data)
+            .args(&self.arguments)
+            .envs(metadata_of(&self.data)?)
+            .envs(&self.environment);
         if self.refuse_io_uring {
             seccomp::refuse_io_uring(&mut command);
         }

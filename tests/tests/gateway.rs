@@ -48,7 +48,7 @@ impl Cluster {
             ..reel_tracker::Config::default()
         };
         let tracker =
-            reel_tracker::start(&config, &node, &location(Role::Tracker), &process).unwrap();
+            reel_tracker::start(&config, &node, &location(Role::Tracker), None, &process).unwrap();
         let tracker_address = tracker.addresses()[0].addr;
         let config = reel_idgen::Config {
             listen: LOOPBACK,

@@ -93,8 +93,14 @@ fn idgen(folder: &Path, node: &NodeConfig, process: &Process) -> Role {
 fn tracker(folder: &Path, listen: SocketAddr, node: &NodeConfig, process: &Process) -> Role {
     let config = reel_tracker::Config { listen, admin_listen: loopback(), ..Default::default() };
     Role::new(
-        reel_tracker::start(&config, node, &Location::embedded(folder, Kind::Tracker), process)
-            .unwrap(),
+        reel_tracker::start(
+            &config,
+            node,
+            &Location::embedded(folder, Kind::Tracker),
+            None,
+            process,
+        )
+        .unwrap(),
     )
 }
 

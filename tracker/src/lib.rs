@@ -3,7 +3,7 @@
 //! - [`registry`] is the picture of the nodes, without IO: joins, beats, silence.
 //! - [`snapshot`] is what data threads read of it, replaced whole, never changed.
 //! - [`routes`] is a thread's bounded memory of users' groups; `database` asks the store for the
-//!   others, on a thread of its own.
+//!   others, on a thread of its own; `owners` asks whose a file is.
 //! - `service` speaks the wire protocol.
 //!
 //! Invariant: trackers do not talk to each other. Every node joins and beats to each of them.
@@ -14,6 +14,7 @@
 mod config;
 mod database;
 mod metrics;
+mod owners;
 mod picture;
 pub mod random;
 pub mod registry;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use reel_meta::Location;
+use reel_meta::mysql::MysqlOptions;
 use reel_node::frame_server::{BodyError, Ended, FrameConfig, FrameConn};
 use reel_node::metrics::{Cell, Registry as Metrics};
 use reel_node::signed::{Envelopes, SignedError};
@@ -29,6 +30,7 @@ use serde_json::json;
 use crate::config::{Config, Names};
 use crate::database::Database;
 use crate::metrics::{Kind, Outcome, TrackerMetrics};
+use crate::owners::Owners;
 use crate::picture::Picture;
 use crate::random::Random;
 use crate::registry::{NodeId, Registry, Rules};
@@ -51,6 +53,8 @@ pub(crate) struct Parts {
     pub(crate) host: String,
     pub(crate) envelopes: Envelopes,
     pub(crate) location: Location,
+    /// The shared database of files.
+    pub(crate) files: Option<MysqlOptions>,
     pub(crate) metrics: Metrics<TrackerMetrics>,
 }
 
@@ -62,7 +66,9 @@ pub(crate) struct Service {
     envelopes: Arc<Envelopes>,
     picture: Arc<Picture>,
     database: Database,
-    database_thread: Mutex<Option<JoinHandle<()>>>,
+    owners: Option<Owners>,
+    /// Those of `database` and `owners`.
+    threads: Mutex<Vec<JoinHandle<()>>>,
     stopped: AtomicBool,
     metrics: Metrics<TrackerMetrics>,
 }
@@ -77,6 +83,7 @@ pub(crate) struct Thread {
     routes: RefCell<Routes>,
     random: RefCell<Random>,
     database: Database,
+    owners: Option<Owners>,
     frames: Rc<FrameConfig>,
     metrics: Cell<TrackerMetrics>,
     /// Where replies are built; taken and given back, so that no borrow is held while one is sent.
@@ -128,13 +135,21 @@ impl Service {
         };
         let (database, thread, groups) =
             Database::start(&parts.location, &parts.names.groups, &parts.metrics)?;
+        let mut threads = vec![thread];
+        let mut owners = None;
+        if let Some(options) = parts.files {
+            let (started, thread) = Owners::start(options)?;
+            owners = Some(started);
+            threads.push(thread);
+        }
         Ok(Self {
             apps: parts.names.apps.into(),
             host: parts.host,
             envelopes: Arc::new(parts.envelopes),
             picture: Arc::new(Picture::new(Registry::new(rules, groups))),
             database,
-            database_thread: Mutex::new(Some(thread)),
+            owners,
+            threads: Mutex::new(threads),
             stopped: AtomicBool::new(false),
             metrics: parts.metrics,
             config: parts.config,
@@ -174,6 +189,7 @@ impl reel_node::Service for Service {
             routes: RefCell::new(Routes::new(self.config.routes_max)),
             random: RefCell::new(Random::from_kernel()),
             database: self.database.clone(),
+            owners: self.owners.clone(),
             frames: Rc::new(FrameConfig::new(REPLY_TRACKER, &self.host)),
             metrics: self.metrics.cell(),
             reply: StdCell::default(),
@@ -201,11 +217,17 @@ impl reel_node::Service for Service {
         }
         self.stopped.store(true, Ordering::Relaxed);
         self.database.stop().await;
-        let thread = self.database_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Its queue is empty: nobody else asks any more.
-        match thread.map(JoinHandle::join) {
-            Some(Err(_)) => Err("the thread of the database panicked".into()),
-            _ => Ok(()),
+        if let Some(owners) = &self.owners {
+            owners.stop().await;
+        }
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // Their queues are empty: nobody else asks any more.
+        let ended: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
+        if ended.iter().all(Result::is_ok) {
+            Ok(())
+        } else {
+            Err("a thread of the database panicked".into())
         }
     }
 

@@ -37,7 +37,8 @@ pub enum Error {
     Thread(#[source] std::io::Error),
 }
 
-/// Starts a tracker on its database; an embedded one is made if it is not there.
+/// Starts a tracker on its database; an embedded one is made if it is not there. `files`: the storage nodes' database,
+/// which tells whose a file is; only a shared one can be asked.
 ///
 /// # Errors
 /// [`Error`]; nothing runs then.
@@ -45,6 +46,7 @@ pub fn start(
     config: &Config,
     node: &NodeConfig,
     location: &Location,
+    files: Option<&Location>,
     process: &Process,
 ) -> Result<Running, Error> {
     config.check()?;
@@ -61,6 +63,10 @@ pub fn start(
         host,
         envelopes,
         location: location.clone(),
+        files: match files {
+            Some(Location::Shared(options)) => Some(options.clone()),
+            Some(Location::Embedded(_)) | None => None,
+        },
         metrics: process.registry(Role::Tracker),
     })?;
     Ok(reel_node::start(spec, Arc::new(service), process)?)

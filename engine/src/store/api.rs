@@ -370,9 +370,9 @@ pub enum LookupError {
     /// The metadata did not answer.
     #[error("metadata: {0}")]
     Metadata(Arc<str>),
-    /// More lookups wait than its queue holds: try again.
-    #[error("too many lookups are waiting")]
-    Busy,
+    /// The metadata does not take the question now: its queue is full, or no server answers. Try again.
+    #[error("metadata: {0}")]
+    Busy(Arc<str>),
     /// Its disk failed before the file was there. It is written again from the journal: try again.
     #[error("its disk failed, and it is being brought back from the journal")]
     Doubtful,
@@ -384,7 +384,7 @@ pub enum LookupError {
 impl LookupError {
     /// Whether a retry helps: nothing is wrong with the metadata.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Busy | Self::Doubtful)
+        matches!(self, Self::Busy(_) | Self::Doubtful)
     }
 }
 

@@ -77,7 +77,7 @@ async fn run(options: &MysqlOptions, role: Role, dry: bool) -> Result<Migration,
     let migration = plan(&mut conn, database, role, collation).await?;
     if !dry {
         for step in &migration.steps {
-            tracing::info!(database, what = %step.what, "migrating");
+            tracing::debug!(database, what = %step.what, "migrating");
             conn.query_drop(&step.statement).await?;
         }
     }

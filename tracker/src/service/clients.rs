@@ -65,7 +65,7 @@ impl Thread {
     }
 
     /// The group that LOCATE asks for: with embedded metadata the only one has every file and every
-    /// user; else that of the user.
+    /// user; else that of the user, or of the user whose file it is.
     async fn group_for(
         &self,
         conn: &mut FrameConn,
@@ -79,6 +79,9 @@ impl Thread {
         let only = self.snapshots.borrow_mut().load().only_group();
         match (only, &question.user) {
             (Some(group), _) if question.file.is_some() => Ok(Ok(group)),
+            (None, None) if question.file.is_some() && self.owners.is_some() => {
+                self.group_of_file(conn, question).await
+            }
             (_, Some(user)) => {
                 // A file that nobody uploaded must not give its user a group.
                 let new = if question.file.is_some() { NewUser::Refuse } else { NewUser::Record };
@@ -87,9 +90,27 @@ impl Thread {
             (Some(group), None) => Ok(Ok(group)),
             (None, None) => Ok(Err(Refused::new(
                 Outcome::NoNode,
-                "no storage node with embedded metadata is there, so a file's group cannot be told \
-                 without its user",
+                "a group cannot be told without a user: no storage node with embedded metadata is \
+                 there, and no shared database of files",
             ))),
+        }
+    }
+
+    /// The group of a file's owner.
+    async fn group_of_file(
+        &self,
+        conn: &mut FrameConn,
+        question: &Locate,
+    ) -> Result<Result<GroupName, Refused>, Ended> {
+        let (Some(file), Some(owners)) = (question.file, &self.owners) else {
+            return Ok(Err(no_such_file("nobody has this file")));
+        };
+        // Replies to earlier requests must not wait for the database.
+        conn.flush().await?;
+        match owners.of(file).await {
+            Ok(Some((app, user))) => self.group_of(conn, &app, &user, NewUser::Refuse).await,
+            Ok(None) => Ok(Err(no_such_file("nobody has this file"))),
+            Err(error) => Ok(Err(Refused::new(Outcome::Failed, error))),
         }
     }
 
@@ -122,10 +143,9 @@ impl Thread {
                 self.routes.borrow_mut().insert(app, user, group);
                 Ok(group)
             }
-            Ok(None) if new == NewUser::Refuse => Err(Refused {
-                refusal: Refusal::NoSuchFile,
-                ..Refused::new(Outcome::Refused, "this user has no group, so no files either")
-            }),
+            Ok(None) if new == NewUser::Refuse => {
+                Err(no_such_file("this user has no group, so no files either"))
+            }
             Ok(None) => Err(Refused::new(
                 Outcome::NoNode,
                 "no storage node is active, so a new user cannot be given a group",
@@ -151,6 +171,10 @@ enum NewUser {
     Record,
     /// Leaves it so.
     Refuse,
+}
+
+fn no_such_file(text: &str) -> Refused {
+    Refused { refusal: Refusal::NoSuchFile, ..Refused::new(Outcome::Refused, text) }
 }
 
 fn no_active_node(group: &GroupName) -> Refused {

@@ -53,7 +53,7 @@ impl Tracker {
     pub fn start_with(folder: &Path, config: &Config, node: &NodeConfig) -> Self {
         let process = Process::new(&node.capabilities_off).unwrap();
         let location = Location::embedded(folder, Role::Tracker);
-        let running = reel_tracker::start(config, node, &location, &process).unwrap();
+        let running = reel_tracker::start(config, node, &location, None, &process).unwrap();
         let address = running.addresses()[0].addr;
         let admin = running.admin_address().unwrap().addr;
         Self { running: Some(running), address, admin }

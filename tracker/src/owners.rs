@@ -1,0 +1,86 @@
+//! Whose a file is, as the storage nodes' shared database says: for a LOCATE that names a file and no user.
+//!
+//! A thread of its own with a few connections, so that these lookups wait for each other as little as for the routes.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use reel_meta::mysql::{MysqlFileStore, MysqlOptions};
+use reel_meta::{FileStore, MetaError};
+use reel_proto::name::{AppId, FileId, UserId};
+
+use crate::database::RouteError;
+use crate::start::Error;
+
+/// Questions that wait; whoever comes next waits for a place.
+const QUEUE_MAX: usize = 4096;
+
+/// Connections that are asked over at the same time.
+const CONNECTIONS: usize = 4;
+
+/// App and user of a file.
+type Owner = (AppId, UserId);
+
+struct Question {
+    file: FileId,
+    answer: flume::Sender<Result<Option<Owner>, RouteError>>,
+}
+
+/// The way to the thread. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Owners {
+    /// None: end, for one connection.
+    questions: flume::Sender<Option<Question>>,
+}
+
+impl Owners {
+    /// Starts the thread. The database is connected to when it is first asked, and need not be there before.
+    pub(crate) fn start(options: MysqlOptions) -> Result<(Self, JoinHandle<()>), Error> {
+        let (questions, queue) = flume::bounded(QUEUE_MAX);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::Thread)?;
+        let thread = std::thread::Builder::new()
+            .name("tracker-owners".to_owned())
+            .spawn(move || {
+                let connections = (0..CONNECTIONS)
+                    .map(|_| answer(MysqlFileStore::new_reader(options.clone()), queue.clone()));
+                runtime.block_on(futures_util::future::join_all(connections));
+            })
+            .map_err(Error::Thread)?;
+        Ok((Self { questions }, thread))
+    }
+
+    /// The owner of a file: of the older one, where two have its id. None: nobody has.
+    pub(crate) async fn of(&self, file: FileId) -> Result<Option<Owner>, RouteError> {
+        let (answer, wait) = flume::bounded(1);
+        let question = Question { file, answer };
+        self.questions.send_async(Some(question)).await.map_err(|_| RouteError::Stopping)?;
+        wait.recv_async().await.map_err(|_| RouteError::Stopping)?
+    }
+
+    /// Ends the thread once it has answered what is queued.
+    pub(crate) async fn stop(&self) {
+        for _ in 0..CONNECTIONS {
+            let _ = self.questions.send_async(None).await;
+        }
+    }
+}
+
+async fn answer(mut store: MysqlFileStore, queue: flume::Receiver<Option<Question>>) {
+    while let Ok(Some(Question { file, answer })) = queue.recv_async().await {
+        let found = find(&mut store, &file).await.map_err(|error| {
+            tracing::warn!(%file, %error, "the owner of a file could not be told");
+            RouteError::Failed(Arc::from(error.to_string()))
+        });
+        // Whoever asked may be gone.
+        let _ = answer.try_send(found);
+    }
+}
+
+async fn find(store: &mut MysqlFileStore, file: &FileId) -> Result<Option<Owner>, MetaError> {
+    let Some(row) = store.get(None, file.as_str()).await? else { return Ok(None) };
+    // An owner whom no request can name has no files.
+    Ok(AppId::parse(&row.app).ok().zip(UserId::parse(&row.user).ok()))
+}
