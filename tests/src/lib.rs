@@ -10,6 +10,7 @@ pub mod log;
 pub mod mariadb;
 pub mod process;
 pub mod proxy;
+pub mod role;
 pub mod seccomp;
 pub mod seed;
 pub mod uploaders;

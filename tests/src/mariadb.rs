@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -181,23 +182,57 @@ impl Drop for MariaDb {
     }
 }
 
+/// Whether the stores of this process's tests have their metadata in the shared server.
+#[must_use]
+pub fn is_in_use() -> bool {
+    std::env::var_os("REEL_TEST_METADATA").is_some_and(|kind| kind == "mariadb")
+}
+
 /// Host and port of a server that all tests of this process share. It ends with the process, however that ends: it is the
 /// child of a shell that waits for the end of its input, then kills it and removes its data.
 ///
 /// # Errors
 /// It could not be started.
 pub fn shared() -> Result<(String, u16)> {
+    Ok(shared_server()?.address.clone())
+}
+
+/// Kills the shared server with all that goes on in it (SIGKILL), and starts it again; it listens on return.
+///
+/// # Errors
+/// It could not be started.
+pub fn crash_shared() -> Result<()> {
+    let shared = shared_server()?;
+    let starts = || std::fs::read_to_string(&shared.log).map(|log| log.matches(READY).count());
+    let before = starts()?;
+    let mut shell = shared.shell.lock().unwrap_or_else(PoisonError::into_inner);
+    let input = shell.stdin.as_mut().context("its input is piped")?;
+    input.write_all(b"\n")?;
+    let begin = Instant::now();
+    while starts()? <= before {
+        if begin.elapsed() > PATIENCE {
+            bail!("mariadbd does not come back");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// What a server logs when it listens.
+const READY: &str = "ready for connections";
+
+fn shared_server() -> Result<&'static Shared> {
     static SHARED: OnceLock<Result<Shared, String>> = OnceLock::new();
-    let shared = SHARED.get_or_init(|| start_shared().map_err(|error| format!("{error:#}")));
-    match shared {
-        Ok(shared) => Ok(shared.address.clone()),
+    match SHARED.get_or_init(|| start_shared().map_err(|error| format!("{error:#}"))) {
+        Ok(shared) => Ok(shared),
         Err(text) => bail!("{text}"),
     }
 }
 
 struct Shared {
-    /// Holds the other end of the shell's input.
-    _shell: Child,
+    /// Each line of its input is a crash, its end the server's.
+    shell: Mutex<Child>,
+    log: PathBuf,
     address: (String, u16),
 }
 
@@ -205,7 +240,10 @@ fn start_shared() -> Result<Shared> {
     let mut server = MariaDb::new(&[])?;
     let command = server.command()?;
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg("folder=$1; shift; \"$@\" & read _; kill -9 $!; wait; rm -rf \"$folder\"");
+    shell.arg("-c").arg(
+        "folder=$1; shift; \"$@\" & while read _; do kill -9 $!; wait; \"$@\" & done; \
+         kill -9 $!; wait; rm -rf \"$folder\"",
+    );
     shell.arg("sh").arg(server.folder.path()).arg(command.get_program()).args(command.get_args());
     let log = server.log_file()?;
     shell.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
@@ -213,7 +251,8 @@ fn start_shared() -> Result<Shared> {
     server.wait_until_it_listens(&mut child)?;
     // The shell removes it.
     server.folder.disable_cleanup(true);
-    Ok(Shared { _shell: child, address: server.address() })
+    let log = server.folder.path().join("log");
+    Ok(Shared { shell: Mutex::new(child), log, address: server.address() })
 }
 
 fn option(name: &str, path: &Path) -> OsString {

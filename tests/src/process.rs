@@ -71,7 +71,7 @@ pub fn command() -> Result<Command> {
 /// judges both.
 fn metadata_of(data: &Path) -> Result<BTreeMap<&'static str, String>> {
     let mut variables = BTreeMap::new();
-    if std::env::var_os("REEL_TEST_METADATA").is_none_or(|kind| kind != "mariadb") {
+    if !mariadb::is_in_use() {
         return Ok(variables);
     }
     let (host, port) = mariadb::shared()?;

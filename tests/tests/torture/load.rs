@@ -9,6 +9,7 @@ use reel_tests::{
     disk::FileSystem,
     history::History,
     log::Log,
+    mariadb,
     process::{Up, verify},
     seed::{Seeded, count_from},
     uploaders::{Load, upload_until},
@@ -69,7 +70,10 @@ fn under_uploads(crash: Result<Crash>, name: &str, wanted: u64) {
     let case = Case {
         name,
         wanted,
-        up: |up| up,
+        up: |up| match mariadb::is_in_use() {
+            false => up,
+            true => up.expect_log("the metadata can be used").expect_log("metadata:"),
+        },
         load: Load::mixed,
         moment: |seeded| {
             let then = Duration::from_millis(20 + seeded.below(1200));
@@ -184,6 +188,11 @@ impl Case<'_> {
             // Not by the thread of the clients: it is busy, and would be late for a round.
             scope.spawn(|| {
                 moment.wait(&log);
+                if mariadb::is_in_use() {
+                    // First the database under the store, which goes on for a while; then the store.
+                    mariadb::crash_shared().unwrap();
+                    moment.wait(&log);
+                }
                 crash.strike(&store).unwrap();
                 tell.send(())
             });

@@ -1,0 +1,117 @@
+//! One role as a process of its own, on ports that stay when it is started again.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::command;
+
+/// How long a role may need to start, with all tries. It ends a test that hangs; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A role that runs or has been killed. Killed when dropped.
+#[derive(Debug)]
+pub struct RoleProcess {
+    name: &'static str,
+    arguments: Vec<String>,
+    environment: BTreeMap<String, String>,
+    log: PathBuf,
+    child: Option<Child>,
+    /// Its listeners by their configuration keys.
+    pub addresses: BTreeMap<String, SocketAddr>,
+}
+
+impl RoleProcess {
+    /// Starts `reel NAME` with a folder of its own and this environment, and returns when it listens.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(
+        name: &'static str,
+        folder: &Path,
+        environment: BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let meta = folder.join("meta").display().to_string();
+        let arguments = ["--meta-dir", &meta, "--listen", "0", "--admin-listen", "0"];
+        let mut role = Self {
+            name,
+            arguments: arguments.map(str::to_owned).to_vec(),
+            environment,
+            log: folder.join(format!("{name}.log")),
+            child: None,
+            addresses: BTreeMap::new(),
+        };
+        role.run()?;
+        let (listen, admin) = (role.address("listen")?, role.address("admin_listen")?);
+        role.arguments[3] = listen.to_string();
+        role.arguments[5] = admin.to_string();
+        Ok(role)
+    }
+
+    /// The address of a listener, by the last part of its configuration key.
+    ///
+    /// # Errors
+    /// It has no such listener.
+    pub fn address(&self, key: &str) -> Result<SocketAddr> {
+        let key = format!("{}.{key}", self.name);
+        self.addresses.get(&key).copied().with_context(|| format!("no {key}"))
+    }
+
+    /// Kills it (SIGKILL).
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("it does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again at its addresses; as a supervisor does, until it stays.
+    ///
+    /// # Errors
+    /// It does not start for a long time.
+    pub fn run_again(&mut self) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            match self.run() {
+                Ok(()) => return Ok(()),
+                Err(error) if begin.elapsed() > PATIENCE => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let log = std::fs::File::options().create(true).append(true).open(&self.log)?;
+        let mut command = command()?;
+        command.arg(self.name).args(&self.arguments).envs(&self.environment);
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("it is piped")?).lines();
+        self.addresses.clear();
+        // One line for each listener, the admin server's last.
+        while !self.addresses.contains_key(&format!("{}.admin_listen", self.name)) {
+            let Some(line) = lines.next().transpose()? else {
+                let status = child.wait()?;
+                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+                bail!("reel {} ended with {status}: {log}", self.name);
+            };
+            let (key, address) = line.split_once(' ').with_context(|| line.clone())?;
+            self.addresses.insert(key.to_owned(), address.parse()?);
+        }
+        self.child = Some(child);
+        Ok(())
+    }
+}
+
+impl Drop for RoleProcess {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
