@@ -39,7 +39,7 @@ fn missing(packages: &'static [Package]) -> Vec<&'static Package> {
 }
 
 // Administration tools live in sbin, which an unprivileged PATH leaves out.
-fn on_path(program: &str) -> bool {
+pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')
         .chain(["/usr/sbin", "/sbin"])

@@ -54,7 +54,24 @@ pub(crate) fn test(quick: bool) -> Result<()> {
     for suite in ["cli", "disks", "faults", "players", "torture"] {
         again.args(["--test", suite]);
     }
-    step("tests on epoll", again.env("REEL_TEST_REFUSE_IO_URING", "1"))
+    step("tests on epoll", again.env("REEL_TEST_REFUSE_IO_URING", "1"))?;
+    on_mariadb()
+}
+
+/// The whole store once more with its metadata in a MariaDB, which is killed as the store is.
+fn on_mariadb() -> Result<()> {
+    if !setup::on_path("mariadbd") {
+        println!("== tests on MariaDB: skipped, it is not installed");
+        return Ok(());
+    }
+    let mut whole = cargo(&["test", "--package", "reel-tests", "--locked", "--no-fail-fast"]);
+    for suite in ["cli", "faults", "http"] {
+        whole.args(["--test", suite]);
+    }
+    step("tests on MariaDB", whole.env("REEL_TEST_METADATA", "mariadb"))?;
+    let mut kills = cargo(&["test", "--package", "reel-tests", "--locked"]);
+    kills.args(["--test", "torture", "--", "kill_nine_under_uploads"]);
+    step("kills on MariaDB", kills.env("REEL_TEST_METADATA", "mariadb"))
 }
 
 /// `cargo xtask torture`: the same fault tests as CI's, at full counts and on the release build.
