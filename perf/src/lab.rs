@@ -165,6 +165,11 @@ impl Lab {
         Place { core: self.server_core, nice: self.nice, group }
     }
 
+    /// Where generators run, and what stands for another machine.
+    pub(crate) fn generator_place(&self) -> Place<'static> {
+        Place { core: self.client_core, nice: self.nice, group: None }
+    }
+
     /// Fails when Ctrl-C was pressed: what runs is then stopped by being dropped.
     pub(crate) fn check_interrupt(&self) -> Result<()> {
         if self.interrupted.load(Ordering::Relaxed) {

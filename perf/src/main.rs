@@ -14,6 +14,7 @@ mod lab;
 mod launch;
 mod load;
 mod machine;
+mod mariadb;
 mod names;
 mod network;
 mod nginx;

@@ -78,6 +78,8 @@ pub(crate) const OURS: &str = "reel";
 
 /// The same without io_uring, as a kernel or container that forbids it makes it: sockets by epoll, file IO by workers.
 pub(crate) const WITHOUT_RING: &str = "reel-epoll";
+/// Ours with its metadata in a MariaDB.
+pub(crate) const SHARED: &str = "reel-mariadb";
 
 /// The same with one data thread, whatever cores there are.
 const ONE_THREAD: &str = "reel-one";

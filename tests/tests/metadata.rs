@@ -14,6 +14,7 @@ use reel_meta::{
     FileStore, GroupStore, InsertOutcome, MetaError, NewFile, Role, SequenceStore, StatusFilter,
 };
 use reel_tests::mariadb::MariaDb;
+use reel_tests::process::Up;
 use reel_tests::proxy::{Fault, Proxy};
 
 /// Whether there is a server to test with; says so where there is none.
@@ -404,4 +405,74 @@ fn a_database_of_a_later_version_is_left_alone() {
         let error = MysqlSequenceStore::open(options).await.map(drop).unwrap_err();
         assert!(error.to_string().contains("99"), "{error}");
     });
+}
+
+/// The same through a whole store: no acknowledged file without a row, no row without a file, and retries succeed.
+#[test]
+fn a_store_whose_commits_lose_their_answers_keeps_rows_and_files_together() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    for role in Role::ALL {
+        let options = MysqlOptions::new(role, vec![server.address()], "root");
+        block_on(migrate(&options, role, false)).unwrap();
+    }
+    let proxy = Proxy::start(server.address()).unwrap();
+    let (host, port) = proxy.address();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let up = Up::new(&data)
+        .set("meta.mysql.servers", &format!("[\"{host}:{port}\"]"))
+        .set("meta.mysql.user", "root")
+        .expect_log("metadata");
+    let store = up.start().unwrap();
+    let source = folder.path().join("content");
+    std::fs::write(&source, vec![7; 5000]).unwrap();
+    let source = source.to_str().unwrap();
+    // The user has its group then, and the node its block of ids.
+    store.reel(&["put", source, "--id", "first"]).unwrap();
+    let faults: Vec<Fault> =
+        (0..=11).flat_map(|bytes| [Fault::CutRequest(bytes), Fault::CutAnswer(bytes)]).collect();
+    for (index, fault) in faults.iter().enumerate() {
+        let id = format!("file{index}");
+        proxy.arm("COMMIT", *fault);
+        let put = store.reel(&["put", source, "--id", &id]);
+        assert!(!proxy.is_armed(), "{fault:?}");
+        if put.is_ok() {
+            store.reel(&["get", &id, "-o", "/dev/null"]).unwrap();
+        }
+        // Whoever was told of a failure sends it again, and is told that it is there.
+        store
+            .reel(&["put", source, "--id", &id])
+            .unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+        store.reel(&["get", &id, "-o", "/dev/null"]).unwrap();
+    }
+    store.drain().unwrap();
+    let rows = block_on(async {
+        let options = MysqlOptions::new(Role::Storage, vec![server.address()], "root");
+        let mut rows = MysqlFileStore::new_reader(options);
+        rows.scan(None, 100).await.unwrap().rows
+    });
+    let mut named: Vec<String> = rows.into_iter().map(|row| row.file_path).collect();
+    let mut there = Vec::new();
+    files_below(&data.join("store"), &mut there);
+    named.sort();
+    there.sort();
+    assert_eq!(named.len(), faults.len() + 1);
+    assert_eq!(named, there, "a file for each row, a row for each file");
+}
+
+fn files_below(folder: &std::path::Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().is_some_and(|name| name == ".reel") {
+            continue;
+        }
+        if path.is_dir() {
+            files_below(&path, found);
+        } else {
+            found.push(path.display().to_string());
+        }
+    }
 }

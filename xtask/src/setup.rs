@@ -27,6 +27,7 @@ const BENCH_PACKAGES: &[Package] = &[
         "the peer for reads; the harness starts its own, with its own configuration",
     ),
     ("fio", "fio", "the peer for large writes"),
+    ("mariadb-server", "mariadbd", "the database of a store whose metadata is shared"),
     ("e2fsprogs", "mkfs.ext4", "the image that is measured on"),
     ("mount", "losetup", "the image that is measured on"),
     ("iproute2", "ip", "the loopback that is measured over"),

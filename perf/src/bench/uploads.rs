@@ -10,12 +10,13 @@ use crate::{
     fio, journal,
     lab::Lab,
     load::plan::{PATTERN_BYTES, Plan, Work},
+    mariadb::MariaDb,
     names,
     reel::Reel,
     reference,
     report::CaseResult,
     round::Round,
-    scenario::{Case, Scenario, Size},
+    scenario::{Case, SHARED, Scenario, Size},
     upload::Uploader,
 };
 
@@ -36,10 +37,11 @@ const CALIBRATION_MS: u64 = 1000;
 /// Of the content of every upload.
 const SEED: u64 = 0xC0;
 
-/// What runs in a case; the second store has durability off.
+/// What runs in a case: a second store with durability off, and one whose metadata is shared.
 struct Stores {
     durable: Reel,
     not_durable: Option<Reel>,
+    shared: Option<(Reel, MariaDb)>,
     calibration: Option<Calibration>,
 }
 
@@ -59,6 +61,7 @@ pub(crate) fn measure(
             not_durable: wants("reel-async")
                 .then(|| Reel::start(lab, "reel-async", &off))
                 .transpose()?,
+            shared: wants(SHARED).then(|| on_mariadb(lab)).transpose()?,
             calibration: wants("fastdfs").then(|| Calibration::start(lab)).transpose()?,
         };
         let mut rounds = Vec::new();
@@ -81,12 +84,24 @@ pub(crate) fn measure(
         if let Some(reel) = stores.not_durable {
             reel.stop()?;
         }
+        if let Some((reel, database)) = stores.shared {
+            reel.stop()?;
+            database.stop()?;
+        }
         if let Some(calibration) = stores.calibration {
             calibration.stop()?;
         }
         results.push(CaseResult::new(scenario, case, rounds));
     }
     Ok(())
+}
+
+/// A store whose metadata is shared.
+fn on_mariadb(lab: &Lab) -> Result<(Reel, MariaDb)> {
+    let database = MariaDb::start(lab)?;
+    let settings = database.settings();
+    let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    Ok((Reel::start(lab, SHARED, &settings)?, database))
 }
 
 /// One round of one side. `others`: those of this turn that came before it.
@@ -104,6 +119,10 @@ fn round(
         "reel" => upload(lab, &stores.durable, side, case, number, measure_ms),
         "reel-async" => {
             let reel = stores.not_durable.as_ref().context("it was started")?;
+            upload(lab, reel, side, case, number, measure_ms)
+        }
+        SHARED => {
+            let (reel, _) = stores.shared.as_ref().context("it was started")?;
             upload(lab, reel, side, case, number, measure_ms)
         }
         "journal-loop" => disk_limit(lab, side, case, group, measure_ms),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{CaseResult, Demand, Measure, Report, SideResult};
 use crate::{
     round::Spread,
-    scenario::{OURS, Reach, WITHOUT_RING},
+    scenario::{OURS, Reach, SHARED, WITHOUT_RING},
 };
 
 /// The whole report in Markdown.
@@ -50,6 +50,7 @@ fn row(text: &mut String, result: &CaseResult, reach: Option<&Reach>) {
     let case = match side {
         OURS => name.clone(),
         WITHOUT_RING => format!("{name}, on epoll"),
+        SHARED => format!("{name}, on MariaDB"),
         other => format!("{name}, {other}"),
     };
     let _ = write!(text, "| {case} | {} | {} |", rate(own), spread(own.cpu_us, 1));
