@@ -571,6 +571,14 @@ fn runtime() -> Result<Runtime, MetaError> {
         .map_err(|error| MetaError::Database { operation: "open", cause: Box::new(error) })
 }
 
+/// An error with what is behind it, for whoever starts a node.
+fn whole(error: MetaError) -> RowError {
+    let behind = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+    let text = error.to_string();
+    let behind = behind.filter(|behind| !text.contains(behind.as_str())).unwrap_or_default();
+    RowError { text: format!("{text}{behind}").into(), ..RowError::from(error) }
+}
+
 fn spawn<S>(
     name: &str,
     open: impl FnOnce() -> Result<S, MetaError> + Send + 'static,
@@ -583,7 +591,7 @@ fn spawn<S>(
             run(store);
         }
         Err(error) => {
-            let _ = opened.send(Err(RowError::from(error)));
+            let _ = opened.send(Err(whole(error)));
         }
     };
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);

@@ -15,6 +15,7 @@ mod failure;
 mod files;
 mod groups;
 mod link;
+mod mark;
 mod migrate;
 mod schema;
 mod sequences;

@@ -33,7 +33,8 @@ impl MariaDb {
         let mut install = Command::new("mariadb-install-db");
         install.args(["--no-defaults", "--skip-test-db", "--user=root"]);
         install.args(["--auth-root-authentication-method=normal", "--skip-name-resolve"]);
-        let output = install.arg(option("--datadir", &data)).stdin(Stdio::null()).output();
+        install.arg(option("--datadir", &data)).arg(option("--tmpdir", &folder));
+        let output = install.stdin(Stdio::null()).output();
         let output = output.context("mariadb-install-db (Debian package mariadb-server)")?;
         if !output.status.success() {
             bail!("mariadb-install-db: {}", String::from_utf8_lossy(&output.stderr));
@@ -44,6 +45,7 @@ impl MariaDb {
         command.args(["--skip-name-resolve", "--innodb-flush-log-at-trx-commit=1"]);
         command.arg(format!("--port={port}")).arg(option("--datadir", &data));
         command.arg(option("--socket", &folder.join("socket")));
+        command.arg(option("--tmpdir", &folder));
         command.arg(option("--pid-file", &folder.join("pid")));
         let mut server = Server::start("mariadbd", &mut command, &lab.log("mariadb.log"))?;
         let begin = Instant::now();

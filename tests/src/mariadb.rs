@@ -59,7 +59,8 @@ impl MariaDb {
         let mut install = Command::new(program("mariadb-install-db").context("no MariaDB")?);
         install.args(["--no-defaults", "--skip-test-db"]);
         install.args(["--auth-root-authentication-method=normal", "--skip-name-resolve"]);
-        install.arg(option("--datadir", &data)).args(user());
+        install.arg(option("--datadir", &data)).arg(option("--tmpdir", folder.path()));
+        install.args(user());
         let output = install.stdin(Stdio::null()).output()?;
         if !output.status.success() {
             bail!("mariadb-install-db: {}", String::from_utf8_lossy(&output.stderr));
@@ -78,6 +79,7 @@ impl MariaDb {
         command.arg(format!("--port={}", self.port)).args(user());
         command.arg(option("--datadir", &folder.join("data")));
         command.arg(option("--socket", &folder.join("socket")));
+        command.arg(option("--tmpdir", folder));
         command.arg(option("--pid-file", &folder.join("pid")));
         command.args(&self.arguments);
         Ok(command)

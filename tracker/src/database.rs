@@ -185,25 +185,27 @@ impl Owner {
         question: &Question,
     ) -> Result<(Lookup, Option<GroupName>), RouteError> {
         let (app, user) = (question.app.as_str(), question.user.as_str());
-        let known =
-            store.route(app, user).await.and_then(|name| name.map(|name| group(&name)).transpose());
-        if let Some(group) = known.map_err(failed)? {
-            return Ok((Lookup::Known, Some(group)));
-        }
-        let Some(pick) = question.pick else { return Ok((Lookup::None, None)) };
         self.failure = self.failure.take().filter(|(at, _)| *at >= question.queued_at);
         if let Some((_, error)) = &self.failure {
             return Err(error.clone());
         }
-        let new = store.route_or_insert(app, user, pick.as_str()).await;
-        match new.and_then(|name| group(&name)) {
-            Ok(group) => Ok((Lookup::New, Some(group))),
-            Err(error) => {
-                let error = failed(error);
-                self.failure = Some((Instant::now(), error.clone()));
-                Err(error)
-            }
-        }
+        let found = match store.route(app, user).await {
+            Ok(Some(name)) => group(&name).map(|group| (Lookup::Known, Some(group))),
+            Ok(None) => match question.pick {
+                None => Ok((Lookup::None, None)),
+                Some(pick) => store
+                    .route_or_insert(app, user, pick.as_str())
+                    .await
+                    .and_then(|name| group(&name))
+                    .map(|group| (Lookup::New, Some(group))),
+            },
+            Err(error) => Err(error),
+        };
+        found.map_err(|error| {
+            let error = failed(error);
+            self.failure = Some((Instant::now(), error.clone()));
+            error
+        })
     }
 }
 

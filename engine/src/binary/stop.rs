@@ -92,7 +92,9 @@ impl Stop {
             UploadError::Size { .. } | UploadError::TooLong { .. } => Refusal::Malformed,
             UploadError::Full => Refusal::Full,
             UploadError::ReadOnly => Refusal::ReadOnly,
-            UploadError::Busy(_) | UploadError::Draining => Refusal::Busy,
+            UploadError::Busy(_)
+            | UploadError::Draining
+            | UploadError::Metadata { unknown: false, retryable: true, .. } => Refusal::Busy,
             UploadError::Disk { .. } | UploadError::Metadata { .. } => Refusal::Failed,
         };
         match error.fault() {

@@ -22,7 +22,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Writes until [`Write::Stop`], or until nobody can ask any more.
 pub(super) async fn run(store: &mut impl FileStore, queue: Receiver<Write>) {
-    let mut writer = Writer { store, journal: None };
+    let mut writer = Writer { store, journal: None, failing_since: None };
     let mut next = None;
     loop {
         let command = match next.take() {
@@ -65,6 +65,8 @@ fn gather(first: Mutation, queue: &Receiver<Write>) -> (Vec<Mutation>, Option<Wr
 struct Writer<'a, S> {
     store: &'a mut S,
     journal: Option<Box<Journal>>,
+    /// Since when the database has not taken a change that it may take later.
+    failing_since: Option<Instant>,
 }
 
 /// What became of a change in the open transaction.
@@ -89,7 +91,12 @@ impl<S: FileStore> Writer<'_, S> {
             return;
         }
         let committed = match self.journal {
-            None => self.patiently(&batch).await,
+            None => match self.patiently(&batch).await {
+                Err(error) if batch.len() > 1 && !error.outcome_unknown() && !error.retryable() => {
+                    return self.one_by_one(batch).await;
+                }
+                ended => ended,
+            },
             Some(_) => {
                 // While the journal's disk is at work.
                 let prepared = self.prepare(&batch, entries.as_ref()).await;
@@ -110,14 +117,31 @@ impl<S: FileStore> Writer<'_, S> {
         }
     }
 
-    /// Changes the database, durably on return: again where nothing was changed and that may help.
+    /// Changes the database, durably on return: again where nothing was changed and that may help. It is waited for by
+    /// whoever comes first; when it has failed for long, nobody else waits.
     async fn patiently(&mut self, batch: &[Mutation]) -> Result<Vec<Done>, MetaError> {
-        let begin = Instant::now();
         loop {
             let prepared = self.prepare(batch, None).await;
-            match self.finish(prepared).await {
-                Err(error) if begin.elapsed() < patience(&error) => thread::sleep(AGAIN_AFTER),
-                ended => return ended,
+            let ended = self.finish(prepared).await;
+            let wait = ended.as_ref().err().map_or(Duration::ZERO, patience);
+            if wait.is_zero() {
+                self.failing_since = None;
+                return ended;
+            }
+            if self.failing_since.get_or_insert_with(Instant::now).elapsed() >= wait {
+                return ended;
+            }
+            thread::sleep(AGAIN_AFTER);
+        }
+    }
+
+    /// Each change in a transaction of its own, where something about one of them is refused: the others are not at fault.
+    async fn one_by_one(&mut self, batch: Vec<Mutation>) {
+        for mutation in batch {
+            match self.patiently(std::slice::from_ref(&mutation)).await {
+                Ok(mut done) if done.len() == 1 => mutation.answer(done.remove(0)),
+                Ok(_) => mutation.refuse(&RowError::gone()),
+                Err(error) => mutation.refuse(&RowError::from(error)),
             }
         }
     }
@@ -394,7 +418,7 @@ impl Mutation {
     }
 }
 
-/// For how long a change is tried again that this error has kept from being made. A cluster that loses a server needs
+/// For how long changes are tried again that this error has kept from being made. A cluster that loses a server needs
 /// seconds to agree that it is gone; a lock is waited for by the database itself.
 fn patience(error: &MetaError) -> Duration {
     match error {

@@ -255,6 +255,8 @@ pub enum UploadError {
         text: Arc<str>,
         /// Whether the row may have been committed; the file is kept until that is known.
         unknown: bool,
+        /// Whether it may take the row later.
+        retryable: bool,
     },
 }
 
@@ -300,6 +302,7 @@ impl UploadError {
         match self {
             Self::Conflict(_) | Self::Size { .. } | Self::TooLong { .. } => Fault::Client,
             Self::Full | Self::Busy(_) | Self::Draining => Fault::Busy,
+            Self::Metadata { unknown: false, retryable: true, .. } => Fault::Busy,
             Self::ReadOnly | Self::Disk { .. } | Self::Metadata { .. } => Fault::Node,
         }
     }

@@ -244,7 +244,7 @@ impl Upload {
                 Ok(InsertOutcome::Exists(row)) => row,
                 Ok(InsertOutcome::Refused(error)) => {
                     let text = error.to_string().into();
-                    return Err(UploadError::Metadata { text, unknown: false });
+                    return Err(UploadError::Metadata { text, unknown: false, retryable: false });
                 }
                 Ok(InsertOutcome::Inserted) => {
                     return Ok(stored_of(&mine, committed.path_id, Outcome::New));
@@ -308,7 +308,9 @@ impl Upload {
             Err(ChangeError::ReadOnly) => Err(UploadError::ReadOnly),
             Err(ChangeError::Busy) => Err(UploadError::Busy("too much work waits for this disk")),
             Err(ChangeError::Disk(error)) => Err(UploadError::Disk { store, error }),
-            Err(ChangeError::Metadata(text)) => Err(UploadError::Metadata { text, unknown: false }),
+            Err(ChangeError::Metadata(text)) => {
+                Err(UploadError::Metadata { text, unknown: false, retryable: false })
+            }
         }
     }
 
@@ -334,10 +336,10 @@ impl Upload {
         tracing::error!(file = ?mine.file, old = %row.file_path, new = %mine.file_path,
             "the stored file does not match its row; the same content was uploaded again and takes its place");
         let removal = Removal { row: row.reference(), only: Some(FileStatus::Normal) };
-        let removed =
-            self.stores.metadata.remove(vec![removal]).await.map_err(|error| {
-                UploadError::Metadata { text: error.text, unknown: error.unknown }
-            })?;
+        let removed = self.stores.metadata.remove(vec![removal]).await.map_err(|error| {
+            let (unknown, retryable) = (error.unknown, error.retryable);
+            UploadError::Metadata { text: error.text, unknown, retryable }
+        })?;
         self.stores.epochs.bump(self.request.key.file.as_str());
         let committed = self.insert(place, mine).await?;
         self.stores.epochs.bump(self.request.key.file.as_str());
@@ -370,7 +372,11 @@ impl Upload {
         mine: &NewFile,
         error: crate::metadata::RowError,
     ) -> Result<Stored, UploadError> {
-        let failed = |unknown| UploadError::Metadata { text: Arc::clone(&error.text), unknown };
+        let failed = |unknown| UploadError::Metadata {
+            text: Arc::clone(&error.text),
+            unknown,
+            retryable: error.retryable,
+        };
         if !error.unknown {
             return Err(failed(false));
         }
@@ -390,7 +396,7 @@ impl Upload {
 
 fn unplaced() -> UploadError {
     let text = "the row of this file id names no store path of this node".into();
-    UploadError::Metadata { text, unknown: false }
+    UploadError::Metadata { text, unknown: false, retryable: false }
 }
 
 fn stored_of(row: &NewFile, path_id: PathId, outcome: Outcome) -> Stored {

@@ -116,6 +116,22 @@ impl Failure {
         }
     }
 
+    /// With all that is behind it, in one line.
+    pub(super) fn whole(self) -> String {
+        let cause = self.cause();
+        let mut text = cause.to_string();
+        let mut behind = cause.source();
+        while let Some(error) = behind {
+            let more = error.to_string();
+            if !text.contains(&more) {
+                text.push_str(": ");
+                text.push_str(&more);
+            }
+            behind = error.source();
+        }
+        text
+    }
+
     /// As the cause of another error.
     pub(super) fn cause(self) -> crate::Cause {
         match self {

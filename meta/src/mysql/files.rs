@@ -56,6 +56,11 @@ impl MysqlFileStore {
     pub async fn connect(&mut self) -> Result<(), MetaError> {
         self.link.connect().await
     }
+
+    /// Who writes reads what became of a change.
+    fn find_statements(&self) -> &'static [&'static str; 3] {
+        if self.link.access() == Access::Writes { &sql::FIND_AND_WAIT } else { &sql::FIND }
+    }
 }
 
 impl FileStore for MysqlFileStore {
@@ -77,9 +82,10 @@ impl FileStore for MysqlFileStore {
 
     async fn get(&mut self, table: Option<u8>, file: &str) -> Result<Option<FileRow>, MetaError> {
         check(TextField::File, file)?;
+        let statements = self.find_statements();
         self.link
-            .find("get", async |conn: &mut Conn| match table {
-                Some(table) => find(conn, table, file).await,
+            .read("get", async |conn: &mut Conn| match table {
+                Some(table) => find(conn, statements, table, file).await,
                 None => find_oldest(conn, file).await,
             })
             .await
@@ -95,8 +101,10 @@ impl FileStore for MysqlFileStore {
         check(TextField::User, user)?;
         check(TextField::File, file)?;
         let table = table_of_user(user.as_bytes());
-        let row =
-            self.link.find("get_owned", async |conn: &mut Conn| find(conn, table, file).await);
+        let statements = self.find_statements();
+        let row = self
+            .link
+            .read("get_owned", async |conn: &mut Conn| find(conn, statements, table, file).await);
         Ok(row.await?.filter(|row| row.app == app && row.user == user))
     }
 
@@ -310,7 +318,7 @@ impl FileStore for MysqlFileStore {
         check(TextField::Node, node)?;
         check(TextField::StorePath, path)?;
         self.link
-            .find("expected_store", async |conn: &mut Conn| {
+            .read("expected_store", async |conn: &mut Conn| {
                 let found: Option<(String, u64)> =
                     conn.exec_first(sql::EXPECTED, (node, path)).await?;
                 Ok(found.map(|(uuid, created_at)| ExpectedStore { uuid, created_at }))
@@ -374,11 +382,16 @@ async fn apply(conn: &mut Conn, statement: &str, values: Vec<Value>) -> Result<C
     Ok(if conn.affected_rows() == 0 { Change::Missing } else { Change::Applied })
 }
 
-async fn find(conn: &mut Conn, table: u8, file: &str) -> Result<Option<FileRow>, Failure> {
+async fn find(
+    conn: &mut Conn,
+    statements: &[&str; 3],
+    table: u8,
+    file: &str,
+) -> Result<Option<FileRow>, Failure> {
     if !TABLES.contains(&table) {
         return Ok(None);
     }
-    let row: Option<Row> = conn.exec_first(sql::FIND[slot(table)], (file,)).await?;
+    let row: Option<Row> = conn.exec_first(statements[slot(table)], (file,)).await?;
     row.map(|row| sql::file_row(table, row)).transpose()
 }
 
@@ -452,7 +465,7 @@ async fn insert_one(
         return Ok(InsertOutcome::Inserted);
     }
     // The failed insert holds a lock on the row that it met.
-    match find(conn, table, &rows[index].file).await? {
+    match find(conn, &sql::FIND, table, &rows[index].file).await? {
         Some(standing) => Ok(InsertOutcome::Exists(Box::new(standing))),
         None => Err(MetaError::Corrupt {
             what: format!("t_file_{table:02}: a row that stops an insert is not there"),

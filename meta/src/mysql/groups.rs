@@ -42,7 +42,12 @@ impl MysqlGroupStore {
 
 impl GroupStore for MysqlGroupStore {
     async fn groups(&mut self) -> Result<Vec<String>, MetaError> {
-        self.link.read("groups", async |conn: &mut Conn| Ok(conn.exec(GROUPS, ()).await?)).await
+        self.link
+            .read("groups", async |conn: &mut Conn| {
+                let names: Vec<Option<String>> = conn.exec(GROUPS, ()).await?;
+                Ok(names.into_iter().flatten().collect())
+            })
+            .await
     }
 
     async fn add_group(&mut self, group: &str) -> Result<bool, MetaError> {
@@ -98,5 +103,7 @@ impl GroupStore for MysqlGroupStore {
 }
 
 async fn find_route(conn: &mut Conn, app: &str, user: &str) -> Result<Option<String>, Failure> {
-    Ok(conn.exec_first(ROUTE, (app, user)).await?)
+    // A deployed row may have NULL.
+    let found: Option<Option<String>> = conn.exec_first(ROUTE, (app, user)).await?;
+    Ok(found.flatten())
 }

@@ -4,8 +4,7 @@
 //! transaction of several calls ([`Link::begin`]) is its owner's to try again: only the owner knows all of it.
 //!
 //! After a COMMIT without an answer nothing is read or written until that connection has ended on its server: the commit could
-//! still be under way there, and what was read before it would not stay true. Each connection that writes holds a lock of its own
-//! on the server, which tells, and tells whom to end.
+//! still be under way there, and what was read before it would not stay true ([`super::mark`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::MysqlOptions;
 use super::failure::{Failure, Meaning};
+use super::mark::{Asked, Mark};
 use super::session::{Access, Session};
 use crate::error::MetaError;
 
@@ -25,9 +25,13 @@ const TRIES_MAX: u32 = 4;
 /// After no server could be had, calls fail at once for so long, and for twice as long the next time, up to the second.
 const DOWN: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 
-/// A server that cannot be asked whether a commit is under way has ended it after this time: it has carried it out and told its
-/// cluster, or has lost the quorum and given it up (15 s by Galera's defaults).
+/// One of several servers that cannot be asked whether a commit is under way has ended it after this time, unless it is cut off
+/// from us alone: it has carried it out with its cluster, or lost the quorum and given it up (15 s by Galera's defaults), or never
+/// got it, and ended the transaction. It is asked all the same when it is reached again, before it is used.
 const FENCE: Duration = Duration::from_secs(20);
+
+/// A server that could not be asked is not asked again for so long.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The connection of one store to one database.
 pub(super) struct Link {
@@ -39,6 +43,8 @@ pub(super) struct Link {
     down: Option<Down>,
     open: Option<Open>,
     unsettled: Option<Unsettled>,
+    /// Connections that are to be ended before their server is used again.
+    left_behind: Vec<(usize, Mark)>,
 }
 
 /// No server could be had.
@@ -59,8 +65,11 @@ enum Open {
 /// A COMMIT without an answer.
 struct Unsettled {
     server: usize,
-    mark: Option<String>,
+    mark: Option<Mark>,
+    /// When it was given up.
     since: Instant,
+    /// When its server was last asked.
+    asked: Option<Instant>,
 }
 
 /// How a transaction ended that was not committed.
@@ -80,7 +89,13 @@ impl Link {
             down: None,
             open: None,
             unsettled: None,
+            left_behind: Vec::new(),
         }
+    }
+
+    /// What it is for.
+    pub(super) fn access(&self) -> Access {
+        self.access
     }
 
     /// Connects, unless it is connected.
@@ -107,27 +122,6 @@ impl Link {
             }
             tries += 1;
         }
-    }
-
-    /// As [`Self::read`]; where nothing is found in a cluster, once more behind everything that the cluster agreed on.
-    pub(super) async fn find<T>(
-        &mut self,
-        operation: &'static str,
-        mut body: impl AsyncFnMut(&mut Conn) -> Result<Option<T>, Failure>,
-    ) -> Result<Option<T>, MetaError> {
-        let found = self.read(operation, &mut body).await?;
-        let behind = self.access == Access::Reads
-            && self.session.as_ref().is_some_and(|session| session.galera);
-        if found.is_some() || !behind {
-            return Ok(found);
-        }
-        self.read(operation, async |conn: &mut Conn| {
-            super::session::wait_for_others(conn, true).await?;
-            let found = body(conn).await;
-            super::session::wait_for_others(conn, false).await?;
-            found
-        })
-        .await
     }
 
     /// Changes: in the open transaction, where there is one, else in one of its own, committed on return. `body` may be
@@ -224,7 +218,8 @@ impl Link {
         };
         // From here on: also if nobody waits for the answer any more.
         let (server, since) = (self.server, Instant::now());
-        self.unsettled = Some(Unsettled { server, mark: session.mark.clone(), since });
+        let mark = session.mark.clone();
+        self.unsettled = Some(Unsettled { server, mark, since, asked: None });
         let limit = self.options.statement_timeout;
         let failure = match timeout(limit, session.conn.query_drop("COMMIT")).await {
             Ok(Ok(())) => {
@@ -236,6 +231,9 @@ impl Link {
             Err(_) => Failure::Timeout,
         };
         if !failure.refuses_commit() {
+            if let Some(unsettled) = &mut self.unsettled {
+                unsettled.since = Instant::now();
+            }
             let cause = failure.cause();
             return Err(Ended::Unknown(MetaError::CommitUnknown { operation, cause }));
         }
@@ -290,9 +288,13 @@ impl Link {
         result
     }
 
-    /// Forgets the connection; the next one is tried elsewhere first where that is what the failure says.
+    /// Forgets the connection; the next one is tried elsewhere first where that is what the failure says. A server that
+    /// does not answer is not asked by everybody who waits, one after the other.
     fn give_up(&mut self, failure: &Failure) {
         self.session = None;
+        if matches!(failure, Failure::Timeout) {
+            self.is_down("no answer in time".into());
+        }
         if failure.meaning() == Meaning::Elsewhere {
             self.server = (self.server + 1) % self.options.servers.len().max(1);
         }
@@ -325,22 +327,40 @@ impl Link {
                     return Ok(session);
                 }
                 Err(failure) => {
-                    causes.push(format!("{}: {}", self.name_of(server), failure.cause()))
+                    causes.push(format!("{}: {}", self.name_of(server), failure.whole()));
                 }
             }
         }
         let cause: Arc<str> = causes.join("; ").into();
+        self.is_down(Arc::clone(&cause));
+        Err(Failure::Unreachable(cause))
+    }
+
+    fn is_down(&mut self, cause: Arc<str>) {
         let wait = self.down.as_ref().map_or(DOWN[0], |down| (down.wait * 2).min(DOWN[1]));
         if self.down.is_none() {
             tracing::warn!(database = %self.options.database, %cause, "no server of the metadata can be used");
         }
-        self.down = Some(Down { until: Instant::now() + wait, wait, cause: Arc::clone(&cause) });
-        Err(Failure::Unreachable(cause))
+        self.down = Some(Down { until: Instant::now() + wait, wait, cause });
     }
 
-    async fn open_at(&self, server: usize) -> Result<Session, Failure> {
+    async fn open_at(&mut self, server: usize) -> Result<Session, Failure> {
+        self.end_left_behind(server).await?;
         let opening = Session::open(&self.options, &self.options.servers[server], self.access);
         timeout(self.options.connect_timeout, opening).await.unwrap_or(Err(Failure::Timeout))
+    }
+
+    /// Ends what was left behind on a server that is reached again.
+    async fn end_left_behind(&mut self, server: usize) -> Result<(), Failure> {
+        while let Some(index) = self.left_behind.iter().position(|(at, _)| *at == server) {
+            match self.left_behind[index].1.end(&self.options, &self.options.servers[server]).await
+            {
+                Asked::Ended | Asked::Elsewhere => drop(self.left_behind.swap_remove(index)),
+                Asked::Exists => return Err(Failure::Unreachable("a commit is under way".into())),
+                Asked::Unknown(failure) => return Err(failure),
+            }
+        }
+        Ok(())
     }
 
     fn name_of(&self, server: usize) -> String {
@@ -350,44 +370,35 @@ impl Link {
 
     /// Sees to it that a COMMIT without an answer is not under way any more.
     async fn settle(&mut self, operation: &'static str) -> Result<(), MetaError> {
-        let Some(Unsettled { server, mark, since }) = &self.unsettled else { return Ok(()) };
-        let (server, since) = (*server, *since);
-        let failure = match mark.clone() {
-            Some(mark) => self.end_elsewhere(server, &mark).await.err(),
-            None => Some(Failure::Unreachable("its server gives no locks".into())),
+        let Some(unsettled) = &mut self.unsettled else { return Ok(()) };
+        let under_way = |cause: crate::Cause| MetaError::Unavailable { operation, cause };
+        let Some(mark) = unsettled.mark.clone() else {
+            self.unsettled = None;
+            return Ok(());
         };
-        match failure {
-            Some(failure) if since.elapsed() < FENCE => {
-                let cause = format!("a commit may still be under way: {}", failure.cause()).into();
-                Err(MetaError::Unavailable { operation, cause })
-            }
-            _ => {
-                self.unsettled = None;
-                Ok(())
-            }
+        if unsettled.asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN_AFTER) {
+            return Err(under_way("a commit may still be under way".into()));
         }
-    }
-
-    /// Waits until the connection that holds `mark` has ended at its server, and ends it there.
-    async fn end_elsewhere(&mut self, server: usize, mark: &str) -> Result<(), Failure> {
-        if self.session.is_none() || self.server != server {
-            let session = self.open_at(server).await?;
-            (self.session, self.server, self.down) = (Some(session), server, None);
-        }
-        let mut end = async |conn: &mut Conn| {
-            loop {
-                let holder: Option<u64> =
-                    conn.exec_first("SELECT IS_USED_LOCK(?)", (mark,)).await?.flatten();
-                let Some(holder) = holder else { return Ok(()) };
-                // Who ended in this moment is not there to be ended.
-                match conn.query_drop(format!("KILL CONNECTION {holder}")).await {
-                    Ok(()) | Err(mysql_async::Error::Server(_)) => {}
-                    Err(error) => return Err(error.into()),
-                }
-                sleep(Duration::from_millis(10)).await;
+        unsettled.asked = Some(Instant::now());
+        let (server, since) = (unsettled.server, unsettled.since);
+        let fence = FENCE.max(2 * self.options.statement_timeout);
+        match mark.end(&self.options, &self.options.servers[server]).await {
+            Asked::Ended => {}
+            Asked::Exists => return Err(under_way("a commit is under way".into())),
+            Asked::Elsewhere if since.elapsed() < fence => {
+                return Err(under_way("another server answers in place of its own".into()));
             }
-        };
-        self.run_on_session(&mut end).await
+            Asked::Elsewhere => {}
+            // A single server must answer anyway before anything is read.
+            Asked::Unknown(failure)
+                if self.options.servers.len() == 1 || since.elapsed() < fence =>
+            {
+                return Err(under_way(failure.cause()));
+            }
+            Asked::Unknown(_) => self.left_behind.push((server, mark)),
+        }
+        self.unsettled = None;
+        Ok(())
     }
 }
 

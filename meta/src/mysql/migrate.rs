@@ -7,8 +7,8 @@
 
 use std::collections::HashMap;
 
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Value};
 
 use super::failure::Failure;
 use super::schema::{self, Column, Key, Table};
@@ -60,12 +60,18 @@ async fn run(options: &MysqlOptions, role: Role, dry: bool) -> Result<Migration,
         "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
     )
     .await?;
+    conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
     if !dry {
         let name = format!("reel-migrate-{database}");
-        let locked: Option<Option<u8>> =
-            conn.exec_first("SELECT GET_LOCK(?, ?)", (name, LOCK_WAIT)).await?;
-        if locked.flatten() != Some(1) {
-            return Err(Failure::Meta(MetaError::Busy { operation: "migrate" }));
+        let locked: Result<Option<Option<u8>>, _> =
+            conn.exec_first("SELECT GET_LOCK(?, ?)", (name, LOCK_WAIT)).await;
+        match locked {
+            Ok(locked) if locked.flatten() == Some(1) => {}
+            Ok(_) => return Err(Failure::Meta(MetaError::Busy { operation: "migrate" })),
+            Err(mysql_async::Error::Server(error)) => {
+                tracing::warn!(database, %error, "the server gives no locks: let no other migration run beside this one");
+            }
+            Err(error) => return Err(error.into()),
         }
     }
     let version: Option<String> = conn.query_first("SELECT VERSION()").await?;
@@ -275,18 +281,21 @@ async fn clashes(conn: &mut Conn, table: &str, columns: &[&str]) -> Result<Vec<S
 
 /// Removes rows that a unique key would not allow: the first one stays, because it is the one that readers were given.
 async fn merge(conn: &mut Conn, table: &str, key: &Key) -> Result<Option<Step>, Failure> {
-    let same: Vec<String> = key
-        .columns
-        .split(", ")
-        .map(|column| format!("BINARY later.{column} = BINARY first.{column}"))
-        .collect();
+    let columns: Vec<&str> = key.columns.split(", ").collect();
+    let bytes: Vec<String> =
+        columns.iter().map(|column| format!("BINARY {column} AS b_{column}")).collect();
+    let groups: Vec<String> = columns.iter().map(|column| format!("b_{column}")).collect();
+    let same: Vec<String> =
+        columns.iter().map(|column| format!("BINARY later.{column} = kept.b_{column}")).collect();
     let later = format!(
-        "FROM {table} later JOIN {table} first ON {} AND first.id < later.id",
+        "FROM {table} later JOIN (SELECT MIN(id) AS first, {} FROM {table} GROUP BY {} HAVING COUNT(*) > 1) kept \
+         ON {} AND later.id > kept.first",
+        bytes.join(", "),
+        groups.join(", "),
         same.join(" AND ")
     );
-    let count: Option<Value> =
-        conn.query_first(format!("SELECT COUNT(DISTINCT later.id) {later}")).await?;
-    let count = count.map_or(0, |count| mysql_async::from_value_opt::<u64>(count).unwrap_or(0));
+    let count: Option<u64> = conn.query_first(format!("SELECT COUNT(*) {later}")).await?;
+    let count = count.unwrap_or(0);
     Ok((count > 0).then(|| Step {
         what: format!("removes {count} rows of {table} that repeat an earlier one"),
         statement: format!("DELETE later {later}"),

@@ -68,7 +68,18 @@ impl SequenceStore for MysqlSequenceStore {
                 let parameters = (key, at_least, count, PATH_ID_END, at_least, count, PATH_ID_END);
                 conn.exec_drop(TAKE, parameters).await?;
                 let start = conn.last_insert_id().unwrap_or(0);
-                if start < PATH_ID_END { Ok(start) } else { Err(exhausted().into()) }
+                if start >= PATH_ID_END {
+                    return Err(exhausted().into());
+                }
+                // What stands there now is what was meant: not so after NULL, or where something between drops the start.
+                let end = (start + count).min(PATH_ID_END);
+                match next(conn, key).await? {
+                    Some(stands) if stands == end => Ok(start),
+                    stands => Err(MetaError::Corrupt {
+                        what: format!("t_id_gen: {key:?} stands at {stands:?} and not at {end}"),
+                    }
+                    .into()),
+                }
             })
             .await?;
         Ok(start..start.saturating_add(count).min(PATH_ID_END))
@@ -76,19 +87,14 @@ impl SequenceStore for MysqlSequenceStore {
 
     async fn peek(&mut self, key: &str) -> Result<Option<u64>, MetaError> {
         check(TextField::Key, key)?;
-        self.link
-            .read("peek", async |conn: &mut Conn| {
-                let next: Option<i64> = conn.exec_first(NEXT, (key,)).await?;
-                next.map(|next| value(key, next)).transpose()
-            })
-            .await
+        self.link.read("peek", async |conn: &mut Conn| next(conn, key).await).await
     }
 
     async fn sequences(&mut self) -> Result<Vec<Sequence>, MetaError> {
         self.link
             .read("sequences", async |conn: &mut Conn| {
-                let rows: Vec<(String, i64)> = conn.exec(ALL, ()).await?;
-                let sequence = |(key, next): (String, i64)| {
+                let rows: Vec<(String, Option<i64>)> = conn.exec(ALL, ()).await?;
+                let sequence = |(key, next): (String, Option<i64>)| {
                     let next = value(&key, next)?;
                     Ok(Sequence { key, next })
                 };
@@ -98,8 +104,14 @@ impl SequenceStore for MysqlSequenceStore {
     }
 }
 
-fn value(key: &str, next: i64) -> Result<u64, Failure> {
-    u64::try_from(next).map_err(|_| {
-        MetaError::Corrupt { what: format!("t_id_gen: {key:?} stands at {next}") }.into()
+/// Where a sequence stands.
+async fn next(conn: &mut Conn, key: &str) -> Result<Option<u64>, Failure> {
+    let next: Option<Option<i64>> = conn.exec_first(NEXT, (key,)).await?;
+    next.map(|next| value(key, next)).transpose()
+}
+
+fn value(key: &str, next: Option<i64>) -> Result<u64, Failure> {
+    next.and_then(|next| u64::try_from(next).ok()).ok_or_else(|| {
+        MetaError::Corrupt { what: format!("t_id_gen: {key:?} stands at {next:?}") }.into()
     })
 }

