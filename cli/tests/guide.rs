@@ -34,7 +34,7 @@ fn every_setting_is_in_the_guide() {
     for setting in settings.as_array().unwrap() {
         let key = setting["key"].as_str().unwrap();
         // Arrays of tables have headings of their own: [[token]], [[store_path]].
-        let Some((heading, name)) = key.split_once('.') else {
+        let Some((heading, name)) = key.rsplit_once('.') else {
             assert!(guide.contains(&format!("### `[[{key}]]`")), "no section [[{key}]]");
             continue;
         };

@@ -11,7 +11,8 @@ use reel_meta::mysql::{
     MysqlFileStore, MysqlGroupStore, MysqlOptions, MysqlSequenceStore, migrate,
 };
 use reel_meta::{
-    FileStore, GroupStore, InsertOutcome, MetaError, NewFile, Role, SequenceStore, StatusFilter,
+    FileStatus, FileStore, GroupStore, InsertOutcome, MetaError, NewFile, Role, SequenceStore,
+    StatusFilter,
 };
 use reel_tests::mariadb::MariaDb;
 use reel_tests::process::Up;
@@ -297,6 +298,13 @@ async fn deploy(conn: &mut Conn, tracker: &str, ids: &str, storage: &str) {
          ('gone.mp4', 'tnvideo', 'tnv001', 1, '../data/000/000/000/65F1560C_002', 9, '2024-03-13 07:31:24', '2024-03-14 08:00:00')"
             .to_owned(),
     );
+    // Columns may be NULL there, and somebody's hand may have made them so.
+    statements.push("INSERT INTO t_file_03 (id, status) VALUES ('odd', NULL)".to_owned());
+    statements.push(format!("INSERT INTO `{ids}`.t_id_gen (id) VALUES ('odd')"));
+    statements.push(format!("INSERT INTO `{tracker}`.t_groups_info (group_name) VALUES (NULL)"));
+    statements.push(format!(
+        "INSERT INTO `{tracker}`.t_router (appid, userid) VALUES ('tnvideo', 'odd')"
+    ));
     for statement in statements {
         conn.query_drop(statement).await.unwrap();
     }
@@ -396,7 +404,13 @@ fn a_deployed_database_is_taken_over_where_it_is() {
         {
             assert_eq!(groups.route("tnvideo", user).await.unwrap().as_deref(), Some(group));
         }
+        assert_eq!(groups.route("tnvideo", "odd").await.unwrap(), None);
+        let odd = store.get(None, "odd").await.unwrap().unwrap();
+        assert_eq!((odd.user.as_str(), odd.status), ("", FileStatus::Deleted), "nobody's");
+        assert_eq!(store.scan(None, 100).await.unwrap().rows.len(), 4, "no page stops at it");
         let mut sequences = MysqlSequenceStore::new(all[1].clone());
+        let refused = sequences.take("odd", 100, 0).await;
+        assert!(matches!(refused, Err(MetaError::Corrupt { .. })), "{refused:?}");
         assert_eq!(sequences.take("../data", 100, 0).await.unwrap(), 700..800);
     });
 }
