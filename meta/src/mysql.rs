@@ -1,14 +1,14 @@
 //! The store of a cluster: MySQL or MariaDB, over the network, with the tables and columns of the deployed system.
 //!
 //! A store is one connection, made at its first use and made anew when it is lost, to the first server of a list that
-//! answers and is fit for it ([`session`]). All of it runs on the tokio runtime of whoever owns the store.
+//! answers and is fit for it (`mysql/session.rs`). All of it runs on the tokio runtime of whoever owns the store.
 //!
 //! Every change is a transaction that ends with a COMMIT of its own, so all that can be lost without an answer is a COMMIT.
-//! What failed before it has changed nothing, and is tried again by itself where that can help ([`link`]). A COMMIT
+//! What failed before it has changed nothing, and is tried again by itself where that can help (`mysql/link.rs`). A COMMIT
 //! without an answer is an unknown outcome; the connection that it went over is ended on the server before the store is used
 //! again, so that what is read back stays true.
 //!
-//! Text is compared by bytes: the collation of every column is one that does ([`schema`]). Times are read and written in
+//! Text is compared by bytes: the collation of every column is one that does (`mysql/schema.rs`). Times are read and written in
 //! UTC, whatever the server's time zone is.
 
 mod failure;

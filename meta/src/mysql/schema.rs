@@ -90,7 +90,7 @@ const IDS: &[Table] = &[
     VERSIONS,
 ];
 
-/// One of the tables of files. The pages of a user's files are found by [`USER_KEY`], state by state.
+/// One of the tables of files. The pages of a user's files are found by `reel_user`, state by state.
 macro_rules! files {
     ($name:literal) => {
         Table {
