@@ -70,9 +70,14 @@ fn under_uploads(crash: Result<Crash>, name: &str, wanted: u64) {
     let case = Case {
         name,
         wanted,
+        // What a store says of a database that dies under it.
         up: |up| match mariadb::is_in_use() {
             false => up,
-            true => up.expect_log("the metadata can be used").expect_log("metadata:"),
+            true => up
+                .expect_log("the metadata can be used")
+                .expect_log("the database does not answer")
+                .expect_log("was committed is not known")
+                .expect_log("metadata:"),
         },
         load: Load::mixed,
         moment: |seeded| {
