@@ -14,6 +14,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("cold", include_str!("../scenarios/cold.toml")),
     ("upload", include_str!("../scenarios/upload.toml")),
     ("upload-large", include_str!("../scenarios/upload-large.toml")),
+    ("upload-shared", include_str!("../scenarios/upload-shared.toml")),
     ("control", include_str!("../scenarios/control.toml")),
     ("isolation", include_str!("../scenarios/isolation.toml")),
     ("cores", include_str!("../scenarios/cores.toml")),
