@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod addresses;
+mod adopt;
 mod commands;
 mod config_cmd;
 mod data_folder;
@@ -37,6 +38,8 @@ enum Command {
     Config(config_cmd::ConfigCommand),
     /// Brings shared databases (MySQL, MariaDB) to the tables of this version, in place.
     Migrate(migrate::Migrate),
+    /// Takes over store paths whose files and rows a deployed system has written: asks the running storage node.
+    Adopt(adopt::Adopt),
     #[command(flatten)]
     Client(Box<commands::ClientCommand>),
 }
@@ -61,6 +64,10 @@ fn main() -> ExitCode {
         Command::Migrate(arguments) => {
             exit::default_sigpipe();
             migrate::run(&arguments)
+        }
+        Command::Adopt(arguments) => {
+            exit::default_sigpipe();
+            adopt::run(&arguments)
         }
         Command::Client(command) => {
             // A pipe whose reader has gone ends `reel ls | head` quietly, as it ends every other

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reel_meta::mysql::{MysqlOptions, Tls};
 use reel_meta::{Location, Role};
-use reel_node::config::{HumanTime, Secret};
+use reel_node::config::{HumanTime, Secret, read_private_file};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Usage;
@@ -130,16 +130,13 @@ impl MysqlConfig {
             (Some(_), Some(_)) => {
                 return Err(Usage::new("meta.mysql: password or password_file, not both"));
             }
-            (Some(password), None) => String::from_utf8(password.expose().to_vec())
-                .map_err(|_| Usage::new("meta.mysql.password: not UTF-8"))?,
-            (None, Some(file)) => {
-                let text = std::fs::read_to_string(file).map_err(|error| {
-                    Usage::new(format!("meta.mysql.password_file: {}: {error}", file.display()))
-                })?;
-                text.lines().next().unwrap_or_default().to_owned()
-            }
+            (Some(password), None) => password.clone(),
+            (None, Some(file)) => read_private_file(file)
+                .map_err(|error| Usage::new(format!("meta.mysql.password_file: {error}")))?,
         };
-        Ok(Some(text))
+        let text = std::str::from_utf8(text.expose())
+            .map_err(|_| Usage::new("meta.mysql: the password is not UTF-8"))?;
+        Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
     }
 }
 
@@ -214,5 +211,20 @@ mod tests {
             change(&mut wrong.mysql);
             assert!(wrong.location(Role::Storage).is_err());
         }
+    }
+
+    #[test]
+    fn a_password_file_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "hush hush \nand more\n").unwrap();
+        let config =
+            MysqlConfig { password_file: Some(file.path().to_owned()), ..MysqlConfig::default() };
+        for (mode, read) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false)] {
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(config.password().is_ok(), read, "{mode:o}");
+        }
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(config.password().unwrap().as_deref(), Some("hush hush "));
     }
 }

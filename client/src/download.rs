@@ -55,6 +55,20 @@ pub struct Content {
     pub path_id: Option<u64>,
 }
 
+impl Content {
+    /// Whether both can be of one and the same file: nothing that both tell differs. A node may know less than another,
+    /// or than it will: a file of a deployed system gets its checksum when it is adopted.
+    #[must_use]
+    pub fn agrees(&self, other: &Self) -> bool {
+        let differ = |one: Option<u64>, other: Option<u64>| {
+            one.zip(other).is_some_and(|(one, other)| one != other)
+        };
+        self.size == other.size
+            && !differ(self.checksum, other.checksum)
+            && !differ(self.path_id, other.path_id)
+    }
+}
+
 /// A download under way. [`Download::next`] may be dropped at any await and called again.
 #[derive(Debug)]
 pub struct Download {
@@ -244,7 +258,7 @@ impl Download {
             let client = self.walk.client().clone();
             match client.open(&self.file, node, connection, self.position, size).await {
                 Ok((content, reply)) => {
-                    if content != self.content {
+                    if !content.agrees(&self.content) {
                         return Err(ClientError::Replaced);
                     }
                     self.reply = Some(reply);

@@ -118,7 +118,7 @@ async fn find(
         return Ok(record);
     }
     conn.flush().await?;
-    match thread.find(&lookup).await {
+    match thread.look_up(&lookup).await {
         Ok(Some(record)) => Ok(record),
         Ok(None) => Err(Stop::no_such_file()),
         Err(error) => Err(Stop::of_lookup(file, &error)),

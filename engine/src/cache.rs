@@ -95,10 +95,17 @@ impl FileCache {
         if entry.record.epoch() == epoch {
             return Found::Hit(entry.record.clone());
         }
-        if let Some(stale) = self.records.remove(hash, is_key) {
-            self.forget_file(&stale.record);
-        }
+        drop(is_key);
+        self.forget_record(lookup);
         Found::Stale
+    }
+
+    /// Forgets what answers `lookup`.
+    pub(crate) fn forget_record(&mut self, lookup: &Lookup) {
+        let (hash, is_key) = self.record_key(lookup);
+        if let Some(entry) = self.records.remove(hash, is_key) {
+            self.forget_file(&entry.record);
+        }
     }
 
     /// Keeps what a lookup found; `epoch` is what it was before that lookup.

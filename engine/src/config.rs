@@ -61,6 +61,8 @@ pub struct Config {
     pub journal: ByteSize,
     /// How long a deleted file can be restored.
     pub retention: HumanTime,
+    /// Bytes a second that `reel adopt` reads, on each store path; 0: as fast as it goes.
+    pub adopt_rate: ByteSize,
     /// Path ids fetched at a time, for each store path.
     pub id_block: u64,
     /// Memory for records of files on all data threads together; some 250 bytes a file.
@@ -105,6 +107,7 @@ impl Default for Config {
             durability: Durability::Sync,
             journal: ByteSize(512 << 20),
             retention: HumanTime(Duration::from_secs(7 * 24 * 3600)),
+            adopt_rate: ByteSize(64 << 20),
             id_block: 16_384,
             record_cache: ByteSize(64 << 20),
             open_files: 8192,
@@ -352,6 +355,7 @@ impl Config {
             Location::Shared(_) => None,
         };
         config.retention = self.retention.0;
+        config.adoption_rate = self.adopt_rate.0;
         config.id_block = self.id_block;
         config
     }

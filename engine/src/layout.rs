@@ -93,7 +93,8 @@ pub fn file_path(id_key: &str, relative: &RelativePath) -> String {
     format!("{id_key}/{relative}")
 }
 
-fn key(row: &FileRow) -> Option<FileKey> {
+/// Whose it is and what it is called; `None`: by names that no version accepts.
+pub(crate) fn key(row: &FileRow) -> Option<FileKey> {
     Some(FileKey {
         app: AppId::parse(&row.app).ok()?,
         user: UserId::parse(&row.user).ok()?,

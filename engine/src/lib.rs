@@ -4,6 +4,7 @@
 //! says; the serving side speaks the binary protocol and the media HTTP on the data threads and caches what it reads.
 
 // --- the serving side
+mod acts;
 mod admission;
 mod binary;
 mod cache;
@@ -17,11 +18,13 @@ mod service;
 mod thread;
 
 // --- the store side
+pub mod adopt;
+mod epochs;
+pub mod housekeeping;
 pub mod ids;
 pub mod journal;
 pub mod layout;
 pub mod metadata;
-pub mod purge;
 pub mod rebuild;
 pub mod record;
 mod repair;

@@ -1,8 +1,8 @@
 //! The way to the storage database: one writer and one reader, each alone with its connection, behind bounded channels.
 //!
 //! Any thread may ask: data threads await, committers and keepers wait. The writer puts the inserts of many commits
-//! into one transaction, and keeps the commit journal where there is one. Both ends are threads of their own. Of a shared
-//! database there are several readers, tasks of the one thread.
+//! into one transaction, and keeps the commit journal where there is one. Both ends are threads of their own. What is
+//! different where nodes share the database is in `shared`.
 
 use std::{
     path::Path,
@@ -13,18 +13,23 @@ use std::{
 
 use bytes::Bytes;
 use flume::Sender;
-use reel_meta::mysql::{MysqlFileStore, MysqlOptions};
 use reel_meta::{
-    Change, DeletedCursor, ExpectedStore, FileRow, FileStore, InsertOutcome, Location, MetaError,
+    Adoption, Change, ExpectedStore, FileRow, FileStore, InsertOutcome, Location, MetaError,
     NewFile, Page, Relocation, Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
+    TimeCursor,
 };
 
 use reel_proto::table::table_of_user;
-use tokio::runtime::Runtime;
 
-use crate::journal::{Entry, Journal};
+use self::watch::Watch;
+use crate::{
+    epochs::Epochs,
+    journal::{Entry, Journal},
+};
 
 mod reader;
+mod shared;
+mod watch;
 mod writer;
 
 /// Commands that wait for the writer; past it, workers and committers wait, and so do uploads.
@@ -32,9 +37,6 @@ const WRITE_QUEUE_MAX: usize = 4096;
 
 /// Lookups that wait for the reader; past it, they are refused as busy.
 const READ_QUEUE_MAX: usize = 4096;
-
-/// Connections that a shared database is asked over at the same time.
-const SHARED_READERS: usize = 4;
 
 /// What the metadata said instead of yes. Cloned to every upload of a commit.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -125,6 +127,7 @@ enum Write {
     Mutation(Mutation),
     Upsert(Vec<FileRow>, Answer<()>),
     Relocate(Vec<Relocation>, Answer<Vec<Change>>),
+    Adopt(Vec<Adoption>, Answer<Vec<Change>>),
     /// Whether a row named this place until its file was brought elsewhere.
     WasLeft(String, Answer<bool>),
     /// Lets go of a journal that is frozen.
@@ -140,6 +143,7 @@ enum Write {
     Replay(Vec<(u64, Entry)>, Answer<()>),
     /// From now on changes go through this journal.
     Install(Box<Journal>, Answer<()>),
+    Lease(Lease, Answer<bool>),
     /// Makes what is committed durable; see [`FileStore::checkpoint`].
     Checkpoint(Answer<bool>),
     /// Close; see [`Metadata::close`].
@@ -152,7 +156,8 @@ enum Read {
     Get(Option<u8>, String, Answer<Option<FileRow>>),
     GetOwned(Owned, Answer<Option<FileRow>>),
     List(ListOf, Answer<Page>),
-    DeletedBefore(u64, Option<DeletedCursor>, usize, Answer<Page>),
+    DeletedBefore(u64, Option<TimeCursor>, usize, Answer<Page>),
+    ExpiredBefore(u64, Option<TimeCursor>, usize, Answer<Page>),
     Scan(Option<ScanCursor>, usize, Answer<Page>),
     Count(Answer<[TableCount; 3]>),
     Expected(StorePlace, Answer<Option<ExpectedStore>>),
@@ -165,6 +170,17 @@ pub struct StorePlace {
     pub node: String,
     /// The store's folder on that node, absolute.
     pub path: String,
+}
+
+/// Work that one node at a time is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// Which work.
+    pub(crate) name: String,
+    /// Who does it.
+    pub(crate) holder: String,
+    /// For how long, unless it is kept.
+    pub(crate) seconds: u64,
 }
 
 /// App, user and file id of a row.
@@ -201,6 +217,8 @@ pub struct Metadata {
     reads: Sender<Read>,
     /// Each takes one [`Read::Stop`].
     readers: usize,
+    epochs: Arc<Epochs>,
+    watch: Arc<Watch>,
     /// After the senders: fields are dropped in this order, and the threads end when the last sender is gone.
     threads: Arc<Threads>,
 }
@@ -208,6 +226,10 @@ pub struct Metadata {
 struct Threads(Mutex<Vec<JoinHandle<()>>>);
 
 impl Threads {
+    fn new(threads: Vec<JoinHandle<()>>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(threads)))
+    }
+
     fn join(&self) {
         let threads = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -226,14 +248,14 @@ impl Drop for Threads {
 }
 
 impl Metadata {
-    /// Opens a database and starts its writer and its reader thread.
+    /// Opens a database and starts its threads.
     ///
     /// # Errors
     /// The database's, or no thread could be started.
     pub fn open(location: &Location) -> Result<Self, RowError> {
         match location {
             Location::Embedded(path) => Self::sqlite(path),
-            Location::Shared(options) => Self::mysql(options),
+            Location::Shared(options) => shared::open(options),
         }
     }
 
@@ -247,34 +269,6 @@ impl Metadata {
             move || reel_meta::sqlite::SqliteFileStore::open(&write_path),
             move || reel_meta::sqlite::SqliteFileStore::open_reader(&read_path),
         )
-    }
-
-    /// Opens a shared database and starts its writer's and its readers' thread.
-    ///
-    /// # Errors
-    /// As [`Self::sqlite`].
-    fn mysql(options: &MysqlOptions) -> Result<Self, RowError> {
-        let (writes, write_queue) = flume::bounded(WRITE_QUEUE_MAX);
-        let (reads, read_queue) = flume::bounded(READ_QUEUE_MAX);
-        let (write_options, read_options) = (options.clone(), options.clone());
-        let open = move || {
-            let runtime = runtime()?;
-            let store = runtime.block_on(MysqlFileStore::open(write_options))?;
-            Ok((runtime, store))
-        };
-        let write_thread = spawn("reel-meta-write", open, move |(runtime, mut store)| {
-            runtime.block_on(writer::run(&mut store, write_queue));
-        })?;
-        let read_thread = spawn("reel-meta-read", runtime, move |runtime| {
-            // Each waits for the network most of the time, so one thread serves them all.
-            let readers = (0..SHARED_READERS).map(|_| {
-                let store = MysqlFileStore::new_reader(read_options.clone());
-                reader::run(store, read_queue.clone())
-            });
-            runtime.block_on(futures_util::future::join_all(readers));
-        })?;
-        let threads = Arc::new(Threads(Mutex::new(vec![write_thread, read_thread])));
-        Ok(Self { writes, reads, readers: SHARED_READERS, threads })
     }
 
     /// Starts the two threads on any store of metadata; the reader opens after the writer has made the tables.
@@ -298,8 +292,24 @@ impl Metadata {
             wait(reader::run(store, read_queue));
             drop(reading);
         })?;
-        let threads = Arc::new(Threads(Mutex::new(vec![write_thread, read_thread])));
-        Ok(Self { writes, reads, readers: 1, threads })
+        Ok(Self {
+            writes,
+            reads,
+            readers: 1,
+            epochs: Arc::new(Epochs::new()),
+            watch: Arc::default(),
+            threads: Threads::new(vec![write_thread, read_thread]),
+        })
+    }
+
+    /// By what readers know that what they remember of a row is not true any more.
+    pub(crate) fn epochs(&self) -> &Arc<Epochs> {
+        &self.epochs
+    }
+
+    /// Whether what others change is known.
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Finishes what is queued and closes the database, whoever else still has a handle: what they ask afterwards is
@@ -383,6 +393,14 @@ impl Metadata {
         relocations: Vec<Relocation>,
     ) -> Result<Vec<Change>, RowError> {
         self.write(|answer| Write::Relocate(relocations, answer)).await
+    }
+
+    /// Gives rows what they lack, in one transaction that is durable on return.
+    ///
+    /// # Errors
+    /// As [`Self::set_status`].
+    pub(crate) async fn adopt(&self, adoptions: Vec<Adoption>) -> Result<Vec<Change>, RowError> {
+        self.write(|answer| Write::Adopt(adoptions, answer)).await
     }
 
     /// Whether a row named this place until its file was brought elsewhere.
@@ -504,10 +522,31 @@ impl Metadata {
     pub async fn deleted_before(
         &self,
         time: u64,
-        after: Option<DeletedCursor>,
+        after: Option<TimeCursor>,
         limit: usize,
     ) -> Result<Page, RowError> {
         self.read(|answer| Read::DeletedBefore(time, after, limit, answer)).await
+    }
+
+    /// A page of files whose expiry is at `time` or before.
+    ///
+    /// # Errors
+    /// The database's, or busy.
+    pub async fn expired_before(
+        &self,
+        time: u64,
+        after: Option<TimeCursor>,
+        limit: usize,
+    ) -> Result<Page, RowError> {
+        self.read(|answer| Read::ExpiredBefore(time, after, limit, answer)).await
+    }
+
+    /// Takes or keeps a lease; see [`FileStore::lease`].
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn lease(&self, lease: Lease) -> Result<bool, RowError> {
+        self.write(|answer| Write::Lease(lease, answer)).await
     }
 
     /// A page of all rows.
@@ -561,14 +600,6 @@ impl Metadata {
         })?;
         wait.recv_async().await.unwrap_or_else(|_| Err(RowError::gone()))
     }
-}
-
-/// What drives the connections of one thread.
-fn runtime() -> Result<Runtime, MetaError> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| MetaError::Database { operation: "open", cause: Box::new(error) })
 }
 
 /// An error with what is behind it, for whoever starts a node.

@@ -26,7 +26,7 @@ pub(crate) fn all_due(
 ) {
     for store in stores.paths() {
         let now = stores.clock().now();
-        if store.is_read_only() || stop() || !schedule.is_due(store, now) {
+        if store.is_read_only() || store.is_adopting() || stop() || !schedule.is_due(store, now) {
             continue;
         }
         match run(stores, store, age_min, stop) {

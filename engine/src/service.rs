@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use reel_meta::Location;
 use reel_node::{
-    Accepted, Act, ActError, ControlContext, Listener, Process, Role, RoleSpec, Running, Service,
+    Accepted, Act, ControlContext, Listener, Process, Role, RoleSpec, Running, Service,
     ServiceError, ThreadContext,
     access::{AccessError, HttpWriteRule},
     config::{ConfigError, NodeConfig, Secret, TokenConfig},
@@ -24,12 +24,12 @@ use reel_node::{
 use reel_proto::{command, refusal};
 
 use crate::{
-    binary,
+    acts, binary,
     config::{Config, ConfigFault, Names, StorePath},
     control, media,
     metadata::{Metadata, RowError},
     metrics::Serve,
-    store::{OpenError, ReadmitError, Stores},
+    store::{OpenError, Stores},
     thread::{Thread, now},
 };
 
@@ -221,7 +221,7 @@ impl Service for Engine {
             "requests_in_flight": shared.registry.level(Serve::IN_FLIGHT),
             "buffered_bytes": shared.registry.level(Serve::BUFFERED),
             "store_paths": shared.stores.status(),
-            "acts": acts(&shared.stores),
+            "acts": acts::possible(&shared.stores),
         })
     }
 
@@ -236,25 +236,8 @@ impl Service for Engine {
     }
 
     fn act(self: &Arc<Self>, path: &str) -> Option<Act> {
-        let number = path.strip_prefix("/store-paths/")?.strip_suffix("/readmit")?;
-        let store = number.parse().ok().filter(|store| *store < self.0.stores.paths().len())?;
-        let stores = self.0.stores.clone();
-        Some(Box::pin(async move {
-            match stores.readmit(store).await {
-                Ok(swept) => Ok(serde_json::json!({ "store": store, "swept": swept })),
-                Err(error @ ReadmitError::NotReadOnly) => {
-                    Err(ActError::Needless(error.to_string()))
-                }
-                Err(error) => Err(ActError::Failed(error.to_string())),
-            }
-        }))
+        acts::act(&self.0.stores, path)
     }
-}
-
-/// What an operator may ask for as things are, at the admin server.
-fn acts(stores: &Stores) -> Vec<String> {
-    let paths = stores.paths().iter().filter(|path| path.is_read_only());
-    paths.map(|path| format!("POST /store-paths/{}/readmit", path.index)).collect()
 }
 
 /// The address at which others reach a listener: the advertised one, else the bound one. All addresses (`0.0.0.0`) stand

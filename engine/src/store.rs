@@ -5,6 +5,7 @@
 //! Invariant: nothing is unlinked that is not known to be ours and unneeded; what is doubtful is kept.
 //! Invariant: no function of [`Stores`] that is async waits for a disk or for the database on its caller's thread.
 
+pub mod adoption;
 mod api;
 pub(crate) mod change;
 mod commit;
@@ -14,7 +15,6 @@ mod expected;
 pub(crate) mod folders;
 pub mod identity;
 pub(crate) mod inspect;
-mod invalidation;
 mod journaling;
 pub(crate) mod keeper;
 pub(crate) mod mark;
@@ -38,7 +38,7 @@ use std::{
     ops::Range,
     os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -64,16 +64,17 @@ pub use self::{
 use self::{
     change::Kind,
     commit::CommitJob,
-    invalidation::Epochs,
     keeper::{Change, KeeperJob, Target, owned},
     path::StorePath,
     placement::NoPlace,
 };
 use crate::{
+    adopt::Passes,
+    epochs::Epochs,
+    housekeeping,
     journal::{Gate, Running},
     layout::Layout,
     metadata::{ListOf, Metadata, RowError},
-    purge,
 };
 
 pub use reel_meta::StatusFilter;
@@ -89,11 +90,14 @@ pub struct Stores {
     epochs: Arc<Epochs>,
     id_block: u64,
     pub(crate) retention: Duration,
+    pub(crate) adoption_rate: u64,
+    pub(crate) adoption_age_min: Duration,
     clock: Arc<dyn Clock>,
     draining: AtomicBool,
     active: AtomicU64,
     random: AtomicU64,
     hasher: RandomState,
+    passes: Mutex<Passes>,
     threads: Mutex<Threads>,
 }
 
@@ -128,7 +132,7 @@ impl Stores {
         if config.paths.is_empty() {
             return Err(OpenError::NoPaths);
         }
-        let epochs = Arc::new(Epochs::new());
+        let epochs = Arc::clone(metadata.epochs());
         let gate = Arc::new(Gate::closed());
         let shared = open::Shared {
             config,
@@ -176,15 +180,19 @@ impl Stores {
             epochs,
             id_block: config.id_block.max(1),
             retention: config.retention,
+            adoption_rate: config.adoption_rate,
+            adoption_age_min: config.repair_age_min,
             clock,
             draining: AtomicBool::new(false),
             active: AtomicU64::new(0),
             random: AtomicU64::new(0),
             hasher: RandomState::new(),
+            passes: Mutex::default(),
             threads: Mutex::new(threads),
         });
-        let housekeeper = purge::start(&stores, config);
+        let housekeeper = housekeeping::start(&stores, config);
         stores.threads.lock().unwrap_or_else(PoisonError::into_inner).housekeeper = housekeeper;
+        stores.resume_adoptions();
         Ok(stores)
     }
 
@@ -319,6 +327,17 @@ impl Stores {
         self.paths.get(store).map(|path| path.pool.clone()).ok_or(OpenFileError::Missing)
     }
 
+    /// Whether what is remembered of a file has to be compared with its row at each request: others may change it, and
+    /// this node does not hear of it.
+    pub(crate) fn must_check(&self) -> bool {
+        self.metadata.watch().must_check()
+    }
+
+    /// Such a comparison had no answer. For a moment nobody tries again.
+    pub(crate) fn check_failed(&self) {
+        self.metadata.watch().check_failed();
+    }
+
     /// The epoch of a file id. Read it **before** a lookup, keep it with what is cached, and drop the entry when it
     /// has moved.
     pub fn epoch(&self, file: &FileId) -> u64 {
@@ -354,10 +373,12 @@ impl Stores {
     async fn change(&self, kind: Kind, key: FileKey) -> Result<Changed, ChangeError> {
         // Where it lies. Its state is looked at by the keeper, behind every change that was asked before: what is
         // acknowledged here holds for row and record alike.
-        let row = self.metadata.read_back(owned(&key)).await;
-        let row = row.map_err(|error| ChangeError::Metadata(error.text))?;
+        let row = self.metadata.read_back(owned(&key)).await?;
         let file = row.map(|row| self.layout.locate(row)).transpose();
-        let file = file.map_err(|error| ChangeError::Metadata(error.to_string().into()))?;
+        let file = file.map_err(|error| ChangeError::Metadata {
+            text: error.to_string().into(),
+            retryable: false,
+        })?;
         self.change_located(kind, file.ok_or(ChangeError::Unknown)?).await
     }
 
@@ -396,6 +417,9 @@ impl Stores {
         if self.is_draining() {
             return Err("draining".to_owned());
         }
+        if self.metadata.watch().is_blind() {
+            return Err("what other nodes change has not been read for 2 seconds".to_owned());
+        }
         self.choose(0, &[]).map(|_| ()).map_err(|none| none.to_string())
     }
 
@@ -417,6 +441,7 @@ impl Stores {
         while self.active_uploads() > 0 && Instant::now() < until {
             std::thread::sleep(CLOSE_LOOK);
         }
+        self.end_adoptions();
         let mut threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         stop(&self.paths, &mut threads);
@@ -432,6 +457,14 @@ impl Stores {
 
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    pub(crate) fn layout_of_rows(&self) -> Arc<Layout> {
+        Arc::clone(&self.layout)
+    }
+
+    pub(crate) fn passes(&self) -> MutexGuard<'_, Passes> {
+        self.passes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn metadata(&self) -> &Metadata {

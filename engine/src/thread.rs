@@ -36,6 +36,9 @@ const UPLOAD_BYTES_HELD: u64 = (2 * PIECE + UPLOAD_PIECE_BYTES) as u64;
 /// is how long a purged file's space may stay taken by an idle descriptor.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Longest wait for the row of a file that is known, where it has to be compared at each request.
+const CHECK_MAX: Duration = Duration::from_millis(500);
+
 /// Descriptors looked at each time.
 const SWEEP_FILES: usize = 1024;
 
@@ -121,16 +124,54 @@ impl Thread {
         &self.shared.stores
     }
 
-    /// The record of a readable file, if this thread remembers it.
+    /// The record of a readable file, if this thread remembers it and that is known to be true still.
     pub(crate) fn cached(&self, lookup: &Lookup) -> Option<Rc<Record>> {
+        let (looked, record) = self.remembered(lookup);
+        self.cell.add(Serve::CACHE.at([Cache::Record as usize, looked as usize]), 1);
+        record.filter(|_| !self.stores().must_check())
+    }
+
+    /// The record of a readable file that is not [`Self::cached`]. While nobody can say whether what is remembered of it is
+    /// true still, it is served as it was known.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub(crate) async fn look_up(&self, lookup: &Lookup) -> Result<Option<Rc<Record>>, LookupError> {
+        match self.remembered(lookup).1 {
+            Some(known) if self.stores().must_check() => Box::pin(self.check(lookup, known)).await,
+            // Somebody else has had no answer since it was asked for.
+            Some(known) => Ok(Some(known)),
+            None => self.find(lookup).await,
+        }
+    }
+
+    /// Compares what is remembered of a file with its row.
+    async fn check(
+        &self,
+        lookup: &Lookup,
+        known: Rc<Record>,
+    ) -> Result<Option<Rc<Record>>, LookupError> {
+        match monoio::time::timeout(CHECK_MAX, self.find(lookup)).await {
+            Ok(Ok(None)) => {
+                self.cache.borrow_mut().forget_record(lookup);
+                Ok(None)
+            }
+            Ok(Err(error)) if !error.retryable() => Err(error),
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(_)) | Err(_) => {
+                self.stores().check_failed();
+                Ok(Some(known))
+            }
+        }
+    }
+
+    fn remembered(&self, lookup: &Lookup) -> (Looked, Option<Rc<Record>>) {
         let epoch = self.stores().epoch(lookup.file());
-        let (looked, record) = match self.cache.borrow_mut().record(lookup, epoch) {
-            Found::Hit(record) => (Looked::Hit, Some(record)),
+        match self.cache.borrow_mut().record(lookup, epoch) {
+            Found::Hit(record) => (Looked::Hit, (!has_expired(&record)).then_some(record)),
             Found::Miss => (Looked::Miss, None),
             Found::Stale => (Looked::Stale, None),
-        };
-        self.cell.add(Serve::CACHE.at([Cache::Record as usize, looked as usize]), 1);
-        record.filter(|record| !has_expired(record))
+        }
     }
 
     /// Asks the metadata for the record of a readable file. `None`: unknown, of somebody else, deleted, or past its

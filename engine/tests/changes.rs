@@ -67,7 +67,7 @@ impl Scripted {
     fn cut_delete_short(&self, file: &str) {
         self.next_write(Wrong::Refused);
         let deleted = wait(self.node.stores.delete(key("tnv001", file)));
-        assert!(matches!(deleted, Err(ChangeError::Metadata(_))), "{deleted:?}");
+        assert!(matches!(deleted, Err(ChangeError::Metadata { .. })), "{deleted:?}");
     }
 
     fn repair(&self) -> Swept {

@@ -138,7 +138,7 @@ impl Model {
                     kept.cut_short = None;
                 }
             }
-            (Some(kept), Err(ChangeError::Metadata(_))) => {
+            (Some(kept), Err(ChangeError::Metadata { .. })) => {
                 kept.cut_short = Some(if deleted { State::Deleted } else { State::Normal });
             }
             (Some(kept), Err(ChangeError::Purging)) => {
@@ -152,7 +152,9 @@ impl Model {
         match (self.files.get_mut(&at), got) {
             (None, Err(ChangeError::Unknown)) => {}
             (Some(kept), Err(ChangeError::NotDeleted)) => assert!(!kept.deleted),
-            (Some(kept), Err(ChangeError::Metadata(_))) => kept.cut_short = Some(State::Purging),
+            (Some(kept), Err(ChangeError::Metadata { .. })) => {
+                kept.cut_short = Some(State::Purging)
+            }
             (Some(kept), Ok(Changed::Done)) => {
                 assert!(kept.deleted);
                 self.files.remove(&at);

@@ -12,8 +12,8 @@ use kit::{
     files, key, put_as, quarantined, quick_folder, request, until, within,
 };
 use reel_engine::{
+    housekeeping::purge_due,
     metadata::{Metadata, wait},
-    purge::purge_due,
     record::{Record, State},
     store::{
         BlockRefused, ChangeError, Changed, Conflict, Lookup, OpenFileError, Outcome, Status,
@@ -338,7 +338,7 @@ fn the_record_is_changed_before_the_row() {
     let path = folder.path().join("store").join(node.find("f").unwrap().relative.as_str());
     let state = || Record::decode(&attribute(&path).unwrap()).unwrap().state;
     script.lock().unwrap().writes.push_back(Wrong::Refused);
-    assert!(matches!(wait(node.stores.delete(file)), Err(ChangeError::Metadata(_))));
+    assert!(matches!(wait(node.stores.delete(file)), Err(ChangeError::Metadata { .. })));
     assert_eq!(state(), State::Deleted, "record first");
     assert!(node.find("f").is_some(), "and the row not at all");
     wait(node.stores.delete(file)).unwrap();

@@ -23,8 +23,8 @@ mod text;
 pub use error::{Cause, MetaError};
 pub use location::{Location, Role};
 pub use row::{
-    Change, DeletedCursor, ExpectedStore, FileRow, FileStatus, InsertOutcome, NewFile, Page,
-    Relocation, Removal, RowRef, ScanCursor, Sequence, StatusChange, StatusFilter, TableCount,
+    Adoption, Change, ExpectedStore, FileRow, FileStatus, InsertOutcome, NewFile, Page, Relocation,
+    Removal, RowRef, ScanCursor, Sequence, StatusChange, StatusFilter, TableCount, TimeCursor,
 };
 pub use store::{FileStore, GroupStore, SequenceStore};
 pub use text::{

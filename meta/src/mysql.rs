@@ -11,6 +11,7 @@
 //! Text is compared by bytes: the collation of every column is one that does (`mysql/schema.rs`). Times are read and written in
 //! UTC, whatever the server's time zone is.
 
+mod changes;
 mod failure;
 mod files;
 mod groups;
@@ -25,6 +26,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use changes::{Changed, MysqlChangeLog};
 pub use files::MysqlFileStore;
 pub use groups::MysqlGroupStore;
 pub use migrate::{Migration, Step, migrate};

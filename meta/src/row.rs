@@ -105,9 +105,17 @@ impl FileRow {
     /// Place of this row in the order of [`deleted_before`](crate::FileStore::deleted_before);
     /// none for a row that has no deletion time.
     #[must_use]
-    pub fn deleted_cursor(&self) -> Option<DeletedCursor> {
+    pub fn deleted_cursor(&self) -> Option<TimeCursor> {
         let deleted_at = self.deleted_at?;
-        Some(DeletedCursor { deleted_at, table: self.table, file: self.file.clone() })
+        Some(TimeCursor { time: deleted_at, table: self.table, file: self.file.clone() })
+    }
+
+    /// Place of this row in the order of [`expired_before`](crate::FileStore::expired_before); none for a row that
+    /// never expires.
+    #[must_use]
+    pub fn expiry_cursor(&self) -> Option<TimeCursor> {
+        let time = self.expires_at?;
+        Some(TimeCursor { time, table: self.table, file: self.file.clone() })
     }
 }
 
@@ -161,6 +169,19 @@ pub struct StatusChange {
     pub changed_at: Option<u64>,
 }
 
+/// What a row of the deployed system lacks, once its file has been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adoption {
+    /// The row, with the path that it has.
+    pub row: RowRef,
+    /// The state that was found: a row whose state is another by now stays as it is.
+    pub status: FileStatus,
+    /// CRC-64/NVME of the content, for a row that has none.
+    pub checksum: u64,
+    /// For a deleted row that does not say since when.
+    pub deleted_at: Option<u64>,
+}
+
 /// The removal of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
@@ -210,11 +231,11 @@ pub struct ScanCursor {
     pub file: String,
 }
 
-/// A place in the order of deletions: by time, then by table, then by file id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeletedCursor {
+/// A place in the order of a time that rows have: by time, then by table, then by file id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TimeCursor {
     /// Seconds since 1970.
-    pub deleted_at: u64,
+    pub time: u64,
     /// Number of the table, 1 to 3.
     pub table: u8,
     /// File id.

@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use crate::error::MetaError;
 use crate::row::{
-    Change, DeletedCursor, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation,
-    Removal, ScanCursor, Sequence, StatusChange, StatusFilter, TableCount,
+    Adoption, Change, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation, Removal,
+    ScanCursor, Sequence, StatusChange, StatusFilter, TableCount, TimeCursor,
 };
 
 /// The tracker's database: legal groups, and which group serves a user.
@@ -127,6 +127,12 @@ pub trait FileStore {
     /// The database's.
     async fn relocate(&mut self, relocations: &[Relocation]) -> Result<Vec<Change>, MetaError>;
 
+    /// Gives rows what they lack. What they have stays, and so does their time of change.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn adopt(&mut self, adoptions: &[Adoption]) -> Result<Vec<Change>, MetaError>;
+
     /// Whether a row named this place until it was relocated.
     ///
     /// # Errors
@@ -156,9 +162,31 @@ pub trait FileStore {
     async fn deleted_before(
         &mut self,
         time: u64,
-        after: Option<&DeletedCursor>,
+        after: Option<&TimeCursor>,
         limit: usize,
     ) -> Result<Page, MetaError>;
+
+    /// Files that are normal and whose expiry is at `time` (seconds since 1970) or before, the oldest expiry first, those
+    /// after `after`.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn expired_before(
+        &mut self,
+        time: u64,
+        after: Option<&TimeCursor>,
+        limit: usize,
+    ) -> Result<Page, MetaError>;
+
+    /// Takes or keeps a lease: until `seconds` from now nobody but `holder` has it. `false`: somebody else has it now. A
+    /// database that is one node's own always gives it.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn lease(&mut self, name: &str, holder: &str, seconds: u64) -> Result<bool, MetaError> {
+        let _ = (name, holder, seconds);
+        Ok(true)
+    }
 
     /// Every row, by table and file id, those after `after`. Rows that come and go meanwhile may or
     /// may not be seen; all others are, once.

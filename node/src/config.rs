@@ -21,7 +21,9 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use sections::{LogConfig, LogFormat, NodeConfig, TokenConfig, read_secret_file};
+pub use sections::{
+    LogConfig, LogFormat, NodeConfig, TokenConfig, read_private_file, read_secret_file,
+};
 pub use values::{ByteSize, HumanTime, Secret, ValueError};
 
 /// Beginnings of the variables with which the test suites steer themselves; what they start

@@ -160,7 +160,7 @@ async fn receive(
     let size = arguments.size.and_then(|_| std::num::NonZeroU64::new(end - start));
     let before = (arguments.offset == 0).then(|| partial.checksum());
     let mut download = client.download(file, Span { offset: start, size, before }).await?;
-    if download.content() != content {
+    if !download.content().agrees(&content) {
         return Err(ClientError::Replaced.into());
     }
     let quiet = arguments.json || !io::stderr().is_terminal();

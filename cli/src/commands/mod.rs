@@ -9,7 +9,7 @@ mod get;
 mod groups;
 mod partial;
 mod put;
-mod shown;
+pub(crate) mod shown;
 
 use std::{io::Write, process::ExitCode, time::Duration};
 

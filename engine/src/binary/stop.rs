@@ -75,10 +75,12 @@ impl Stop {
     pub(super) fn of_change(file: &FileRef, error: &ChangeError) -> Self {
         let refusal = match error {
             ChangeError::Unknown => return Self::no_such_file(),
-            ChangeError::Purging | ChangeError::NotDeleted => Refusal::WrongState,
+            ChangeError::Purging | ChangeError::NotDeleted | ChangeError::Adopting => {
+                Refusal::WrongState
+            }
             ChangeError::ReadOnly => Refusal::ReadOnly,
-            ChangeError::Busy => Refusal::Busy,
-            ChangeError::Disk(_) | ChangeError::Metadata(_) => {
+            ChangeError::Busy | ChangeError::Metadata { retryable: true, .. } => Refusal::Busy,
+            ChangeError::Disk(_) | ChangeError::Metadata { .. } => {
                 tracing::error!(file = %file.file, user = %file.user, %error, "a change failed");
                 return Self::failed(Refusal::Failed, error.to_string());
             }

@@ -51,10 +51,14 @@ pub(super) async fn delete(
         Ok(Changed::Already) | Err(ChangeError::Unknown | ChangeError::Purging) => {
             refuse(conn, 404, "no such file").await
         }
-        Err(error @ (ChangeError::ReadOnly | ChangeError::Busy | ChangeError::NotDeleted)) => {
-            refuse(conn, 503, &error.to_string()).await
-        }
-        Err(error @ (ChangeError::Disk(_) | ChangeError::Metadata(_))) => {
+        Err(
+            error @ (ChangeError::ReadOnly
+            | ChangeError::Busy
+            | ChangeError::NotDeleted
+            | ChangeError::Adopting
+            | ChangeError::Metadata { retryable: true, .. }),
+        ) => refuse(conn, 503, &error.to_string()).await,
+        Err(error @ (ChangeError::Disk(_) | ChangeError::Metadata { .. })) => {
             tracing::error!(%file, user = %owner.user, %error, "a delete failed");
             refuse(conn, 500, "the file could not be deleted").await
         }

@@ -73,7 +73,7 @@ pub(super) async fn get(
     let lookup = lookup_of(thread, query, file);
     let found = match thread.cached(&lookup) {
         Some(record) => Some(record),
-        None => match thread.find(&lookup).await {
+        None => match thread.look_up(&lookup).await {
             Ok(found) => found,
             Err(error) => return lookup_failed(conn, &file, &error).await,
         },

@@ -22,6 +22,9 @@ pub(super) async fn run(mut store: impl FileStore, queue: Receiver<Read>) {
             Read::DeletedBefore(time, after, limit, answer) => {
                 reply(&answer, store.deleted_before(time, after.as_ref(), limit).await);
             }
+            Read::ExpiredBefore(time, after, limit, answer) => {
+                reply(&answer, store.expired_before(time, after.as_ref(), limit).await);
+            }
             Read::Scan(after, limit, answer) => {
                 reply(&answer, store.scan(after.as_ref(), limit).await);
             }

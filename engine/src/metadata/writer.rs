@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use flume::Receiver;
 use reel_meta::{Change, FileStore, InsertOutcome, MetaError};
 
-use super::{Mutation, Owned, Records, RowError, StorePlace, Write, reply};
+use super::{Lease, Mutation, Owned, Records, RowError, StorePlace, Write, reply};
 use crate::journal::{AppendError, Entry, GROUP_BYTES_MAX, Journal};
 
 /// Rows of one group and of one transaction.
@@ -255,6 +255,9 @@ impl<S: FileStore> Writer<'_, S> {
             Write::Relocate(relocations, answer) => {
                 reply(&answer, self.synced(async |store| store.relocate(&relocations).await).await);
             }
+            Write::Adopt(adoptions, answer) => {
+                reply(&answer, self.synced(async |store| store.adopt(&adoptions).await).await);
+            }
             Write::WasLeft(file_path, answer) => {
                 reply(&answer, self.store.was_left(&file_path).await);
             }
@@ -288,6 +291,10 @@ impl<S: FileStore> Writer<'_, S> {
                     self.journal = Some(journal);
                 }
                 reply(&answer, result);
+            }
+            Write::Lease(lease, answer) => {
+                let Lease { name, holder, seconds } = lease;
+                reply(&answer, self.store.lease(&name, &holder, seconds).await);
             }
             Write::Checkpoint(answer) => reply(&answer, self.store.checkpoint().await),
         }

@@ -7,8 +7,11 @@ use reel_proto::{
     path::{PathId, RelativePath},
 };
 
-use super::placement::{Health, Reserve};
-use crate::journal::JournalConfig;
+use super::{
+    adoption::Adoption,
+    placement::{Health, Reserve},
+};
+use crate::{journal::JournalConfig, metadata::RowError};
 
 /// When an upload is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -82,6 +85,8 @@ pub struct StoreConfig {
     pub repair_age_min: Duration,
     /// Time between repair passes; zero switches them off.
     pub repair_interval: Duration,
+    /// Bytes a second that are read of files of a deployed system, to take them over; 0: as fast as it goes.
+    pub adoption_rate: u64,
 }
 
 impl StoreConfig {
@@ -99,6 +104,7 @@ impl StoreConfig {
             journal: None,
             repair_age_min: Duration::from_secs(24 * 3600),
             repair_interval: Duration::from_secs(24 * 3600),
+            adoption_rate: 64 << 20,
         }
     }
 }
@@ -443,9 +449,23 @@ pub enum ChangeError {
     /// The disk said no. Its record may or may not say so already; the row does not.
     #[error("{0}")]
     Disk(Arc<std::io::Error>),
+    /// The store is being taken over from a deployed system, whose nodes may still be there: nothing goes for good.
+    #[error("the store is being taken over: `reel adopt --finish` comes first")]
+    Adopting,
     /// The metadata did not answer, or not clearly; the record on disk says the new state and repair follows it.
-    #[error("metadata: {0}")]
-    Metadata(Arc<str>),
+    #[error("metadata: {text}")]
+    Metadata {
+        /// What it said.
+        text: Arc<str>,
+        /// It takes no change now, and may later.
+        retryable: bool,
+    },
+}
+
+impl From<RowError> for ChangeError {
+    fn from(error: RowError) -> Self {
+        Self::Metadata { text: error.text, retryable: error.retryable && !error.unknown }
+    }
 }
 
 /// One store path, for `/status` and metrics.
@@ -477,6 +497,8 @@ pub struct PathStatus {
     pub ids_left: u64,
     /// Its inodes are too small to hold the records of its files.
     pub small_inodes: bool,
+    /// How far it has been taken over, where its files were there before it was a store.
+    pub adoption: Option<Adoption>,
     /// Files of this process that are not settled yet: zero when nothing is under way.
     pub open_files: u64,
     /// Counters since the start.

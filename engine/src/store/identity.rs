@@ -12,6 +12,7 @@ use std::{
 use reel_proto::name::GroupName;
 use serde::{Deserialize, Serialize};
 
+use super::adoption;
 pub use super::expected::Expected;
 
 /// Our folder below a store's root.
@@ -144,7 +145,10 @@ pub fn open(
     }
     let identity = match found {
         Some(identity) => identity,
-        None => make(&path, folder, group, id_key)?,
+        None => {
+            adoption::begin(folder).map_err(|error| at(folder, error))?;
+            make(&path, folder, group, id_key)?
+        }
     };
     if identity.group != group.as_str() {
         let wanted = group.as_str().to_owned();

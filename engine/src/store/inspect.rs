@@ -46,6 +46,18 @@ pub(crate) fn seal_of(file: &File, id: PathId) -> io::Result<Seal> {
 
 /// Reads a file from start to end: its size and checksum. `each` hears the bytes of each step.
 pub(crate) fn checksum(file: &File, mut each: impl FnMut(u64)) -> io::Result<(u64, u64)> {
+    let each = |bytes| {
+        each(bytes);
+        true
+    };
+    checksum_while(file, each)
+}
+
+/// As [`checksum`], until `go_on` says no to the bytes of a step: then of what was read.
+pub(crate) fn checksum_while(
+    file: &File,
+    mut go_on: impl FnMut(u64) -> bool,
+) -> io::Result<(u64, u64)> {
     let mut reader = file;
     let mut buffer = vec![0; READ];
     let (mut size, mut crc) = (0, Crc64::new());
@@ -55,7 +67,9 @@ pub(crate) fn checksum(file: &File, mut each: impl FnMut(u64)) -> io::Result<(u6
             Ok(read) => {
                 crc.update(&buffer[..read]);
                 size += read as u64;
-                each(read as u64);
+                if !go_on(read as u64) {
+                    break;
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

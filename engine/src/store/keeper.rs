@@ -13,10 +13,14 @@ use std::{
 
 use flume::{Receiver, RecvTimeoutError, Sender};
 
-pub(crate) use self::changes::{Change, Changer, Target};
+pub(crate) use self::{
+    adoption::{Adopt, Adopted, Adoptions},
+    changes::{Change, Changer, Target},
+};
 use super::{api::FileKey, path::StorePath, place::NewPlace};
 use crate::metadata::{Metadata, Owned, wait};
 
+mod adoption;
 mod changes;
 
 /// Jobs that may wait for a keeper; past it, changes are refused as busy and places are left to the sweep.
@@ -40,6 +44,8 @@ pub(crate) enum KeeperJob {
     Settle(NewPlace, Option<Sender<Settled>>),
     /// A delete, restore or purge of a file.
     Change(Box<Change>),
+    /// Files of a store that is taken over.
+    Adopt(Adoptions),
     /// Finish what came before, and end.
     Stop,
 }
@@ -83,6 +89,11 @@ impl Keeper {
                 match job {
                     KeeperJob::Settle(place, reply) => self.settle(place, reply, &mut doubtful),
                     KeeperJob::Change(change) => changes.push(*change),
+                    KeeperJob::Adopt(Adoptions { files, reply }) => {
+                        // Changes that were asked before come before.
+                        self.changer().all(std::mem::take(&mut changes));
+                        let _ = reply.try_send(self.changer().adopt(files));
+                    }
                     KeeperJob::Stop => stop = true,
                 }
             }

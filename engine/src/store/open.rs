@@ -14,17 +14,18 @@ use reel_node::{
 };
 
 use super::{
+    adoption::Adoption,
     api::{Clock, StoreConfig, StorePathConfig},
     commit,
     expected::{self, Expected},
     identity::{self, Identity, IdentityError},
-    invalidation::Epochs,
     keeper::{self, Keeper},
     order::at,
     path::{Parts, READ_ONLY, StorePath},
     sys,
 };
 use crate::{
+    epochs::Epochs,
     ids::Ledger,
     journal::{Gate, ReplayError},
     layout::{Layout, PrefixTaken},
@@ -191,6 +192,8 @@ pub(crate) fn open(
     let disk = |doing| at(&folder, doing);
     let root = sys::open_folder(&folder).map_err(disk("opening the folder"))?;
     let space = sys::space(root.as_fd()).map_err(disk("reading the free space"))?;
+    let adoption =
+        Adoption::read(root.as_fd()).map_err(disk("reading how far it is taken over"))?;
     let (commits, commit_queue) = flume::bounded(COMMIT_QUEUE_MAX);
     let (keeping, keeper_queue) = flume::bounded(keeper::QUEUE_MAX);
     // Pool names are static; a store path lives as long as the process.
@@ -217,6 +220,7 @@ pub(crate) fn open(
         hang_limit: shared.config.hang_limit,
         clock: Arc::clone(shared.clock),
         journal: Arc::clone(shared.journal),
+        adoption,
     };
     let store = Arc::new(StorePath::new(parts));
     store.begin(shared.metadata)?;

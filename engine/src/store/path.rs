@@ -21,13 +21,13 @@ use tokio::sync::Notify;
 use self::health::{Condition, Seen};
 pub(crate) use self::health::{DiskFault, READ_ONLY, Watch};
 use super::{
+    adoption::{Adoption, AdoptionState},
     api::{Clock, PathCounts, PathStatus},
     commit::{CommitJob, Commits},
     doubtful::Doubtful,
     durable::NotDurable,
     folders::Folders,
     identity::Identity,
-    invalidation::Epochs,
     keeper::KeeperJob,
     mark,
     placement::Fullness,
@@ -35,6 +35,7 @@ use super::{
     walk::Leaf,
 };
 use crate::{
+    epochs::Epochs,
     ids::{BlockError, Ledger, NextMark},
     journal::Gate,
     layout::{self, Layout},
@@ -91,6 +92,10 @@ pub(crate) struct StorePath {
     touched: AtomicBool,
     /// Files that the disk may have lost.
     pub(crate) doubtful: Doubtful,
+    /// How far it has been taken over; `None`: its files are all its own.
+    adoption: Mutex<Option<Adoption>>,
+    /// Whether it is being taken over.
+    adopting: AtomicBool,
     /// Made here and exported by whoever serves, so that a store needs no exporter.
     pub(crate) commit_metrics: Registry<Commits>,
     started: Instant,
@@ -116,6 +121,7 @@ pub(crate) struct Parts {
     pub(crate) hang_limit: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) journal: Arc<Gate>,
+    pub(crate) adoption: Option<Adoption>,
 }
 
 impl StorePath {
@@ -157,6 +163,8 @@ impl StorePath {
             journal: parts.journal,
             touched: AtomicBool::new(false),
             doubtful: Doubtful::default(),
+            adopting: AtomicBool::new(is_open(parts.adoption.as_ref())),
+            adoption: Mutex::new(parts.adoption),
             commit_metrics: Registry::detached(),
             started: Instant::now(),
         };
@@ -178,6 +186,28 @@ impl StorePath {
     /// again.
     pub(crate) fn take_touched(&self) -> bool {
         self.touched.swap(false, Ordering::AcqRel)
+    }
+
+    // --- taking over
+
+    /// Whether the rows are the truth still: repair and purge leave this path alone then.
+    pub(crate) fn is_adopting(&self) -> bool {
+        self.adopting.load(Ordering::Acquire)
+    }
+
+    /// How far it has been taken over.
+    pub(crate) fn adoption(&self) -> Option<Adoption> {
+        self.lock_adoption().clone()
+    }
+
+    /// Shows how far it is now. Who wants it durable has written it before.
+    pub(crate) fn show_adoption(&self, adoption: Adoption) {
+        self.adopting.store(is_open(Some(&adoption)), Ordering::Release);
+        *self.lock_adoption() = Some(adoption);
+    }
+
+    fn lock_adoption(&self) -> MutexGuard<'_, Option<Adoption>> {
+        self.adoption.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a row names this place of this store path.
@@ -348,10 +378,15 @@ impl StorePath {
             mark,
             ids_left,
             small_inodes: self.small_inodes.load(Ordering::Relaxed),
+            adoption: self.adoption(),
             open_files: self.open_files.load(Ordering::Relaxed),
             counts: self.counts.read(),
         }
     }
+}
+
+fn is_open(adoption: Option<&Adoption>) -> bool {
+    adoption.is_some_and(|adoption| adoption.state == AdoptionState::Open)
 }
 
 /// A block of ids was not made usable.

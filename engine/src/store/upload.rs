@@ -304,12 +304,17 @@ impl Upload {
         let store = file.store;
         match self.stores.change_located(Kind::Confirm, file).await {
             Ok(_) => Ok(true),
-            Err(ChangeError::Unknown | ChangeError::NotDeleted | ChangeError::Purging) => Ok(false),
+            Err(
+                ChangeError::Unknown
+                | ChangeError::NotDeleted
+                | ChangeError::Purging
+                | ChangeError::Adopting,
+            ) => Ok(false),
             Err(ChangeError::ReadOnly) => Err(UploadError::ReadOnly),
             Err(ChangeError::Busy) => Err(UploadError::Busy("too much work waits for this disk")),
             Err(ChangeError::Disk(error)) => Err(UploadError::Disk { store, error }),
-            Err(ChangeError::Metadata(text)) => {
-                Err(UploadError::Metadata { text, unknown: false, retryable: false })
+            Err(ChangeError::Metadata { text, retryable }) => {
+                Err(UploadError::Metadata { text, unknown: false, retryable })
             }
         }
     }

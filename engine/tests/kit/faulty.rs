@@ -8,9 +8,9 @@ use std::{
 
 use reel_engine::metadata::Metadata;
 use reel_meta::{
-    Change, DeletedCursor, ExpectedStore, FileRow, FileStatus, FileStore, InsertOutcome, MetaError,
+    Adoption, Change, ExpectedStore, FileRow, FileStatus, FileStore, InsertOutcome, MetaError,
     NewFile, Page, Relocation, Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
-    sqlite::SqliteFileStore,
+    TimeCursor, sqlite::SqliteFileStore,
 };
 
 /// What goes wrong with the next call.
@@ -205,10 +205,23 @@ impl FileStore for Faulty {
         self.real.list(app, user, filter, after, limit).await
     }
 
+    async fn adopt(&mut self, adoptions: &[Adoption]) -> Result<Vec<Change>, MetaError> {
+        scripted!(self, self.real.adopt(adoptions))
+    }
+
+    async fn expired_before(
+        &mut self,
+        time: u64,
+        after: Option<&TimeCursor>,
+        limit: usize,
+    ) -> Result<Page, MetaError> {
+        self.real.expired_before(time, after, limit).await
+    }
+
     async fn deleted_before(
         &mut self,
         time: u64,
-        after: Option<&DeletedCursor>,
+        after: Option<&TimeCursor>,
         limit: usize,
     ) -> Result<Page, MetaError> {
         self.real.deleted_before(time, after, limit).await

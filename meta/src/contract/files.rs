@@ -5,8 +5,8 @@ use reel_proto::table::table_of_user;
 use super::{Source, pages, stores, texts};
 use crate::MetaError;
 use crate::row::{
-    Change, FileRow, FileStatus, InsertOutcome, NewFile, Relocation, Removal, RowRef, StatusChange,
-    TableCount,
+    Adoption, Change, FileRow, FileStatus, InsertOutcome, NewFile, Relocation, Removal, RowRef,
+    StatusChange, TableCount,
 };
 use crate::store::FileStore;
 
@@ -35,12 +35,14 @@ where
         states_change_for_the_row_that_is_meant,
         removal_looks_at_path_and_state,
         a_row_that_moves_stays_what_it_is,
+        a_row_gets_what_it_lacks_and_keeps_the_rest,
         changes_of_a_transaction_are_one,
         an_index_is_written_as_it_is,
         texts::are_data,
         texts::have_limits,
         pages::of_a_user,
         pages::of_deleted_files,
+        pages::of_expired_files,
         pages::of_everything,
         stores::are_remembered,
         stores::are_told_apart_by_bytes,
@@ -318,6 +320,44 @@ async fn a_row_that_moves_stays_what_it_is<S: Source<Store: FileStore>>(source: 
     for (new, path) in [(normal, "/b/1"), (gone, "/b/2")] {
         let moved = FileRow { file_path: path.to_owned(), ..row_of(&new) };
         assert_eq!(store.get(None, &new.file).await.unwrap(), Some(moved));
+    }
+}
+
+async fn a_row_gets_what_it_lacks_and_keeps_the_rest<S: Source<Store: FileStore>>(source: &S) {
+    let mut store = source.open().await;
+    let bare = new_file("tnv001", "bare", 10);
+    let whole =
+        NewFile { checksum: Some(u64::MAX), deleted_at: Some(5), ..new_file("tnv002", "w", 11) };
+    let gone = new_file("tnv003", "gone", 12);
+    insert_all(&mut store, &[bare.clone(), whole.clone(), gone.clone()]).await;
+    // As an old node deletes.
+    let deleted = StatusChange { deleted_at: None, ..deletion(row_of(&gone).reference(), 20) };
+    store.set_status(&[deleted]).await.unwrap();
+    let adoption = |new: &NewFile, status, deleted_at| {
+        let row = row_of(new).reference();
+        Adoption { row, status, checksum: 1 << 63, deleted_at }
+    };
+    let (normal, not) = (FileStatus::Normal, FileStatus::Deleted);
+    let mut elsewhere = adoption(&bare, normal, None);
+    elsewhere.row.path = "/data/elsewhere".to_owned();
+    let adoptions = [
+        adoption(&bare, not, Some(30)),
+        elsewhere,
+        adoption(&bare, normal, None),
+        adoption(&whole, not, Some(30)),
+        adoption(&gone, not, Some(30)),
+        adoption(&gone, not, Some(40)),
+    ];
+    let (missing, applied) = (Change::Missing, Change::Applied);
+    let expected = [missing, missing, applied, applied, applied, applied];
+    for _ in 0..2 {
+        assert_eq!(store.adopt(&adoptions).await.unwrap(), expected);
+        let with = |new: &NewFile| FileRow { checksum: Some(1 << 63), ..row_of(new) };
+        assert_eq!(store.get(None, "bare").await.unwrap(), Some(with(&bare)));
+        assert_eq!(store.get(None, "w").await.unwrap(), Some(row_of(&whole)));
+        let found = store.get(None, "gone").await.unwrap().unwrap();
+        let time = (found.status, found.deleted_at, found.updated_at, found.checksum);
+        assert_eq!(time, (not, Some(30), 20, Some(1 << 63)));
     }
 }
 

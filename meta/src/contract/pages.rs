@@ -101,6 +101,43 @@ pub(super) async fn of_deleted_files<S: Source<Store: FileStore>>(source: &S) {
     assert!(store.deleted_before(100, None, 10).await.unwrap().rows.is_empty(), "before, not at");
 }
 
+pub(super) async fn of_expired_files<S: Source<Store: FileStore>>(source: &S) {
+    let mut store = source.open().await;
+    let mut expected = Vec::new();
+    for index in 0..30_u64 {
+        let user = ["tnv001", "tnv002", "tnv003"][index as usize % 3];
+        // Several at the same second, in several tables and in one; some never.
+        let expires_at = (index % 7 != 3).then_some(100 + index / 6);
+        let id = format!("f{:02}", (index * 7) % 30);
+        let new = NewFile { expires_at, ..new_file(user, &id, 10) };
+        insert_all(&mut store, std::slice::from_ref(&new)).await;
+        match expires_at {
+            _ if index == 8 => {
+                store.set_status(&[deletion(row_of(&new).reference(), 20)]).await.unwrap();
+            }
+            Some(at) if at <= 103 => expected.push((at, row_of(&new).table, new.file)),
+            _ => {}
+        }
+    }
+    expected.sort();
+    for limit in [1, 4, 100] {
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let page = store.expired_before(103, after.as_ref(), limit).await.unwrap();
+            after = page.rows.last().and_then(FileRow::expiry_cursor).or(after);
+            found.extend(
+                page.rows.into_iter().map(|row| (row.expires_at.unwrap(), row.table, row.file)),
+            );
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(found, expected, "the oldest first, each once, {limit} a page");
+    }
+    assert!(store.expired_before(99, None, 10).await.unwrap().rows.is_empty());
+}
+
 pub(super) async fn of_everything<S: Source<Store: FileStore>>(source: &S) {
     let mut store = source.open().await;
     let rows: Vec<NewFile> = (0..PAGE_ROWS_MAX + 40)

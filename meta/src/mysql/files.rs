@@ -15,8 +15,8 @@ use super::session::Access;
 use crate::PAGE_ROWS_MAX;
 use crate::error::MetaError;
 use crate::row::{
-    Change, DeletedCursor, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation,
-    Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
+    Adoption, Change, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation, Removal,
+    ScanCursor, StatusChange, StatusFilter, TableCount, TimeCursor,
 };
 use crate::store::FileStore;
 use crate::text::{TextField, check, check_new, check_row};
@@ -60,6 +60,49 @@ impl MysqlFileStore {
     /// Who writes reads what became of a change.
     fn find_statements(&self) -> &'static [&'static str; 3] {
         if self.link.access() == Access::Writes { &sql::FIND_AND_WAIT } else { &sql::FIND }
+    }
+}
+
+impl MysqlFileStore {
+    /// A page of rows in the order of a time that they have.
+    async fn due(
+        &mut self,
+        operation: &'static str,
+        statements: &[&'static str; 3],
+        time: u64,
+        after: Option<&TimeCursor>,
+        limit: usize,
+        cursor: fn(&FileRow) -> Option<TimeCursor>,
+    ) -> Result<Page, MetaError> {
+        let limit = limit.min(PAGE_ROWS_MAX);
+        let mut found = self
+            .link
+            .read(operation, async |conn: &mut Conn| {
+                let mut found = Vec::new();
+                for table in TABLES {
+                    // The cursor as a lower bound (exclusive) of this table's own order (time, id); no id is empty.
+                    let (from, file) = match after {
+                        None => (0, ""),
+                        Some(cursor) if table < cursor.table => (cursor.time.saturating_add(1), ""),
+                        Some(cursor) if table == cursor.table => {
+                            (cursor.time, cursor.file.as_str())
+                        }
+                        Some(cursor) => (cursor.time, ""),
+                    };
+                    let values: Vec<Value> = vec![
+                        from.into(),
+                        time.into(),
+                        from.into(),
+                        file.into(),
+                        one_more(limit).into(),
+                    ];
+                    found.extend(rows(conn, table, statements[slot(table)], values).await?);
+                }
+                Ok(found)
+            })
+            .await?;
+        found.sort_by_cached_key(cursor);
+        Ok(page(found, limit))
     }
 }
 
@@ -174,6 +217,26 @@ impl FileStore for MysqlFileStore {
             .await
     }
 
+    async fn adopt(&mut self, adoptions: &[Adoption]) -> Result<Vec<Change>, MetaError> {
+        self.link
+            .write("adopt", async |conn: &mut Conn| {
+                let mut done = Vec::with_capacity(adoptions.len());
+                for Adoption { row, status, checksum, deleted_at } in adoptions {
+                    let values: Vec<Value> = vec![
+                        (*checksum).into(),
+                        (*deleted_at).into(),
+                        row.file.as_str().into(),
+                        row.user.as_str().into(),
+                        row.path.as_str().into(),
+                        (status.number() != 0).into(),
+                    ];
+                    done.push(apply(conn, sql::ADOPT[slot_of(&row.user)], values).await?);
+                }
+                Ok(done)
+            })
+            .await
+    }
+
     async fn was_left(&mut self, file_path: &str) -> Result<bool, MetaError> {
         self.link
             .read("was_left", async |conn: &mut Conn| {
@@ -217,43 +280,38 @@ impl FileStore for MysqlFileStore {
     async fn deleted_before(
         &mut self,
         time: u64,
-        after: Option<&DeletedCursor>,
+        after: Option<&TimeCursor>,
         limit: usize,
     ) -> Result<Page, MetaError> {
-        let limit = limit.min(PAGE_ROWS_MAX);
-        let mut found = self
-            .link
-            .read("deleted_before", async |conn: &mut Conn| {
-                let mut found = Vec::new();
-                for table in TABLES {
-                    // The cursor as a lower bound (exclusive) of this table's own order (time, id); no id is empty.
-                    let (from, file) = match after {
-                        None => (0, ""),
-                        Some(cursor) if table < cursor.table => {
-                            (cursor.deleted_at.saturating_add(1), "")
-                        }
-                        Some(cursor) if table == cursor.table => {
-                            (cursor.deleted_at, cursor.file.as_str())
-                        }
-                        Some(cursor) => (cursor.deleted_at, ""),
-                    };
-                    let values: Vec<Value> = vec![
-                        from.into(),
-                        time.into(),
-                        from.into(),
-                        file.into(),
-                        one_more(limit).into(),
-                    ];
-                    found
-                        .extend(rows(conn, table, sql::DELETED_BEFORE[slot(table)], values).await?);
-                }
-                Ok(found)
+        self.due(
+            "deleted_before",
+            &sql::DELETED_BEFORE,
+            time,
+            after,
+            limit,
+            FileRow::deleted_cursor,
+        )
+        .await
+    }
+
+    async fn expired_before(
+        &mut self,
+        time: u64,
+        after: Option<&TimeCursor>,
+        limit: usize,
+    ) -> Result<Page, MetaError> {
+        self.due("expired_before", &sql::EXPIRED_BEFORE, time, after, limit, FileRow::expiry_cursor)
+            .await
+    }
+
+    async fn lease(&mut self, name: &str, holder: &str, seconds: u64) -> Result<bool, MetaError> {
+        self.link
+            .write("lease", async |conn: &mut Conn| {
+                conn.exec_drop(sql::TAKE_LEASE, (name, holder, seconds)).await?;
+                let has: Option<String> = conn.exec_first(sql::LEASE, (name,)).await?;
+                Ok(has.as_deref() == Some(holder))
             })
-            .await?;
-        found.sort_by(|a, b| {
-            (a.deleted_at, a.table, &a.file).cmp(&(b.deleted_at, b.table, &b.file))
-        });
-        Ok(page(found, limit))
+            .await
     }
 
     async fn scan(&mut self, after: Option<&ScanCursor>, limit: usize) -> Result<Page, MetaError> {

@@ -1,7 +1,7 @@
 //! Brings a database to the tables of this version, in place and without losing a row: it looks what is there and adds what
 //! is not, so that a run that was cut short is finished by the next one and a second run changes nothing.
 //!
-//! A deployed database gets columns that may be NULL, keys, our own tables, and a collation by bytes. No statement moves
+//! A deployed database gets columns that may be NULL, keys, our own tables, triggers, and a collation by bytes. No statement moves
 //! an `update_time`. Rows are removed in one case: further routes of a user that has one, and a group's second entry, which
 //! no reader was ever given. The old system can go on beside it.
 
@@ -134,6 +134,15 @@ async fn plan(
     for table in role.tables() {
         let found = Found::of(conn, database, table.name).await?;
         migration.bring(conn, table, &found, collation).await?;
+    }
+    let found = schema::triggers(conn, database).await?;
+    for trigger in role.triggers() {
+        if !found.iter().any(|name| name == trigger.name) {
+            migration.step(
+                format!("lets the change log be written: {}", trigger.name),
+                format!("CREATE TRIGGER {} {}", trigger.name, trigger.definition),
+            );
+        }
     }
     if version != Some(schema::VERSION) {
         migration.step(

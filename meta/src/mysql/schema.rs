@@ -1,7 +1,7 @@
 //! The tables of the three databases: as the deployed system made them, and what is added to them.
 //!
-//! Added are columns that an old node need not know (they may be NULL), keys, and tables of our own. Every text column has a
-//! collation that compares by bytes.
+//! Added are columns that an old node need not know (they may be NULL), keys, tables of our own, and the triggers that write
+//! the change log. Every text column has a collation that compares by bytes.
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -32,6 +32,13 @@ pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) columns: &'static str,
     pub(super) unique: bool,
+}
+
+/// Lets the database write down itself which rows are changed, whoever changes them.
+pub(super) struct Trigger {
+    pub(super) name: &'static str,
+    /// When it runs, and what it does.
+    pub(super) definition: &'static str,
 }
 
 const CREATED: Column = Column("create_time", "TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP");
@@ -114,6 +121,7 @@ macro_rules! files {
             keys: &[
                 Key { name: "reel_user", columns: "userid, appid, status, id", unique: false },
                 Key { name: "reel_deleted", columns: "deleted_at, id", unique: false },
+                Key { name: "reel_expires", columns: "expires_at, id", unique: false },
             ],
         }
     };
@@ -140,8 +148,55 @@ const STORAGE: &[Table] = &[
         primary: "node, path",
         keys: &[],
     },
+    Table {
+        name: "reel_leases",
+        columns: &[
+            Column("name", "VARCHAR(128) NOT NULL"),
+            Column("holder", "VARCHAR(255) NOT NULL"),
+            Column("held_until", "TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP"),
+        ],
+        primary: "name",
+        keys: &[],
+    },
+    Table {
+        name: "reel_changes",
+        columns: &[
+            Column("id", "BIGINT UNSIGNED NOT NULL AUTO_INCREMENT"),
+            Column("file_id", "VARCHAR(256) NOT NULL"),
+            Column("changed_at", "TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP"),
+        ],
+        primary: "id",
+        keys: &[],
+    },
     VERSIONS,
 ];
+
+/// Of each table, what readers remember of a row: a change of anything else is not their business. A new row is not either:
+/// nobody remembers that there is none.
+macro_rules! triggers {
+    ($($table:literal),*) => {
+        &[$(
+            Trigger {
+                name: concat!("reel_", $table, "_update"),
+                definition: concat!(
+                    "AFTER UPDATE ON ", $table, " FOR EACH ROW \
+                     INSERT INTO reel_changes (file_id) SELECT OLD.id FROM DUAL WHERE NOT \
+                     (NEW.id <=> OLD.id AND NEW.appid <=> OLD.appid AND NEW.userid <=> OLD.userid \
+                     AND NEW.status <=> OLD.status AND NEW.file_path <=> OLD.file_path \
+                     AND NEW.file_size <=> OLD.file_size AND NEW.expires_at <=> OLD.expires_at)"
+                ),
+            },
+            Trigger {
+                name: concat!("reel_", $table, "_delete"),
+                definition: concat!(
+                    "AFTER DELETE ON ", $table, " FOR EACH ROW INSERT INTO reel_changes (file_id) VALUES (OLD.id)"
+                ),
+            },
+        )*]
+    };
+}
+
+const CHANGES: &[Trigger] = triggers!("t_file_01", "t_file_02", "t_file_03");
 
 impl Role {
     pub(super) fn tables(self) -> &'static [Table] {
@@ -151,6 +206,22 @@ impl Role {
             Self::Storage => STORAGE,
         }
     }
+
+    pub(super) fn triggers(self) -> &'static [Trigger] {
+        match self {
+            Self::Tracker | Self::Ids => &[],
+            Self::Storage => CHANGES,
+        }
+    }
+}
+
+/// The names of the triggers that a database has, as far as the account may see them.
+pub(super) async fn triggers(conn: &mut Conn, database: &str) -> Result<Vec<String>, Failure> {
+    let found = conn.exec(
+        "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = ?",
+        (database,),
+    );
+    Ok(found.await?)
 }
 
 /// The version that a database has; none where no migration has run.

@@ -15,8 +15,8 @@ use self::statements as sql;
 use crate::PAGE_ROWS_MAX;
 use crate::error::MetaError;
 use crate::row::{
-    Change, DeletedCursor, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation,
-    Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
+    Adoption, Change, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation, Removal,
+    ScanCursor, StatusChange, StatusFilter, TableCount, TimeCursor,
 };
 use crate::sqlite::database::{Checkpointed, Checkpointer, Database, Refusal};
 use crate::sqlite::migrate::STORAGE;
@@ -81,6 +81,31 @@ impl SqliteCheckpointer {
     /// The database's.
     pub fn restart_log(&mut self) -> Result<Checkpointed, MetaError> {
         self.0.restart()
+    }
+}
+
+impl SqliteFileStore {
+    /// A page of rows in the order of a time that they have.
+    fn due(
+        &mut self,
+        operation: &'static str,
+        statements: &[&str; 3],
+        time: u64,
+        after: Option<&TimeCursor>,
+        limit: usize,
+        cursor: fn(&FileRow) -> Option<TimeCursor>,
+    ) -> Result<Page, MetaError> {
+        let limit = limit.min(PAGE_ROWS_MAX);
+        let mut rows = self.database.read(operation, |connection| {
+            let mut rows = Vec::new();
+            for table in TABLES {
+                let of = (table, statements[slot(table)]);
+                due_in(connection, of, time, after, limit, &mut rows)?;
+            }
+            Ok(rows)
+        })?;
+        rows.sort_by_cached_key(cursor);
+        Ok(page(rows, limit))
     }
 }
 
@@ -209,6 +234,26 @@ impl FileStore for SqliteFileStore {
         })
     }
 
+    async fn adopt(&mut self, adoptions: &[Adoption]) -> Result<Vec<Change>, MetaError> {
+        self.database.write("adopt", |connection| {
+            let adopt = |adoption: &Adoption| {
+                let Adoption { row, status, checksum, deleted_at } = adoption;
+                let table = table_of_user(row.user.as_bytes());
+                let count =
+                    connection.prepare_cached(sql::ADOPT[slot(table)])?.execute(params![
+                        row.file,
+                        row.user,
+                        row.path,
+                        status.number() != 0,
+                        checksum.cast_signed(),
+                        sql::time(*deleted_at),
+                    ])?;
+                Ok(applied(count))
+            };
+            adoptions.iter().map(adopt).collect()
+        })
+    }
+
     async fn was_left(&mut self, file_path: &str) -> Result<bool, MetaError> {
         self.database.read("was_left", |connection| {
             connection.prepare_cached(sql::WAS_LEFT)?.exists(params![file_path])
@@ -246,21 +291,26 @@ impl FileStore for SqliteFileStore {
     async fn deleted_before(
         &mut self,
         time: u64,
-        after: Option<&DeletedCursor>,
+        after: Option<&TimeCursor>,
         limit: usize,
     ) -> Result<Page, MetaError> {
-        let limit = limit.min(PAGE_ROWS_MAX);
-        let mut rows = self.database.read("deleted_before", |connection| {
-            let mut rows = Vec::new();
-            for table in TABLES {
-                deleted_in(connection, table, time, after, limit, &mut rows)?;
-            }
-            Ok(rows)
-        })?;
-        rows.sort_by(|a, b| {
-            (a.deleted_at, a.table, &a.file).cmp(&(b.deleted_at, b.table, &b.file))
-        });
-        Ok(page(rows, limit))
+        self.due(
+            "deleted_before",
+            &sql::DELETED_BEFORE,
+            time,
+            after,
+            limit,
+            FileRow::deleted_cursor,
+        )
+    }
+
+    async fn expired_before(
+        &mut self,
+        time: u64,
+        after: Option<&TimeCursor>,
+        limit: usize,
+    ) -> Result<Page, MetaError> {
+        self.due("expired_before", &sql::EXPIRED_BEFORE, time, after, limit, FileRow::expiry_cursor)
     }
 
     async fn scan(&mut self, after: Option<&ScanCursor>, limit: usize) -> Result<Page, MetaError> {
@@ -398,22 +448,22 @@ fn find_oldest(connection: &Connection, file: &str) -> rusqlite::Result<Option<F
     }))
 }
 
-fn deleted_in(
+fn due_in(
     connection: &Connection,
-    table: u8,
+    (table, statement): (u8, &str),
     time: u64,
-    after: Option<&DeletedCursor>,
+    after: Option<&TimeCursor>,
     limit: usize,
     rows: &mut Vec<FileRow>,
 ) -> rusqlite::Result<()> {
     // The cursor as a lower bound (exclusive) of this table's own order (time, id); no id is empty.
     let (from_time, from_file) = match after {
         None => (0, ""),
-        Some(cursor) if table < cursor.table => (cursor.deleted_at.saturating_add(1), ""),
-        Some(cursor) if table == cursor.table => (cursor.deleted_at, cursor.file.as_str()),
-        Some(cursor) => (cursor.deleted_at, ""),
+        Some(cursor) if table < cursor.table => (cursor.time.saturating_add(1), ""),
+        Some(cursor) if table == cursor.table => (cursor.time, cursor.file.as_str()),
+        Some(cursor) => (cursor.time, ""),
     };
-    let mut statement = connection.prepare_cached(sql::DELETED_BEFORE[slot(table)])?;
+    let mut statement = connection.prepare_cached(statement)?;
     let found = statement.query_map(
         params![sql::bounded(time), sql::bounded(from_time), from_file, one_more(limit)],
         |row| sql::file_row(table, row),

@@ -58,6 +58,7 @@ pub(crate) const STORAGE: Schema = Schema {
         storage_stores,
         storage_journal,
         storage_left,
+        storage_expires,
     ],
 };
 
@@ -241,6 +242,17 @@ fn storage_left(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             file_path TEXT NOT NULL PRIMARY KEY
         ) STRICT, WITHOUT ROWID;",
     )
+}
+
+/// Finds what has expired, and costs a file that never does nothing.
+fn storage_expires(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    for table in TABLES {
+        transaction.execute_batch(&format!(
+            "CREATE INDEX IF NOT EXISTS reel_{table}_expires
+                ON {table} (expires_at, id) WHERE status = 0 AND expires_at IS NOT NULL;"
+        ))?;
+    }
+    Ok(())
 }
 
 /// Which store each node had at each of its paths.

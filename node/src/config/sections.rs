@@ -175,6 +175,16 @@ fn read_variable(name: &str) -> Result<Option<Secret>, ConfigError> {
 /// # Errors
 /// The file cannot be read, others may read it, or what it holds is too short or too long.
 pub fn read_secret_file(path: &Path) -> Result<Secret, ConfigError> {
+    let bytes = read_private_file(path)?;
+    let secret = Secret::from(bytes.expose().trim_ascii().to_vec());
+    check_secret(&path.display().to_string(), secret)
+}
+
+/// Reads a small file that only its owner may read, as it is.
+///
+/// # Errors
+/// The file cannot be read, others may read it, or it is too long.
+pub fn read_private_file(path: &Path) -> Result<Secret, ConfigError> {
     let name = path.display().to_string();
     let wrong = |reason: String| ConfigError::BadSecret { name: name.clone(), reason };
     let metadata = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
@@ -184,6 +194,5 @@ pub fn read_secret_file(path: &Path) -> Result<Secret, ConfigError> {
     if metadata.len() > SECRET_BYTES_MAX as u64 + 2 {
         return Err(wrong(format!("a secret has at most {SECRET_BYTES_MAX} bytes")));
     }
-    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-    check_secret(&name, Secret::from(bytes.trim_ascii().to_vec()))
+    std::fs::read(path).map(Secret::from).map_err(|error| wrong(error.to_string()))
 }

@@ -137,11 +137,19 @@ impl Changer<'_> {
             self.store.failed(DiskFault::of(&error), "changing a record", &error);
             ChangeError::Disk(Arc::new(error))
         };
+        if self.store.is_adopting() {
+            match change.kind {
+                Kind::Purge => return Err(ChangeError::Adopting),
+                // The row is the truth there, and the adoption lets the record follow.
+                Kind::Agree => return Ok((Step::Keep, None, false)),
+                Kind::Delete | Kind::Restore | Kind::Confirm => {}
+            }
+        }
         if self.store.doubtful.has(change.file.path_id) {
             // It is being brought elsewhere.
             return Err(ChangeError::Busy);
         }
-        let row = row.map_err(|error| ChangeError::Metadata(error.text))?;
+        let row = row?;
         let relative = change.file.relative.as_str();
         let row = row.filter(|row| self.store.is_named_by(row, relative));
         let (file, found) = read_record(self.store, &change.file).map_err(disk)?;
@@ -168,7 +176,12 @@ impl Changer<'_> {
             .filter(|begun| records == Records::Durable || !begun.step.changes_row())
             .filter_map(|begun| begun.file.as_ref())
             .collect();
-        match files.as_slice() {
+        self.sync_files(&files)
+    }
+
+    /// Each for itself where they are few, else all that is dirty on the disk.
+    pub(super) fn sync_files(&self, files: &[&File]) -> io::Result<()> {
+        match files {
             [] => return Ok(()),
             [file] => file.sync_all()?,
             [one, other] => one.sync_all().and_then(|()| other.sync_all())?,
@@ -276,7 +289,7 @@ impl Changer<'_> {
 
     fn answer_all(&self, changes: impl IntoIterator<Item = Change>, error: &RowError) {
         for change in changes {
-            self.answer(change, Err(ChangeError::Metadata(Arc::clone(&error.text))));
+            self.answer(change, Err(ChangeError::from(error.clone())));
         }
     }
 
@@ -289,7 +302,7 @@ impl Changer<'_> {
 }
 
 /// Opens a file and reads its record, if it is one of this very file.
-fn read_record(store: &StorePath, file: &Target) -> io::Result<(Option<File>, Found)> {
+pub(super) fn read_record(store: &StorePath, file: &Target) -> io::Result<(Option<File>, Found)> {
     // Attributes of a descriptor opened for reading can be written by the file's owner.
     let opened = match sys::open_at(store.root(), file.relative.as_str(), libc::O_RDONLY) {
         Ok(opened) => opened,

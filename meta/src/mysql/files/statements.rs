@@ -122,6 +122,12 @@ pub(super) const RELOCATE: [&str; 3] = per_table!(
      WHERE id = ? AND userid = ? AND file_path = ? AND (status <> 0) = ? AND deleted_at <=> ?"
 );
 
+pub(super) const ADOPT: [&str; 3] = per_table!(
+    "UPDATE ",
+    " SET checksum = COALESCE(checksum, ?), deleted_at = COALESCE(deleted_at, ?), update_time = update_time \
+     WHERE id = ? AND userid = ? AND file_path = ? AND (status <> 0) = ?"
+);
+
 pub(super) const LEAVE: &str =
     "INSERT INTO reel_left (file_path) VALUES (?) ON DUPLICATE KEY UPDATE file_path = file_path";
 pub(super) const WAS_LEFT: &str = "SELECT 1 FROM reel_left WHERE file_path = ?";
@@ -140,6 +146,19 @@ pub(super) const DELETED_BEFORE: [&str; 3] = per_table!(
     " FORCE INDEX (reel_deleted) WHERE deleted_at >= ? AND deleted_at < ? \
      AND (deleted_at > ? OR id > ?) AND status <> 0 ORDER BY deleted_at, id LIMIT ?"
 );
+
+pub(super) const EXPIRED_BEFORE: [&str; 3] = per_table!(
+    concat!("SELECT ", columns!(), " FROM "),
+    " FORCE INDEX (reel_expires) WHERE expires_at >= ? AND expires_at <= ? \
+     AND (expires_at > ? OR id > ?) AND status = 0 ORDER BY expires_at, id LIMIT ?"
+);
+
+/// Somebody else's lease that is not over stays; the assignments run from left to right.
+pub(super) const TAKE_LEASE: &str = "INSERT INTO reel_leases (name, holder, held_until) \
+    VALUES (?, ?, CURRENT_TIMESTAMP + INTERVAL ? SECOND) ON DUPLICATE KEY UPDATE \
+    holder = IF(held_until <= CURRENT_TIMESTAMP, VALUES(holder), holder), \
+    held_until = IF(holder = VALUES(holder), VALUES(held_until), held_until)";
+pub(super) const LEASE: &str = "SELECT holder FROM reel_leases WHERE name = ?";
 
 pub(super) const COUNT: [&str; 3] =
     per_table!("SELECT COUNT(*), COUNT(CASE WHEN status <> 0 THEN 1 END) FROM ", "");

@@ -99,6 +99,12 @@ pub(super) const RELOCATE: [&str; 3] = per_table!(
      AND status = ?5 AND deleted_at IS ?6"
 );
 
+pub(super) const ADOPT: [&str; 3] = per_table!(
+    "UPDATE ",
+    " SET checksum = coalesce(checksum, ?5), deleted_at = coalesce(deleted_at, ?6) \
+     WHERE id = ?1 AND userid = ?2 AND file_path = ?3 AND (status <> 0) = ?4"
+);
+
 pub(super) const LEAVE: &str = "INSERT OR IGNORE INTO reel_left (file_path) VALUES (?1)";
 pub(super) const WAS_LEFT: &str = "SELECT 1 FROM reel_left WHERE file_path = ?1";
 
@@ -113,6 +119,12 @@ pub(super) const DELETED_BEFORE: [&str; 3] = per_table!(
     concat!("SELECT ", columns!(), " FROM "),
     " WHERE status <> 0 AND deleted_at IS NOT NULL AND deleted_at < ?1 \
      AND (deleted_at, id) > (?2, ?3) ORDER BY deleted_at, id LIMIT ?4"
+);
+
+pub(super) const EXPIRED_BEFORE: [&str; 3] = per_table!(
+    concat!("SELECT ", columns!(), " FROM "),
+    " WHERE status = 0 AND expires_at IS NOT NULL AND expires_at <= ?1 \
+     AND (expires_at, id) > (?2, ?3) ORDER BY expires_at, id LIMIT ?4"
 );
 
 pub(super) const COUNT: [&str; 3] = [
@@ -246,11 +258,13 @@ mod tests {
             (SET_STATUS, "SEARCH", "USING PRIMARY KEY (id=?)"),
             (REMOVE, "SEARCH", "USING PRIMARY KEY (id=?)"),
             (RELOCATE, "SEARCH", "USING PRIMARY KEY (id=?)"),
+            (ADOPT, "SEARCH", "USING PRIMARY KEY (id=?)"),
             (SCAN, "SEARCH", "USING PRIMARY KEY (id>?)"),
             (LIST_ANY, "SEARCH", "_user (userid=? AND appid=? AND id>?)"),
             (LIST_NORMAL, "SEARCH", "_user (userid=? AND appid=? AND id>?)"),
             (LIST_DELETED, "SEARCH", "_deleted_user (userid=? AND appid=? AND id>?)"),
             (DELETED_BEFORE, "SEARCH", "_deleted ((deleted_at,id)>(?,?) AND deleted_at<?)"),
+            (EXPIRED_BEFORE, "SEARCH", "_expires ((expires_at,id)>(?,?) AND expires_at<?)"),
         ];
         for (statements, how, with) in expected {
             for statement in statements {

@@ -1,0 +1,311 @@
+//! What others change in a shared database: an old node, another node, an operator's own statement. Readers of this node
+//! know of it within two seconds, or ask each time.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use mysql_async::{Conn, OptsBuilder, prelude::Queryable};
+use reel_meta::{
+    FileStore, InsertOutcome, NewFile, Removal, Role, RowRef,
+    mysql::{Changed, MysqlChangeLog, MysqlFileStore, MysqlOptions, migrate},
+};
+use reel_tests::{
+    http,
+    mariadb::MariaDb,
+    process::{Store, Up},
+};
+
+/// Longest wait for what must become so. It ends a test that hangs; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn is_installed() -> bool {
+    let installed = MariaDb::is_installed();
+    if !installed {
+        eprintln!("skipped: MariaDB is not installed (cargo xtask setup)");
+    }
+    installed
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(future)
+}
+
+fn storage(server: &MariaDb) -> MysqlOptions {
+    let options = MysqlOptions::new(Role::Storage, vec![server.address()], "root");
+    block_on(migrate(&options, Role::Storage, false)).unwrap();
+    options
+}
+
+/// A plain connection to the database of files, as an old node's.
+async fn old_node(server: &MariaDb) -> Conn {
+    let (host, port) = server.address();
+    let builder = OptsBuilder::default().ip_or_hostname(host).tcp_port(port).user(Some("root"));
+    let mut conn = Conn::new(builder.prefer_socket(false)).await.unwrap();
+    conn.query_drop(format!("USE {}", Role::Storage.database())).await.unwrap();
+    conn
+}
+
+fn new_file(file: &str) -> NewFile {
+    NewFile {
+        file: file.to_owned(),
+        app: "tnvideo".to_owned(),
+        user: "tnv001".to_owned(),
+        file_path: format!("/data/000/000/000/65F1560C_00{}", &file[file.len() - 1..]),
+        size: 5,
+        created_at: 1_700_000_000,
+        checksum: Some(7),
+        name: None,
+        content_type: None,
+        expires_at: None,
+        deleted_at: None,
+    }
+}
+
+fn files(names: &[&str]) -> Changed {
+    Changed::Files(names.iter().map(|name| (*name).to_owned()).collect())
+}
+
+#[test]
+fn the_log_tells_of_every_change_whoever_makes_it() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    let options = storage(&server);
+    block_on(async {
+        let mut store = MysqlFileStore::new(options.clone());
+        let inserted = store.insert(&[new_file("f1"), new_file("f2"), new_file("f3")]).await;
+        assert_eq!(
+            inserted.unwrap(),
+            [InsertOutcome::Inserted, InsertOutcome::Inserted, InsertOutcome::Inserted]
+        );
+        let mut log = MysqlChangeLog::open(options.clone()).await.unwrap();
+        assert_eq!(log.read().await.unwrap(), files(&[]), "a new row is remembered by nobody");
+
+        let mut old = old_node(&server).await;
+        old.query_drop("UPDATE t_file_02 SET status = 1 WHERE id = 'f1'").await.unwrap();
+        assert_eq!(log.read().await.unwrap(), files(&["f1"]));
+        assert_eq!(log.read().await.unwrap(), files(&[]), "told once");
+        old.query_drop("UPDATE t_file_02 SET checksum = 8, update_time = update_time")
+            .await
+            .unwrap();
+        assert_eq!(log.read().await.unwrap(), files(&[]), "not what readers go by");
+        let row = RowRef {
+            user: "tnv001".to_owned(),
+            file: "f1".to_owned(),
+            path: new_file("f1").file_path,
+        };
+        store.remove(&[Removal { row, only: None }]).await.unwrap();
+        assert_eq!(log.read().await.unwrap(), files(&["f1"]));
+
+        // A transaction that has its number, and commits after a later one was read.
+        let mut slow = old_node(&server).await;
+        slow.query_drop("START TRANSACTION").await.unwrap();
+        slow.query_drop("UPDATE t_file_02 SET status = 1 WHERE id = 'f2'").await.unwrap();
+        old.query_drop("UPDATE t_file_02 SET status = 1 WHERE id = 'f3'").await.unwrap();
+        assert_eq!(log.read().await.unwrap(), files(&["f3"]));
+        slow.query_drop("COMMIT").await.unwrap();
+        assert_eq!(log.read().await.unwrap(), files(&["f2"]));
+        assert_eq!(log.read().await.unwrap(), files(&[]));
+
+        // One that begins now is told what was changed a moment ago: it may have been read before the change was there.
+        let mut second = MysqlChangeLog::open(options.clone()).await.unwrap();
+        assert_eq!(second.read().await.unwrap(), files(&["f1", "f1", "f2", "f3"]));
+
+        // Nobody has read for an hour: what is old goes, but for the last.
+        old.query_drop("UPDATE reel_changes SET changed_at = NOW() - INTERVAL 2 HOUR")
+            .await
+            .unwrap();
+        let mut third = MysqlChangeLog::open(options.clone()).await.unwrap();
+        assert_eq!(third.read().await.unwrap(), files(&[]));
+        third.remove_old().await.unwrap();
+        let left: Vec<u64> = old.query("SELECT id FROM reel_changes").await.unwrap();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert_eq!(third.read().await.unwrap(), files(&[]));
+        // Others see that something is gone that they have read: they cannot know what else.
+        assert_eq!(second.read().await.unwrap(), Changed::Anything);
+        assert_eq!(second.read().await.unwrap(), files(&[]));
+
+        // A database from a backup.
+        old.query_drop("TRUNCATE TABLE reel_changes").await.unwrap();
+        assert_eq!(third.read().await.unwrap(), Changed::Anything);
+        old.query_drop("UPDATE t_file_02 SET status = 0 WHERE id = 'f2'").await.unwrap();
+        assert_eq!(third.read().await.unwrap(), files(&["f2"]));
+
+        old.query_drop("DROP TRIGGER reel_t_file_03_update").await.unwrap();
+        let error = MysqlChangeLog::open(options.clone()).await.map(drop).unwrap_err();
+        assert!(format!("{error:?}").contains("reel_t_file_03_update"), "{error:?}");
+        let step = migrate(&options, Role::Storage, false).await.unwrap();
+        assert_eq!(step.steps.len(), 1, "{step:?}");
+        MysqlChangeLog::open(options).await.unwrap();
+    });
+}
+
+/// A store on the server, with files `f1`, `f2`, `f3`.
+fn store(server: &MariaDb, folder: &std::path::Path) -> Store {
+    for role in Role::ALL {
+        let options = MysqlOptions::new(role, vec![server.address()], "root");
+        block_on(migrate(&options, role, false)).unwrap();
+    }
+    let (host, port) = server.address();
+    let store = Up::new(&folder.join("data"))
+        .set("meta.mysql.servers", &format!("[\"{host}:{port}\"]"))
+        .set("meta.mysql.user", "root")
+        .set("meta.mysql.statement_timeout", "2s")
+        // Each has its own memory of files, and the kernel says which of them a connection gets.
+        .set("node.data_threads", "1")
+        .expect_log("metadata")
+        .start()
+        .unwrap();
+    let source = folder.join("content");
+    std::fs::write(&source, b"content").unwrap();
+    for id in ["f1", "f2", "f3"] {
+        store.reel(&["put", source.to_str().unwrap(), "--id", id]).unwrap();
+    }
+    store
+}
+
+fn status(address: SocketAddr, target: &str) -> u16 {
+    http::request(address, "GET", target, &[], None).unwrap().status
+}
+
+/// How long it takes until this is answered so.
+fn until(address: SocketAddr, target: &str, wanted: u16) -> Duration {
+    let begin = Instant::now();
+    loop {
+        let found = status(address, target);
+        if found == wanted {
+            return begin.elapsed();
+        }
+        assert!(begin.elapsed() < PATIENCE, "{target}: {found}, not {wanted}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_node_hears_of_what_an_old_one_deletes_and_restores() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&server, folder.path());
+    let media = store.addresses.media;
+    let mut slowest = Duration::ZERO;
+    for round in 0..5 {
+        assert_eq!(status(media, "/files/f1"), 200, "known to the node");
+        let set = |status: u8| {
+            block_on(async {
+                let set = format!("UPDATE t_file_02 SET status = {status} WHERE id = 'f1'");
+                old_node(&server).await.query_drop(set).await.unwrap();
+            });
+        };
+        // At another moment of the node's half second each time.
+        std::thread::sleep(Duration::from_millis(130 * round));
+        set(1);
+        slowest = slowest.max(until(media, "/files/f1", 404));
+        set(0);
+        until(media, "/files/f1", 200);
+    }
+    println!("slowest: {slowest:?}");
+    store.drain().unwrap();
+}
+
+#[test]
+fn a_node_that_cannot_read_the_log_asks_for_each_file() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&server, folder.path());
+    let (media, admin) = (store.addresses.media, store.addresses.engine_admin);
+    let sql = |statement: &str| {
+        block_on(async { old_node(&server).await.query_drop(statement).await.unwrap() });
+    };
+    assert_eq!(status(media, "/files/f1"), 200);
+    until(admin, "/readyz", 200);
+    // Nothing can be changed in the rows without it, but for a trigger that is gone as well.
+    sql("DROP TRIGGER reel_t_file_02_update");
+    sql("RENAME TABLE reel_changes TO away");
+    until(admin, "/readyz", 503);
+    sql("UPDATE t_file_02 SET status = 1 WHERE id = 'f1'");
+    assert_eq!(status(media, "/files/f1"), 404, "asked");
+    sql("UPDATE t_file_02 SET status = 0 WHERE id = 'f1'");
+    assert_eq!(status(media, "/files/f1"), 200, "asked");
+    sql("RENAME TABLE away TO reel_changes");
+    until(admin, "/readyz", 200);
+    store.drain().unwrap();
+}
+
+#[test]
+fn known_files_are_served_while_the_database_is_gone() {
+    if !is_installed() {
+        return;
+    }
+    let mut server = MariaDb::start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&server, folder.path());
+    let (media, admin) = (store.addresses.media, store.addresses.engine_admin);
+    let user = "/files/f1?app=tnvideo&user=tnv001";
+    assert_eq!((status(media, "/files/f1"), status(media, user)), (200, 200));
+    for frozen in [false, true] {
+        until(admin, "/readyz", 200);
+        if frozen {
+            server.freeze().unwrap()
+        } else {
+            server.kill().unwrap()
+        }
+        until(admin, "/readyz", 503);
+        for _ in 0..20 {
+            let answer = http::request(media, "GET", "/files/f1", &[], None).unwrap();
+            assert_eq!(answer.status, 200, "known: {}", answer.text());
+            assert_eq!(status(media, user), 200, "known");
+        }
+        let answer = http::request(media, "GET", "/files/f2", &[], None).unwrap();
+        assert_eq!(answer.status, 503, "nothing is known of it: {}", answer.text());
+        let source = folder.path().join("content");
+        store.reel(&["put", source.to_str().unwrap(), "--id", "late"]).unwrap_err();
+        if frozen {
+            server.resume().unwrap()
+        } else {
+            server.run().unwrap()
+        }
+        until(admin, "/readyz", 200);
+        until(media, "/files/f2", 200);
+        store.reel(&["put", source.to_str().unwrap(), "--id", "late"]).unwrap();
+        // Whatever was remembered of it: forgotten with the next round's server.
+        store.reel(&["rm", "f2"]).unwrap();
+        store.reel(&["restore", "f2"]).unwrap();
+    }
+    store.drain().unwrap();
+}
+
+/// What several nodes could do is done by one of them, and by another one when that is gone.
+#[test]
+fn a_lease_is_held_by_one_at_a_time() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    let options = storage(&server);
+    block_on(async {
+        let mut one = MysqlFileStore::new(options.clone());
+        let mut two = MysqlFileStore::new(options);
+        assert!(one.lease("sweep", "one", 60).await.unwrap());
+        assert!(!two.lease("sweep", "two", 60).await.unwrap());
+        assert!(one.lease("sweep", "one", 1).await.unwrap(), "kept, for a second from now");
+        assert!(two.lease("other", "two", 60).await.unwrap());
+        let begin = Instant::now();
+        while !two.lease("sweep", "two", 60).await.unwrap() {
+            assert!(begin.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(!one.lease("sweep", "one", 60).await.unwrap());
+    });
+}
