@@ -8,9 +8,8 @@ use mysql_async::{Conn, Params, Row, Value};
 use reel_proto::table::table_of_user;
 
 use self::statements as sql;
-use super::MysqlOptions;
+use super::MysqlStore;
 use super::failure::Failure;
-use super::link::Link;
 use super::session::Access;
 use crate::PAGE_ROWS_MAX;
 use crate::error::MetaError;
@@ -21,42 +20,13 @@ use crate::row::{
 use crate::store::FileStore;
 use crate::text::{TextField, check, check_new, check_row};
 
+/// The database of storage nodes.
+pub enum Files {}
+
 /// `t_file_01` to `t_file_03` and what belongs to them, in MySQL.
-pub struct MysqlFileStore {
-    link: Link,
-}
+pub type MysqlFileStore = MysqlStore<Files>;
 
 impl MysqlFileStore {
-    /// The store of whoever writes; connects at its first use.
-    #[must_use]
-    pub fn new(options: MysqlOptions) -> Self {
-        Self { link: Link::new(options, Access::Writes) }
-    }
-
-    /// The store of whoever writes, connected.
-    ///
-    /// # Errors
-    /// No server can be reached, or none is fit for use.
-    pub async fn open(options: MysqlOptions) -> Result<Self, MetaError> {
-        let mut store = Self::new(options);
-        store.connect().await?;
-        Ok(store)
-    }
-
-    /// A store for lookups beside the one that writes.
-    #[must_use]
-    pub fn new_reader(options: MysqlOptions) -> Self {
-        Self { link: Link::new(options, Access::Reads) }
-    }
-
-    /// Connects, unless it is connected.
-    ///
-    /// # Errors
-    /// No server can be reached, or none is fit for use.
-    pub async fn connect(&mut self) -> Result<(), MetaError> {
-        self.link.connect().await
-    }
-
     /// Who writes reads what became of a change.
     fn find_statements(&self) -> &'static [&'static str; 3] {
         if self.link.access() == Access::Writes { &sql::FIND_AND_WAIT } else { &sql::FIND }
