@@ -173,14 +173,14 @@ impl FileStore for MysqlFileStore {
         let wanted = one_more(limit);
         let of_state: [Value; 4] =
             [user.into(), app.into(), after.unwrap_or("").into(), wanted.into()];
-        let mut values = vec![of_state; states].concat();
-        values.push(wanted.into());
-        let rows = self
+        let values = vec![of_state; states].concat();
+        let mut rows = self
             .link
             .read("list", async |conn: &mut Conn| {
                 rows(conn, table, statements[slot(table)], values.clone()).await
             })
             .await?;
+        rows.sort_by(|a, b| a.file.cmp(&b.file));
         Ok(page(rows, limit))
     }
 
@@ -207,12 +207,15 @@ impl FileStore for MysqlFileStore {
                         }
                         Some(cursor) => (cursor.deleted_at, ""),
                     };
+                    let wanted = one_more(limit);
                     let values: Vec<Value> = vec![
                         from.into(),
                         time.into(),
-                        from.into(),
                         file.into(),
-                        one_more(limit).into(),
+                        wanted.into(),
+                        from.into(),
+                        time.into(),
+                        wanted.into(),
                     ];
                     found
                         .extend(rows(conn, table, sql::DELETED_BEFORE[slot(table)], values).await?);

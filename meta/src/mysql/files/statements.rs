@@ -46,17 +46,14 @@ macro_rules! of_user {
     };
 }
 
-/// A page of several states: of each as many as the page may hold.
+/// The files of several states: of each as many as the page may hold, one after the other. They are put in order by us: the server
+/// would do it in a table of its own, whose rows are as wide as they can be, and on its disk for a large page.
 macro_rules! list {
     ($($status:literal),+) => {
         [list!(@ "t_file_01", $($status),+), list!(@ "t_file_02", $($status),+), list!(@ "t_file_03", $($status),+)]
     };
     (@ $table:literal, $first:literal $(, $more:literal)*) => {
-        concat!(
-            of_user!($table, $first),
-            $(" UNION ALL ", of_user!($table, $more),)*
-            " ORDER BY id LIMIT ?"
-        )
+        concat!(of_user!($table, $first) $(, " UNION ALL ", of_user!($table, $more))*)
     };
 }
 
@@ -135,11 +132,28 @@ pub(super) const LIST_ANY: [&str; 3] =
 pub(super) const SCAN: [&str; 3] =
     per_table!(concat!("SELECT ", columns!(), " FROM "), " WHERE id > ? ORDER BY id LIMIT ?");
 
-pub(super) const DELETED_BEFORE: [&str; 3] = per_table!(
-    concat!("SELECT ", columns!(), " FROM "),
-    " FORCE INDEX (reel_deleted) WHERE deleted_at >= ? AND deleted_at < ? \
-     AND (deleted_at > ? OR id > ?) AND status <> 0 ORDER BY deleted_at, id LIMIT ?"
-);
+/// The rest of one second, then what was deleted later, as one range each: with "or" between them the server would read the whole
+/// second for every page, and a database that was taken over has all of its deletions in one.
+macro_rules! deleted_before {
+    ($table:literal) => {
+        concat!(
+            "(SELECT ",
+            columns!(),
+            " FROM ",
+            $table,
+            " FORCE INDEX (reel_deleted) WHERE deleted_at = ? AND deleted_at < ? AND id > ? AND status <> 0 \
+             ORDER BY id LIMIT ?) UNION ALL (SELECT ",
+            columns!(),
+            " FROM ",
+            $table,
+            " FORCE INDEX (reel_deleted) WHERE deleted_at > ? AND deleted_at < ? AND status <> 0 \
+             ORDER BY deleted_at, id LIMIT ?)"
+        )
+    };
+}
+
+pub(super) const DELETED_BEFORE: [&str; 3] =
+    [deleted_before!("t_file_01"), deleted_before!("t_file_02"), deleted_before!("t_file_03")];
 
 pub(super) const COUNT: [&str; 3] =
     per_table!("SELECT COUNT(*), COUNT(CASE WHEN status <> 0 THEN 1 END) FROM ", "");
