@@ -23,6 +23,7 @@ mod sequences;
 mod session;
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,7 +33,48 @@ pub use groups::MysqlGroupStore;
 pub use migrate::{Migration, Step, migrate};
 pub use sequences::MysqlSequenceStore;
 
+use self::link::Link;
+use self::session::Access;
+use crate::error::MetaError;
 use crate::location::Role;
+
+/// A store over one connection; `D` says of which database, and so which trait it has.
+pub struct MysqlStore<D> {
+    link: Link,
+    database: PhantomData<D>,
+}
+
+impl<D> MysqlStore<D> {
+    /// The store of whoever writes; connects at its first use.
+    #[must_use]
+    pub fn new(options: MysqlOptions) -> Self {
+        Self { link: Link::new(options, Access::Writes), database: PhantomData }
+    }
+
+    /// A store for lookups beside the one that writes.
+    #[must_use]
+    pub fn new_reader(options: MysqlOptions) -> Self {
+        Self { link: Link::new(options, Access::Reads), database: PhantomData }
+    }
+
+    /// The store of whoever writes, connected.
+    ///
+    /// # Errors
+    /// No server can be reached, or none is fit for use.
+    pub async fn open(options: MysqlOptions) -> Result<Self, MetaError> {
+        let mut store = Self::new(options);
+        store.connect().await?;
+        Ok(store)
+    }
+
+    /// Connects, unless it is connected.
+    ///
+    /// # Errors
+    /// No server can be reached, or none is fit for use.
+    pub async fn connect(&mut self) -> Result<(), MetaError> {
+        self.link.connect().await
+    }
+}
 
 /// How to reach a database.
 #[derive(Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod crash;
+pub mod database;
 pub mod disk;
 pub mod history;
 pub mod http;
@@ -13,4 +14,5 @@ pub mod proxy;
 pub mod role;
 pub mod seccomp;
 pub mod seed;
+pub mod stored;
 pub mod uploaders;

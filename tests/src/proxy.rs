@@ -1,9 +1,9 @@
-//! A TCP proxy that fails when it is told to: it lets so much of one message or of its answer through and no more, or keeps
-//! a message back.
+//! A TCP proxy that fails when it is told to: it lets so much of one message or of its answer through and no more, keeps
+//! a message back, changes a word, or leads to another server or to none.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -16,16 +16,27 @@ pub enum Fault {
     CutAnswer(usize),
     /// Keeps it for this long, then lets it through.
     Delay(Duration),
+    /// Lets it through, and then nothing more either way, also not that one side has gone, for this long; then cuts both.
+    Silence(Duration),
 }
 
 /// A proxy before one server; it ends with its owner's process.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    armed: Armed,
+    orders: Arc<Mutex<Orders>>,
 }
 
-type Armed = Arc<Mutex<Option<(Vec<u8>, Fault)>>>;
+/// What it was told to do.
+#[derive(Debug, Default)]
+struct Orders {
+    /// Where new connections lead; none: nowhere.
+    server: Option<(String, u16)>,
+    /// The next message with this text meets this fault.
+    armed: Option<(Vec<u8>, Fault)>,
+    /// A text, and what stands in its place in every message.
+    replaced: Option<(Vec<u8>, Vec<u8>)>,
+}
 
 impl Proxy {
     /// Starts one on a free port of loopback.
@@ -35,18 +46,17 @@ impl Proxy {
     pub fn start(server: (String, u16)) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
-        let armed = Armed::default();
-        let shared = Arc::clone(&armed);
+        let orders = Arc::new(Mutex::new(Orders { server: Some(server), ..Orders::default() }));
+        let shared = Arc::clone(&orders);
         thread::spawn(move || {
             while let Ok((client, _)) = listener.accept() {
-                let Ok(server) = TcpStream::connect((server.0.as_str(), server.1)) else {
-                    continue;
-                };
-                let armed = Arc::clone(&shared);
-                thread::spawn(move || serve(&client, &server, &armed));
+                let Some(server) = lock(&shared).server.clone() else { continue };
+                let Ok(server) = TcpStream::connect(server) else { continue };
+                let orders = Arc::clone(&shared);
+                thread::spawn(move || serve(&client, &server, &orders));
             }
         });
-        Ok(Self { address, armed })
+        Ok(Self { address, orders })
     }
 
     /// Host and port.
@@ -57,26 +67,48 @@ impl Proxy {
 
     /// The next message that holds `text` meets this fault; once.
     pub fn arm(&self, text: &str, fault: Fault) {
-        *self.lock() = Some((text.as_bytes().to_vec(), fault));
+        lock(&self.orders).armed = Some((text.as_bytes().to_vec(), fault));
     }
 
     /// Whether the fault is still to come.
     #[must_use]
     pub fn is_armed(&self) -> bool {
-        self.lock().is_some()
+        lock(&self.orders).armed.is_some()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Vec<u8>, Fault)>> {
-        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// From now on new connections lead to this server, or to none: they are cut. Those that there are stay.
+    pub fn lead_to(&self, server: Option<(String, u16)>) {
+        lock(&self.orders).server = server;
+    }
+
+    /// From now on every message has one text in place of another that is as long.
+    ///
+    /// # Panics
+    /// It is not as long: lengths that go before would not be true any more.
+    pub fn replace(&self, text: &str, with: &str) {
+        assert_eq!(text.len(), with.len(), "{text} and {with}");
+        lock(&self.orders).replaced = Some((text.into(), with.into()));
     }
 }
 
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What passes of the server's answers.
+#[derive(Debug, Clone, Copy)]
+enum Answers {
+    All,
+    /// So many bytes; then both sides are cut.
+    Only(usize),
+    None,
+}
+
 /// Passes messages to the server until either side ends. What a client sends at once is one message.
-fn serve(client: &TcpStream, server: &TcpStream, armed: &Armed) {
+fn serve(client: &TcpStream, server: &TcpStream, orders: &Mutex<Orders>) {
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
-    // How many more bytes of answers may pass; none: all.
-    let answers = Arc::new(Mutex::new(None));
+    let answers = Arc::new(Mutex::new(Answers::All));
     if let (Ok(from), Ok(to)) = (server.try_clone(), client.try_clone()) {
         let answers = Arc::clone(&answers);
         thread::spawn(move || {
@@ -84,15 +116,15 @@ fn serve(client: &TcpStream, server: &TcpStream, armed: &Armed) {
             cut(&from, &to);
         });
     }
-    let _ = pass_messages(client, server, armed, &answers);
+    let _ = pass_messages(client, server, orders, &answers);
     cut(client, server);
 }
 
 fn pass_messages(
     mut client: &TcpStream,
     mut server: &TcpStream,
-    armed: &Armed,
-    answers: &Mutex<Option<usize>>,
+    orders: &Mutex<Orders>,
+    answers: &Mutex<Answers>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -100,14 +132,15 @@ fn pass_messages(
         if count == 0 {
             return Ok(());
         }
-        let message = &buffer[..count];
-        match take(armed, message) {
+        let message = &mut buffer[..count];
+        let fault = lock(orders).take(message);
+        match fault {
             None => server.write_all(message)?,
             Some(Fault::CutRequest(bytes)) => {
                 return server.write_all(&message[..bytes.min(count)]);
             }
             Some(Fault::CutAnswer(bytes)) => {
-                *answers.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+                *lock(answers) = Answers::Only(bytes);
                 server.write_all(message)?;
                 // The other direction cuts when it has passed so many.
                 let _ = client.read(&mut buffer);
@@ -117,23 +150,38 @@ fn pass_messages(
                 thread::sleep(time);
                 server.write_all(message)?;
             }
+            Some(Fault::Silence(time)) => {
+                *lock(answers) = Answers::None;
+                server.write_all(message)?;
+                thread::sleep(time);
+                return Ok(());
+            }
         }
     }
 }
 
-fn take(armed: &Armed, message: &[u8]) -> Option<Fault> {
-    let mut armed = armed.lock().unwrap_or_else(PoisonError::into_inner);
-    let (text, _) = armed.as_ref()?;
-    if !message.windows(text.len()).any(|part| part == text.as_slice()) {
-        return None;
+impl Orders {
+    /// Changes a message as it was told to; the fault that it is to meet.
+    fn take(&mut self, message: &mut [u8]) -> Option<Fault> {
+        if let Some((text, with)) = &self.replaced {
+            while let Some(place) = place_of(text, message) {
+                message[place..place + with.len()].copy_from_slice(with);
+            }
+        }
+        let (text, _) = self.armed.as_ref()?;
+        place_of(text, message)?;
+        self.armed.take().map(|(_, fault)| fault)
     }
-    armed.take().map(|(_, fault)| fault)
+}
+
+fn place_of(text: &[u8], message: &[u8]) -> Option<usize> {
+    message.windows(text.len()).position(|part| part == text)
 }
 
 fn pass_answers(
     mut server: &TcpStream,
     mut client: &TcpStream,
-    answers: &Mutex<Option<usize>>,
+    answers: &Mutex<Answers>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -141,11 +189,12 @@ fn pass_answers(
         if count == 0 {
             return Ok(());
         }
-        let allowed = *answers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(allowed) = allowed {
-            return client.write_all(&buffer[..allowed.min(count)]);
+        let answers = *lock(answers);
+        match answers {
+            Answers::All => client.write_all(&buffer[..count])?,
+            Answers::Only(bytes) => return client.write_all(&buffer[..bytes.min(count)]),
+            Answers::None => {}
         }
-        client.write_all(&buffer[..count])?;
     }
 }
 

@@ -14,6 +14,7 @@ use reel_proto::command;
 use reel_proto::frame::{self, HEADER_LEN, Header};
 use reel_proto::idgen::{IdGet, decode_id};
 use reel_proto::name::IdKey;
+use reel_tests::database::{block_on, is_installed};
 use reel_tests::mariadb::MariaDb;
 use reel_tests::role::RoleProcess;
 use reel_tests::seed::{Seeded, count_from};
@@ -22,19 +23,6 @@ use reel_tests::seed::{Seeded, count_from};
 const NODES: usize = 3;
 /// Clients that ask them.
 const CLIENTS: usize = 8;
-
-fn is_installed() -> bool {
-    let installed = MariaDb::is_installed();
-    if !installed {
-        eprintln!("skipped: MariaDB is not installed (cargo xtask setup)");
-    }
-    installed
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(future)
-}
 
 /// How a role finds the server.
 fn environment(server: &MariaDb, role: Role) -> BTreeMap<String, String> {

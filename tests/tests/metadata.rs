@@ -4,65 +4,20 @@
 use std::future::Future;
 use std::time::Duration;
 
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder};
 use reel_meta::contract::{self, Source};
 use reel_meta::mysql::{
     MysqlFileStore, MysqlGroupStore, MysqlOptions, MysqlSequenceStore, migrate,
 };
 use reel_meta::{
-    FileStatus, FileStore, GroupStore, InsertOutcome, MetaError, NewFile, Role, SequenceStore,
-    StatusFilter,
+    FileStatus, FileStore, GroupStore, InsertOutcome, MetaError, Role, SequenceStore, StatusFilter,
 };
+use reel_tests::database::{block_on, create, is_installed, new_file, operator, said};
 use reel_tests::mariadb::MariaDb;
 use reel_tests::process::Up;
 use reel_tests::proxy::{Fault, Proxy};
-
-/// Whether there is a server to test with; says so where there is none.
-fn is_installed() -> bool {
-    let installed = MariaDb::is_installed();
-    if !installed {
-        eprintln!("skipped: MariaDB is not installed (cargo xtask setup)");
-    }
-    installed
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(future)
-}
-
-/// A database of its own on a server, with its tables.
-fn options(server: &MariaDb, role: Role) -> MysqlOptions {
-    let options = MysqlOptions {
-        database: server.database(),
-        ..MysqlOptions::new(role, vec![server.address()], "root")
-    };
-    block_on(migrate(&options, role, false)).unwrap();
-    options
-}
-
-/// A plain connection, as an operator's.
-async fn operator(server: &MariaDb, database: &str) -> Conn {
-    let (host, port) = server.address();
-    let builder = OptsBuilder::default().ip_or_hostname(host).tcp_port(port).user(Some("root"));
-    let mut conn = Conn::new(builder.prefer_socket(false)).await.unwrap();
-    if !database.is_empty() {
-        conn.query_drop(format!("USE `{database}`")).await.unwrap();
-    }
-    conn
-}
-
-/// An error and what is behind it.
-fn said(error: &MetaError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
-}
+use reel_tests::stored::files_below;
 
 struct Database<S> {
     options: MysqlOptions,
@@ -82,7 +37,7 @@ impl<S> Source for Database<S> {
 }
 
 fn fresh<S>(server: &MariaDb, role: Role, open: fn(MysqlOptions) -> S) -> impl Fn() -> Database<S> {
-    move || Database { options: options(server, role), open }
+    move || Database { options: block_on(create(server, role)).unwrap(), open }
 }
 
 #[test]
@@ -96,22 +51,6 @@ fn all_three_keep_the_contract() {
     contract::file_store(fresh(&server, Role::Storage, MysqlFileStore::new));
 }
 
-fn new_file(user: &str, file: &str, path: &str) -> NewFile {
-    NewFile {
-        file: file.to_owned(),
-        app: "tnvideo".to_owned(),
-        user: user.to_owned(),
-        file_path: path.to_owned(),
-        size: 5,
-        created_at: 1_700_000_000,
-        checksum: Some(7),
-        name: None,
-        content_type: None,
-        expires_at: None,
-        deleted_at: None,
-    }
-}
-
 /// The answer to a COMMIT is an OK packet of 11 bytes, the request one of 11: cut at each of them.
 #[test]
 fn a_commit_without_an_answer_is_told_and_then_settled() {
@@ -119,7 +58,7 @@ fn a_commit_without_an_answer_is_told_and_then_settled() {
         return;
     }
     let server = MariaDb::start().unwrap();
-    let direct = options(&server, Role::Storage);
+    let direct = block_on(create(&server, Role::Storage)).unwrap();
     let proxy = Proxy::start(server.address()).unwrap();
     let through = MysqlOptions { servers: vec![proxy.address()], ..direct.clone() };
     let faults = (0..=11).flat_map(|bytes| [Fault::CutRequest(bytes), Fault::CutAnswer(bytes)]);
@@ -169,7 +108,7 @@ fn a_commit_that_comes_late_commits_nothing_any_more() {
         return;
     }
     let server = MariaDb::start().unwrap();
-    let direct = options(&server, Role::Storage);
+    let direct = block_on(create(&server, Role::Storage)).unwrap();
     let proxy = Proxy::start(server.address()).unwrap();
     let through = MysqlOptions {
         servers: vec![proxy.address()],
@@ -198,8 +137,8 @@ fn a_server_that_dies_and_comes_back_costs_errors_and_no_rows() {
         return;
     }
     let mut server = MariaDb::start().unwrap();
-    let files = options(&server, Role::Storage);
-    let ids = options(&server, Role::Ids);
+    let files = block_on(create(&server, Role::Storage)).unwrap();
+    let ids = block_on(create(&server, Role::Ids)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut store = MysqlFileStore::new(files.clone());
     let mut reader = MysqlFileStore::new_reader(files);
@@ -233,7 +172,7 @@ fn the_second_server_is_used_while_the_first_is_away() {
         return;
     }
     let server = MariaDb::start().unwrap();
-    let tracker = options(&server, Role::Tracker);
+    let tracker = block_on(create(&server, Role::Tracker)).unwrap();
     // A port where nobody listens any more.
     let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let servers = vec![("127.0.0.1".to_owned(), away), server.address()];
@@ -241,7 +180,7 @@ fn the_second_server_is_used_while_the_first_is_away() {
     block_on(async {
         let mut store = MysqlGroupStore::new(both);
         assert!(store.add_group("group001").await.unwrap());
-        let mut conn = operator(&server, &tracker.database).await;
+        let mut conn = operator(&server, &tracker.database).await.unwrap();
         conn.query_drop("SET GLOBAL read_only = 1").await.unwrap();
         let error = MysqlGroupStore::open(tracker.clone()).await.map(drop).unwrap_err();
         assert!(said(&error).contains("read only"), "{error}");
@@ -351,7 +290,7 @@ fn a_deployed_database_is_taken_over_where_it_is() {
     let all =
         [options(Role::Tracker, tracker), options(Role::Ids, ids), options(Role::Storage, storage)];
     block_on(async {
-        let mut conn = operator(&server, "").await;
+        let mut conn = operator(&server, "").await.unwrap();
         deploy(&mut conn, tracker, ids, storage).await;
         let before = dump(&mut conn, &[tracker, ids, storage]).await;
 
@@ -421,9 +360,9 @@ fn a_database_of_a_later_version_is_left_alone() {
         return;
     }
     let server = MariaDb::start().unwrap();
-    let options = options(&server, Role::Ids);
+    let options = block_on(create(&server, Role::Ids)).unwrap();
     block_on(async {
-        let mut conn = operator(&server, &options.database).await;
+        let mut conn = operator(&server, &options.database).await.unwrap();
         conn.query_drop("UPDATE reel_schema SET version = 99").await.unwrap();
         let refused = migrate(&options, Role::Ids, false).await;
         assert!(matches!(refused, Err(MetaError::TooNew { found: 99, .. })), "{refused:?}");
@@ -480,24 +419,9 @@ fn a_store_whose_commits_lose_their_answers_keeps_rows_and_files_together() {
         rows.scan(None, 100).await.unwrap().rows
     });
     let mut named: Vec<String> = rows.into_iter().map(|row| row.file_path).collect();
-    let mut there = Vec::new();
-    files_below(&data.join("store"), &mut there);
     named.sort();
-    there.sort();
+    let there = files_below(&data.join("store")).unwrap();
+    let there: Vec<String> = there.iter().map(|path| path.display().to_string()).collect();
     assert_eq!(named.len(), faults.len() + 1);
     assert_eq!(named, there, "a file for each row, a row for each file");
-}
-
-fn files_below(folder: &std::path::Path, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.file_name().is_some_and(|name| name == ".reel") {
-            continue;
-        }
-        if path.is_dir() {
-            files_below(&path, found);
-        } else {
-            found.push(path.display().to_string());
-        }
-    }
 }

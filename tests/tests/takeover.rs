@@ -5,7 +5,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    future::Future,
     net::SocketAddr,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
@@ -15,6 +14,7 @@ use std::{
 use mysql_async::{Conn, OptsBuilder, Row, prelude::Queryable};
 use reel_proto::{path::PathId, table::table_of_user};
 use reel_tests::{
+    database::{block_on, is_installed},
     http,
     mariadb::MariaDb,
     process::{Store, Up, command},
@@ -29,19 +29,6 @@ const FILES: usize = 24;
 const THEN: u64 = 0x65F1_560C;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn is_installed() -> bool {
-    let installed = MariaDb::is_installed();
-    if !installed {
-        eprintln!("skipped: MariaDB is not installed (cargo xtask setup)");
-    }
-    installed
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(future)
-}
 
 /// A file of the deployed system.
 struct Old {

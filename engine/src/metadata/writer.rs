@@ -92,7 +92,7 @@ impl<S: FileStore> Writer<'_, S> {
         }
         let committed = match self.journal {
             None => match self.patiently(&batch).await {
-                Err(error) if batch.len() > 1 && !error.outcome_unknown() && !error.retryable() => {
+                Err(error) if are_several(&batch) && is_refused(&error) => {
                     return self.one_by_one(batch).await;
                 }
                 ended => ended,
@@ -135,9 +135,10 @@ impl<S: FileStore> Writer<'_, S> {
         }
     }
 
-    /// Each change in a transaction of its own, where something about one of them is refused: the others are not at fault.
+    /// Each change in a transaction of its own, where something about one of them is refused: the others are not at fault,
+    /// nor are the rows of files that were made durable together.
     async fn one_by_one(&mut self, batch: Vec<Mutation>) {
-        for mutation in batch {
+        for mutation in batch.into_iter().flat_map(Mutation::apart) {
             match self.patiently(std::slice::from_ref(&mutation)).await {
                 Ok(mut done) if done.len() == 1 => mutation.answer(done.remove(0)),
                 Ok(_) => mutation.refuse(&RowError::gone()),
@@ -379,6 +380,15 @@ impl Mutation {
         }
     }
 
+    /// Each row that somebody waits for by itself.
+    fn apart(self) -> Vec<Self> {
+        let one = |(row, file)| Self::Insert { rows: vec![row], files: vec![file] };
+        match self {
+            Self::Insert { rows, files } => rows.into_iter().zip(files).map(one).collect(),
+            whole => vec![whole],
+        }
+    }
+
     fn answer(self, done: Done) {
         match (self, done) {
             (Self::Insert { files, .. }, Done::Insert(outcomes)) => {
@@ -433,6 +443,15 @@ fn patience(error: &MetaError) -> Duration {
         MetaError::Busy { .. } => Duration::from_secs(2),
         _ => Duration::ZERO,
     }
+}
+
+/// Whether the database has said no: nothing was changed, and the same again would end the same.
+fn is_refused(error: &MetaError) -> bool {
+    !error.outcome_unknown() && !error.retryable()
+}
+
+fn are_several(batch: &[Mutation]) -> bool {
+    batch.iter().map(Mutation::rows).sum::<usize>() > 1
 }
 
 /// Answers everybody with the same error.

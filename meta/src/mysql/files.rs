@@ -8,9 +8,8 @@ use mysql_async::{Conn, Params, Row, Value};
 use reel_proto::table::table_of_user;
 
 use self::statements as sql;
-use super::MysqlOptions;
+use super::MysqlStore;
 use super::failure::Failure;
-use super::link::Link;
 use super::session::Access;
 use crate::PAGE_ROWS_MAX;
 use crate::error::MetaError;
@@ -21,42 +20,13 @@ use crate::row::{
 use crate::store::FileStore;
 use crate::text::{TextField, check, check_new, check_row};
 
+/// The database of storage nodes.
+pub enum Files {}
+
 /// `t_file_01` to `t_file_03` and what belongs to them, in MySQL.
-pub struct MysqlFileStore {
-    link: Link,
-}
+pub type MysqlFileStore = MysqlStore<Files>;
 
 impl MysqlFileStore {
-    /// The store of whoever writes; connects at its first use.
-    #[must_use]
-    pub fn new(options: MysqlOptions) -> Self {
-        Self { link: Link::new(options, Access::Writes) }
-    }
-
-    /// The store of whoever writes, connected.
-    ///
-    /// # Errors
-    /// No server can be reached, or none is fit for use.
-    pub async fn open(options: MysqlOptions) -> Result<Self, MetaError> {
-        let mut store = Self::new(options);
-        store.connect().await?;
-        Ok(store)
-    }
-
-    /// A store for lookups beside the one that writes.
-    #[must_use]
-    pub fn new_reader(options: MysqlOptions) -> Self {
-        Self { link: Link::new(options, Access::Reads) }
-    }
-
-    /// Connects, unless it is connected.
-    ///
-    /// # Errors
-    /// No server can be reached, or none is fit for use.
-    pub async fn connect(&mut self) -> Result<(), MetaError> {
-        self.link.connect().await
-    }
-
     /// Who writes reads what became of a change.
     fn find_statements(&self) -> &'static [&'static str; 3] {
         if self.link.access() == Access::Writes { &sql::FIND_AND_WAIT } else { &sql::FIND }
@@ -69,7 +39,7 @@ impl MysqlFileStore {
         &mut self,
         operation: &'static str,
         statements: &[&'static str; 3],
-        time: u64,
+        before: u64,
         after: Option<&TimeCursor>,
         limit: usize,
         cursor: fn(&FileRow) -> Option<TimeCursor>,
@@ -89,12 +59,15 @@ impl MysqlFileStore {
                         }
                         Some(cursor) => (cursor.time, ""),
                     };
+                    let wanted = one_more(limit);
                     let values: Vec<Value> = vec![
                         from.into(),
-                        time.into(),
-                        from.into(),
+                        before.into(),
                         file.into(),
-                        one_more(limit).into(),
+                        wanted.into(),
+                        from.into(),
+                        before.into(),
+                        wanted.into(),
                     ];
                     found.extend(rows(conn, table, statements[slot(table)], values).await?);
                 }
@@ -266,14 +239,14 @@ impl FileStore for MysqlFileStore {
         let wanted = one_more(limit);
         let of_state: [Value; 4] =
             [user.into(), app.into(), after.unwrap_or("").into(), wanted.into()];
-        let mut values = vec![of_state; states].concat();
-        values.push(wanted.into());
-        let rows = self
+        let values = vec![of_state; states].concat();
+        let mut rows = self
             .link
             .read("list", async |conn: &mut Conn| {
                 rows(conn, table, statements[slot(table)], values.clone()).await
             })
             .await?;
+        rows.sort_by(|a, b| a.file.cmp(&b.file));
         Ok(page(rows, limit))
     }
 
@@ -300,8 +273,9 @@ impl FileStore for MysqlFileStore {
         after: Option<&TimeCursor>,
         limit: usize,
     ) -> Result<Page, MetaError> {
-        self.due("expired_before", &sql::EXPIRED_BEFORE, time, after, limit, FileRow::expiry_cursor)
-            .await
+        let before = time.saturating_add(1);
+        let cursor = FileRow::expiry_cursor;
+        self.due("expired_before", &sql::EXPIRED_BEFORE, before, after, limit, cursor).await
     }
 
     async fn lease(&mut self, name: &str, holder: &str, seconds: u64) -> Result<bool, MetaError> {

@@ -3,10 +3,8 @@
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::MysqlOptions;
+use super::MysqlStore;
 use super::failure::Failure;
-use super::link::Link;
-use super::session::Access;
 use crate::error::MetaError;
 use crate::store::GroupStore;
 use crate::text::{TextField, check};
@@ -17,28 +15,11 @@ const ADD_GROUP: &str = "INSERT INTO t_groups_info (group_name) VALUES (?)";
 const ROUTE: &str = "SELECT group_name FROM t_router WHERE appid = ? AND userid = ?";
 const ADD_ROUTE: &str = "INSERT INTO t_router (appid, userid, group_name) VALUES (?, ?, ?)";
 
+/// The database of trackers.
+pub enum Groups {}
+
 /// `t_groups_info` and `t_router` in MySQL.
-pub struct MysqlGroupStore {
-    link: Link,
-}
-
-impl MysqlGroupStore {
-    /// The store; connects at its first use.
-    #[must_use]
-    pub fn new(options: MysqlOptions) -> Self {
-        Self { link: Link::new(options, Access::Writes) }
-    }
-
-    /// The store, connected.
-    ///
-    /// # Errors
-    /// No server can be reached, or none is fit for use.
-    pub async fn open(options: MysqlOptions) -> Result<Self, MetaError> {
-        let mut store = Self::new(options);
-        store.link.connect().await?;
-        Ok(store)
-    }
-}
+pub type MysqlGroupStore = MysqlStore<Groups>;
 
 impl GroupStore for MysqlGroupStore {
     async fn groups(&mut self) -> Result<Vec<String>, MetaError> {

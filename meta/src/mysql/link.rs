@@ -72,11 +72,20 @@ struct Unsettled {
     asked: Option<Instant>,
 }
 
-/// How a transaction ended that was not committed.
+/// How a try ended that did not succeed.
 enum Ended {
     /// Nothing was changed.
     Before(Failure),
     Unknown(MetaError),
+}
+
+impl Ended {
+    fn error(self, operation: &'static str) -> MetaError {
+        match self {
+            Self::Before(failure) => failure.error(operation),
+            Self::Unknown(error) => error,
+        }
+    }
 }
 
 impl Link {
@@ -112,16 +121,8 @@ impl Link {
         if self.open.is_some() {
             return self.join(operation, &mut body).await;
         }
-        self.settle(operation).await?;
-        let mut tries = 1;
-        loop {
-            match self.run(&mut body).await {
-                Ok(value) => return Ok(value),
-                Err(failure) if failure.may_pass() && tries < TRIES_MAX => pause(tries).await,
-                Err(failure) => return Err(failure.error(operation)),
-            }
-            tries += 1;
-        }
+        let read = async |link: &mut Self| link.run(&mut body).await.map_err(Ended::Before);
+        self.try_often(operation, read).await
     }
 
     /// Changes: in the open transaction, where there is one, else in one of its own, committed on return. `body` may be
@@ -134,39 +135,40 @@ impl Link {
         if self.open.is_some() {
             return self.join(operation, &mut body).await;
         }
-        self.settle(operation).await?;
-        let mut tries = 1;
-        loop {
-            match self.transaction(operation, &mut body).await {
-                Ok(value) => return Ok(value),
-                Err(Ended::Unknown(error)) => return Err(error),
-                Err(Ended::Before(failure)) if failure.may_pass() && tries < TRIES_MAX => {
-                    pause(tries).await;
-                }
-                Err(Ended::Before(failure)) => return Err(failure.error(operation)),
-            }
-            tries += 1;
-        }
+        let change = async |link: &mut Self| link.transaction(operation, &mut body).await;
+        self.try_often(operation, change).await
     }
 
     /// Opens a transaction of several calls.
     pub(super) async fn begin(&mut self) -> Result<(), MetaError> {
-        const OPERATION: &str = "begin";
         if self.open.is_some() {
             self.roll_back().await;
         }
-        self.settle(OPERATION).await?;
+        let begin = async |link: &mut Self| link.run(&mut start).await.map_err(Ended::Before);
+        self.try_often("begin", begin).await?;
+        self.open = Some(Open::Sound);
+        Ok(())
+    }
+
+    /// Outside of any transaction: tries until it has succeeded, may have, or cannot. Each try meets a database that the
+    /// ones before it have not changed.
+    async fn try_often<T>(
+        &mut self,
+        operation: &'static str,
+        mut attempt: impl AsyncFnMut(&mut Self) -> Result<T, Ended>,
+    ) -> Result<T, MetaError> {
+        self.settle(operation).await?;
         let mut tries = 1;
         loop {
-            match self.run(&mut start).await {
-                Ok(()) => break,
-                Err(failure) if failure.may_pass() && tries < TRIES_MAX => pause(tries).await,
-                Err(failure) => return Err(failure.error(OPERATION)),
+            match attempt(self).await {
+                Ok(value) => return Ok(value),
+                Err(Ended::Before(failure)) if failure.may_pass() && tries < TRIES_MAX => {
+                    pause(tries).await;
+                }
+                Err(ended) => return Err(ended.error(operation)),
             }
             tries += 1;
         }
-        self.open = Some(Open::Sound);
-        Ok(())
     }
 
     /// Commits what [`Self::begin`] opened.
@@ -177,11 +179,7 @@ impl Link {
             return Err(has_failed(OPERATION));
         }
         self.open = None;
-        match self.end(OPERATION).await {
-            Ok(()) => Ok(()),
-            Err(Ended::Unknown(error)) => Err(error),
-            Err(Ended::Before(failure)) => Err(failure.error(OPERATION)),
-        }
+        self.end(OPERATION).await.map_err(|ended| ended.error(OPERATION))
     }
 
     /// Ends the open transaction without its changes.

@@ -5,10 +5,8 @@ use std::ops::Range;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::MysqlOptions;
+use super::MysqlStore;
 use super::failure::Failure;
-use super::link::Link;
-use super::session::Access;
 use crate::PATH_ID_END;
 use crate::error::MetaError;
 use crate::row::Sequence;
@@ -23,28 +21,11 @@ const ALL: &str = "SELECT id, id_value FROM t_id_gen ORDER BY id";
 const TAKE: &str = "INSERT INTO t_id_gen (id, id_value) VALUES (?, LEAST(LAST_INSERT_ID(?) + ?, ?)) \
     ON DUPLICATE KEY UPDATE id_value = LEAST(LAST_INSERT_ID(GREATEST(id_value, ?)) + ?, ?)";
 
+/// The database of ID nodes.
+pub enum Sequences {}
+
 /// `t_id_gen` in MySQL.
-pub struct MysqlSequenceStore {
-    link: Link,
-}
-
-impl MysqlSequenceStore {
-    /// The store; connects at its first use.
-    #[must_use]
-    pub fn new(options: MysqlOptions) -> Self {
-        Self { link: Link::new(options, Access::Writes) }
-    }
-
-    /// The store, connected.
-    ///
-    /// # Errors
-    /// No server can be reached, or none is fit for use.
-    pub async fn open(options: MysqlOptions) -> Result<Self, MetaError> {
-        let mut store = Self::new(options);
-        store.link.connect().await?;
-        Ok(store)
-    }
-}
+pub type MysqlSequenceStore = MysqlStore<Sequences>;
 
 impl SequenceStore for MysqlSequenceStore {
     async fn take(

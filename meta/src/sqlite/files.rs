@@ -1,6 +1,8 @@
 //! The storage database in SQLite: the trait over one connection. The statements and the mapping of
 //! rows are in [`statements`].
 
+#[cfg(test)]
+mod rows;
 mod statements;
 mod stores;
 
@@ -356,8 +358,10 @@ impl FileStore for SqliteFileStore {
             let mut counts = [TableCount::default(); 3];
             for (count, statement) in counts.iter_mut().zip(sql::COUNT) {
                 *count = connection.prepare_cached(statement)?.query_row([], |row| {
-                    let (all, deleted) = (sql::unsigned(row, 0)?, sql::unsigned(row, 1)?);
-                    Ok(TableCount { normal: all.saturating_sub(deleted), deleted })
+                    Ok(TableCount {
+                        normal: sql::unsigned(row, 0)?,
+                        deleted: sql::unsigned(row, 1)?,
+                    })
                 })?;
             }
             Ok(counts)

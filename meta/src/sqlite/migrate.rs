@@ -59,6 +59,7 @@ pub(crate) const STORAGE: Schema = Schema {
         storage_journal,
         storage_left,
         storage_expires,
+        storage_normal_user,
     ],
 };
 
@@ -266,4 +267,16 @@ fn storage_stores(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             PRIMARY KEY (node, path)
         ) STRICT, WITHOUT ROWID;",
     )
+}
+
+/// The listing's index without the deleted: a page of served files does not walk over all that its user has deleted.
+fn storage_normal_user(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    for table in TABLES {
+        transaction.execute_batch(&format!(
+            "DROP INDEX IF EXISTS reel_{table}_user;
+            CREATE INDEX IF NOT EXISTS reel_{table}_normal_user
+                ON {table} (userid, appid, id) WHERE status = 0;"
+        ))?;
+    }
+    Ok(())
 }

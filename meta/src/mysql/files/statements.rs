@@ -46,17 +46,14 @@ macro_rules! of_user {
     };
 }
 
-/// A page of several states: of each as many as the page may hold.
+/// The files of several states: of each as many as the page may hold, one after the other. They are put in order by us: the server
+/// would do it in a table of its own, whose rows are as wide as they can be, and on its disk for a large page.
 macro_rules! list {
     ($($status:literal),+) => {
         [list!(@ "t_file_01", $($status),+), list!(@ "t_file_02", $($status),+), list!(@ "t_file_03", $($status),+)]
     };
     (@ $table:literal, $first:literal $(, $more:literal)*) => {
-        concat!(
-            of_user!($table, $first),
-            $(" UNION ALL ", of_user!($table, $more),)*
-            " ORDER BY id LIMIT ?"
-        )
+        concat!(of_user!($table, $first) $(, " UNION ALL ", of_user!($table, $more))*)
     };
 }
 
@@ -141,17 +138,35 @@ pub(super) const LIST_ANY: [&str; 3] =
 pub(super) const SCAN: [&str; 3] =
     per_table!(concat!("SELECT ", columns!(), " FROM "), " WHERE id > ? ORDER BY id LIMIT ?");
 
-pub(super) const DELETED_BEFORE: [&str; 3] = per_table!(
-    concat!("SELECT ", columns!(), " FROM "),
-    " FORCE INDEX (reel_deleted) WHERE deleted_at >= ? AND deleted_at < ? \
-     AND (deleted_at > ? OR id > ?) AND status <> 0 ORDER BY deleted_at, id LIMIT ?"
-);
+/// The rest of one second, then what comes later, as one range each: with "or" between them the server would read the whole
+/// second for every page, and a database that was taken over has all of its deletions in one.
+macro_rules! due {
+    (@ $table:literal, $time:literal, $state:literal) => {
+        concat!(
+            "(SELECT ",
+            columns!(),
+            " FROM ",
+            $table,
+            " FORCE INDEX (reel_", $time, ") WHERE ", $time, "_at = ? AND ", $time, "_at < ? AND id > ? AND ", $state,
+            " ORDER BY id LIMIT ?) UNION ALL (SELECT ",
+            columns!(),
+            " FROM ",
+            $table,
+            " FORCE INDEX (reel_", $time, ") WHERE ", $time, "_at > ? AND ", $time, "_at < ? AND ", $state,
+            " ORDER BY ", $time, "_at, id LIMIT ?)"
+        )
+    };
+    ($time:literal, $state:literal) => {
+        [
+            due!(@ "t_file_01", $time, $state),
+            due!(@ "t_file_02", $time, $state),
+            due!(@ "t_file_03", $time, $state),
+        ]
+    };
+}
 
-pub(super) const EXPIRED_BEFORE: [&str; 3] = per_table!(
-    concat!("SELECT ", columns!(), " FROM "),
-    " FORCE INDEX (reel_expires) WHERE expires_at >= ? AND expires_at <= ? \
-     AND (expires_at > ? OR id > ?) AND status = 0 ORDER BY expires_at, id LIMIT ?"
-);
+pub(super) const DELETED_BEFORE: [&str; 3] = due!("deleted", "status <> 0");
+pub(super) const EXPIRED_BEFORE: [&str; 3] = due!("expires", "status = 0");
 
 /// Somebody else's lease that is not over stays; the assignments run from left to right.
 pub(super) const TAKE_LEASE: &str = "INSERT INTO reel_leases (name, holder, held_until) \

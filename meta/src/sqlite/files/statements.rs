@@ -24,16 +24,9 @@ macro_rules! per_table {
     };
 }
 
-/// A user's files after an id, by id. The index is named: with a user's rows spread over a large
+/// A user's files after an id, by id, those of one index. It is named: with a user's rows spread over a large
 /// table the primary key would be the slower way to the same order.
-macro_rules! list {
-    ($index:expr, $filter:expr) => {
-        [
-            list!("t_file_01", $index, $filter),
-            list!("t_file_02", $index, $filter),
-            list!("t_file_03", $index, $filter),
-        ]
-    };
+macro_rules! of_user {
     ($table:expr, $index:expr, $filter:expr) => {
         concat!(
             "SELECT ",
@@ -43,10 +36,31 @@ macro_rules! list {
             " INDEXED BY reel_",
             $table,
             $index,
-            " WHERE appid = ?1 AND userid = ?2 AND id > ?3",
-            $filter,
-            " ORDER BY id LIMIT ?4"
+            " WHERE appid = ?1 AND userid = ?2 AND id > ?3 AND ",
+            $filter
         )
+    };
+}
+
+macro_rules! normal {
+    ($table:expr) => {
+        of_user!($table, "_normal_user", "status = 0")
+    };
+}
+
+macro_rules! deleted {
+    ($table:expr) => {
+        of_user!($table, "_deleted_user", "status <> 0")
+    };
+}
+
+/// The page of what `$of` gives; both are merged in order.
+macro_rules! list {
+    ($($of:ident),+) => {
+        [list!(@ "t_file_01", $($of),+), list!(@ "t_file_02", $($of),+), list!(@ "t_file_03", $($of),+)]
+    };
+    (@ $table:expr, $first:ident $(, $more:ident)*) => {
+        concat!($first!($table), $(" UNION ALL ", $more!($table),)* " ORDER BY id LIMIT ?4")
     };
 }
 
@@ -108,9 +122,9 @@ pub(super) const ADOPT: [&str; 3] = per_table!(
 pub(super) const LEAVE: &str = "INSERT OR IGNORE INTO reel_left (file_path) VALUES (?1)";
 pub(super) const WAS_LEFT: &str = "SELECT 1 FROM reel_left WHERE file_path = ?1";
 
-pub(super) const LIST_ANY: [&str; 3] = list!("_user", "");
-pub(super) const LIST_NORMAL: [&str; 3] = list!("_user", " AND status = 0");
-pub(super) const LIST_DELETED: [&str; 3] = list!("_deleted_user", " AND status <> 0");
+pub(super) const LIST_ANY: [&str; 3] = list!(normal, deleted);
+pub(super) const LIST_NORMAL: [&str; 3] = list!(normal);
+pub(super) const LIST_DELETED: [&str; 3] = list!(deleted);
 
 pub(super) const SCAN: [&str; 3] =
     per_table!(concat!("SELECT ", columns!(), " FROM "), " WHERE id > ?1 ORDER BY id LIMIT ?2");
@@ -127,11 +141,20 @@ pub(super) const EXPIRED_BEFORE: [&str; 3] = per_table!(
      AND (expires_at, id) > (?2, ?3) ORDER BY expires_at, id LIMIT ?4"
 );
 
-pub(super) const COUNT: [&str; 3] = [
-    "SELECT (SELECT count(*) FROM t_file_01), (SELECT count(*) FROM t_file_01 WHERE status <> 0)",
-    "SELECT (SELECT count(*) FROM t_file_02), (SELECT count(*) FROM t_file_02 WHERE status <> 0)",
-    "SELECT (SELECT count(*) FROM t_file_03), (SELECT count(*) FROM t_file_03 WHERE status <> 0)",
-];
+/// Those that are served, those that are not: each by an index that has only them.
+macro_rules! count {
+    ($table:literal) => {
+        concat!(
+            "SELECT (SELECT count(*) FROM ",
+            $table,
+            " WHERE status = 0), (SELECT count(*) FROM ",
+            $table,
+            " WHERE status <> 0)"
+        )
+    };
+}
+
+pub(super) const COUNT: [&str; 3] = [count!("t_file_01"), count!("t_file_02"), count!("t_file_03")];
 
 /// Inserts a row unless its id is taken; whether it did.
 pub(super) fn insert(
@@ -260,8 +283,9 @@ mod tests {
             (RELOCATE, "SEARCH", "USING PRIMARY KEY (id=?)"),
             (ADOPT, "SEARCH", "USING PRIMARY KEY (id=?)"),
             (SCAN, "SEARCH", "USING PRIMARY KEY (id>?)"),
-            (LIST_ANY, "SEARCH", "_user (userid=? AND appid=? AND id>?)"),
-            (LIST_NORMAL, "SEARCH", "_user (userid=? AND appid=? AND id>?)"),
+            (LIST_ANY, "MERGE (UNION ALL)", "_normal_user (userid=? AND appid=? AND id>?)"),
+            (LIST_ANY, "MERGE (UNION ALL)", "_deleted_user (userid=? AND appid=? AND id>?)"),
+            (LIST_NORMAL, "SEARCH", "_normal_user (userid=? AND appid=? AND id>?)"),
             (LIST_DELETED, "SEARCH", "_deleted_user (userid=? AND appid=? AND id>?)"),
             (DELETED_BEFORE, "SEARCH", "_deleted ((deleted_at,id)>(?,?) AND deleted_at<?)"),
             (EXPIRED_BEFORE, "SEARCH", "_expires ((expires_at,id)>(?,?) AND expires_at<?)"),

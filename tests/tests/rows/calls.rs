@@ -1,0 +1,266 @@
+//! Everything that a request asks of the metadata, at places all over the tables.
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use reel_meta::mysql::{MysqlFileStore, MysqlGroupStore, MysqlSequenceStore};
+use reel_meta::{
+    Change, FileRow, FileStore, GroupStore, InsertOutcome, Relocation, Removal, ScanCursor,
+    SequenceStore, StatusChange, StatusFilter, TimeCursor,
+};
+use reel_tests::database::new_file;
+use reel_tests::seed::Seeded;
+
+use crate::fill::{APP, Filled, GIANT, TAKEN_OVER};
+
+/// Where in a list a page begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    Start,
+    Middle,
+    End,
+}
+
+/// A kind of call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// By id in one table.
+    Get,
+    /// By id in all three.
+    GetAnywhere,
+    /// By an id that no table has.
+    GetNothing,
+    /// By id, by who writes.
+    GetAndWait,
+    GetOwned,
+    /// A page of the user with a tenth of all files.
+    ListGiant(StatusFilter, Begin, usize),
+    /// A page of any user.
+    List(StatusFilter),
+    DeletedBefore(Begin),
+    /// Within the many that were deleted in one second.
+    DeletedTogether(usize),
+    Scan(Begin),
+    WasLeft,
+    ExpectedStore,
+    Route,
+    Peek,
+    SetStatus,
+    Remove,
+    Relocate,
+    Insert,
+}
+
+/// Rows of a page, where nothing else is said.
+pub(crate) const PAGE: usize = 100;
+
+/// Calls that change nothing, or the same again.
+pub(crate) fn all() -> Vec<Call> {
+    let mut calls =
+        vec![Call::Get, Call::GetAnywhere, Call::GetNothing, Call::GetAndWait, Call::GetOwned];
+    for filter in [StatusFilter::Normal, StatusFilter::Deleted, StatusFilter::Any] {
+        for begin in [Begin::Start, Begin::Middle, Begin::End] {
+            calls.push(Call::ListGiant(filter, begin, PAGE));
+        }
+        calls.push(Call::ListGiant(filter, Begin::Middle, 10));
+        calls.push(Call::ListGiant(filter, Begin::Middle, 1000));
+        calls.push(Call::List(filter));
+    }
+    calls.extend([Begin::Start, Begin::Middle, Begin::End].map(Call::DeletedBefore));
+    calls.extend([10, PAGE].map(Call::DeletedTogether));
+    calls.extend([Begin::Start, Begin::Middle, Begin::End].map(Call::Scan));
+    calls.extend([Call::WasLeft, Call::ExpectedStore, Call::Route, Call::Peek]);
+    calls.extend([Call::SetStatus, Call::Remove, Call::Relocate, Call::Insert]);
+    calls
+}
+
+/// A place in the tables.
+pub(crate) struct Place {
+    number: u64,
+    /// Some row.
+    row: FileRow,
+    /// Where a row could be.
+    id: String,
+}
+
+impl Place {
+    /// So many places, drawn from all of the tables.
+    pub(crate) async fn draw(
+        store: &mut MysqlFileStore,
+        count: u64,
+        seeded: &mut Seeded,
+    ) -> Vec<Self> {
+        let mut places = Vec::new();
+        for number in 0..count {
+            let id = format!("{:016x}", seeded.below(i64::MAX as u64));
+            let after = ScanCursor { table: 1 + (number % 3) as u8, file: id.clone() };
+            let page = store.scan(Some(&after), 1).await.unwrap();
+            places.extend(page.rows.into_iter().map(|row| Self { number, row, id: id.clone() }));
+        }
+        places
+    }
+}
+
+/// One store of each kind, as roles have them.
+pub(crate) struct Stores {
+    pub(crate) writer: MysqlFileStore,
+    reader: MysqlFileStore,
+    groups: MysqlGroupStore,
+    sequences: MysqlSequenceStore,
+}
+
+impl Stores {
+    /// Connected, so that no call has to.
+    pub(crate) async fn open(filled: &Filled) -> Self {
+        let mut reader = MysqlFileStore::new_reader(filled.storage.clone());
+        reader.connect().await.unwrap();
+        Self {
+            writer: MysqlFileStore::open(filled.storage.clone()).await.unwrap(),
+            reader,
+            groups: MysqlGroupStore::open(filled.tracker.clone()).await.unwrap(),
+            sequences: MysqlSequenceStore::open(filled.ids.clone()).await.unwrap(),
+        }
+    }
+}
+
+impl Call {
+    /// The database that it is about.
+    pub(crate) fn database(self, filled: &Filled) -> &str {
+        match self {
+            Self::Route => &filled.tracker.database,
+            Self::Peek => &filled.ids.database,
+            _ => &filled.storage.database,
+        }
+    }
+
+    /// Rows that it may ask for.
+    pub(crate) fn page(self) -> usize {
+        match self {
+            Self::ListGiant(.., limit) | Self::DeletedTogether(limit) => limit + 1,
+            Self::List(_) | Self::DeletedBefore(_) | Self::Scan(_) => PAGE + 1,
+            _ => 1,
+        }
+    }
+
+    /// Whether it is only judged: it can be done once.
+    pub(crate) fn is_once(self) -> bool {
+        matches!(self, Self::Remove | Self::Relocate | Self::Insert)
+    }
+
+    /// Carries it out; rows that it gave, or changed.
+    pub(crate) async fn run(self, stores: &mut Stores, place: &Place) -> usize {
+        let row = &place.row;
+        let Stores { writer, reader, groups, sequences } = stores;
+        match self {
+            Self::Get => one(reader.get(Some(row.table), &row.file).await.unwrap()),
+            Self::GetAnywhere => one(reader.get(None, &row.file).await.unwrap()),
+            Self::GetNothing => 1 - one(reader.get(None, &place.id).await.unwrap()),
+            Self::GetAndWait => one(writer.get(Some(row.table), &row.file).await.unwrap()),
+            Self::GetOwned => one(reader.get_owned(&row.app, &row.user, &row.file).await.unwrap()),
+            Self::ListGiant(filter, begin, limit) => {
+                let after = begin.id(place);
+                reader.list(APP, GIANT, filter, after, limit).await.unwrap().rows.len()
+            }
+            Self::List(filter) => {
+                reader.list(&row.app, &row.user, filter, None, PAGE).await.unwrap().rows.len()
+            }
+            Self::DeletedBefore(begin) => deleted(reader, begin.time(), place, PAGE).await,
+            Self::DeletedTogether(limit) => deleted(reader, Some(TAKEN_OVER), place, limit).await,
+            Self::Scan(begin) => {
+                let file = begin.id(place).map(ToOwned::to_owned);
+                let after = file.map(|file| ScanCursor { table: row.table, file });
+                reader.scan(after.as_ref(), PAGE).await.unwrap().rows.len()
+            }
+            Self::WasLeft => {
+                let path = format!("/srv/left/{:09X}", 1 + place.number);
+                usize::from(reader.was_left(&path).await.unwrap())
+            }
+            Self::ExpectedStore => {
+                let (node, path) = (format!("node{}", place.number % 100), "/srv/7");
+                one(reader.expected_store(&node, path).await.unwrap())
+            }
+            Self::Route => one(groups.route(APP, &row.user).await.unwrap()),
+            Self::Peek => {
+                let key = format!("/srv/reel/{}", 1 + place.number);
+                one(sequences.peek(&key).await.unwrap())
+            }
+            Self::SetStatus => {
+                let change = StatusChange {
+                    row: row.reference(),
+                    status: row.status,
+                    deleted_at: row.deleted_at,
+                    changed_at: Some(1_800_000_000 + place.number),
+                };
+                changed(&writer.set_status(&[change]).await.unwrap())
+            }
+            Self::Remove => {
+                let removal = Removal { row: row.reference(), only: Some(row.status) };
+                changed(&writer.remove(&[removal]).await.unwrap())
+            }
+            Self::Relocate => {
+                let relocation = Relocation {
+                    row: row.reference(),
+                    status: row.status,
+                    deleted_at: row.deleted_at,
+                    path: format!("{}-again", row.file_path),
+                };
+                changed(&writer.relocate(&[relocation]).await.unwrap())
+            }
+            Self::Insert => {
+                let rows: Vec<_> = (0..10)
+                    .map(|number| new_file(&row.user, &format!("{}{number}", place.id), "/srv/new"))
+                    .collect();
+                let outcomes = writer.insert(&rows).await.unwrap();
+                outcomes.iter().filter(|outcome| **outcome == InsertOutcome::Inserted).count()
+            }
+        }
+    }
+}
+
+impl Begin {
+    fn id(self, place: &Place) -> Option<&str> {
+        match self {
+            Self::Start => None,
+            Self::Middle => Some(&place.id),
+            Self::End => Some("7e"),
+        }
+    }
+
+    /// A second in which some were deleted.
+    fn time(self) -> Option<u64> {
+        match self {
+            Self::Start => None,
+            Self::Middle => Some(1_720_000_000),
+            Self::End => Some(TAKEN_OVER - 40_000),
+        }
+    }
+}
+
+async fn deleted(
+    reader: &mut MysqlFileStore,
+    at: Option<u64>,
+    place: &Place,
+    limit: usize,
+) -> usize {
+    let after = at.map(|time| TimeCursor { time, table: place.row.table, file: place.id.clone() });
+    reader.deleted_before(u64::MAX / 2, after.as_ref(), limit).await.unwrap().rows.len()
+}
+
+fn one<T>(found: Option<T>) -> usize {
+    usize::from(found.is_some())
+}
+
+fn changed(changes: &[Change]) -> usize {
+    changes.iter().filter(|change| **change == Change::Applied).count()
+}
+
+/// Rows of one app of the giant that have a state that no version writes.
+pub(crate) async fn strange_rows(conn: &mut Conn) -> u64 {
+    let found: Option<u64> = conn
+        .exec_first(
+            "SELECT COUNT(*) FROM t_file_02 WHERE userid = ? AND appid = ? AND status NOT IN (0, 1)",
+            (GIANT, APP),
+        )
+        .await
+        .unwrap();
+    found.unwrap_or(0)
+}
