@@ -17,6 +17,7 @@ use reel_meta::{
 use reel_tests::mariadb::MariaDb;
 use reel_tests::process::Up;
 use reel_tests::proxy::{Fault, Proxy};
+use reel_tests::stored::files_below;
 
 /// Whether there is a server to test with; says so where there is none.
 fn is_installed() -> bool {
@@ -480,24 +481,9 @@ fn a_store_whose_commits_lose_their_answers_keeps_rows_and_files_together() {
         rows.scan(None, 100).await.unwrap().rows
     });
     let mut named: Vec<String> = rows.into_iter().map(|row| row.file_path).collect();
-    let mut there = Vec::new();
-    files_below(&data.join("store"), &mut there);
     named.sort();
-    there.sort();
+    let there = files_below(&data.join("store")).unwrap();
+    let there: Vec<String> = there.iter().map(|path| path.display().to_string()).collect();
     assert_eq!(named.len(), faults.len() + 1);
     assert_eq!(named, there, "a file for each row, a row for each file");
-}
-
-fn files_below(folder: &std::path::Path, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.file_name().is_some_and(|name| name == ".reel") {
-            continue;
-        }
-        if path.is_dir() {
-            files_below(&path, found);
-        } else {
-            found.push(path.display().to_string());
-        }
-    }
 }
