@@ -11,7 +11,9 @@
 //! Text is compared by bytes: the collation of every column is one that does (`mysql/schema.rs`). Times are read and written in
 //! UTC, whatever the server's time zone is.
 
+mod answer;
 mod changes;
+mod cluster;
 mod failure;
 mod files;
 mod groups;

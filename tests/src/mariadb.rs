@@ -1,9 +1,11 @@
-//! A private MariaDB: its own folder, its own port on loopback, no file of the system read, stopped with its owner.
+//! A private MariaDB: its own folder, its own port on loopback or on a host of a test's network, no file of the system read,
+//! stopped with its owner.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,15 +16,155 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::network::{Host, Namespace, Way};
+use crate::process::{end_with_us, signal};
+
 /// Longest wait for a server to answer, or to end. It ends a test that hangs; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The port of a server that has a host for itself.
+const HOST_PORT: u16 = 3306;
+
+/// What a server is to be: by itself on loopback and with empty tables, unless it is told otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    arguments: Vec<OsString>,
+    host: Option<Host>,
+    without_tables: bool,
+}
+
+impl Plan {
+    /// Adds arguments.
+    #[must_use]
+    pub fn arguments<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Puts it on a host of its own, at the usual port.
+    #[must_use]
+    pub fn on(mut self, host: &Host) -> Self {
+        self.host = Some(host.clone());
+        self
+    }
+
+    /// Without any tables, also those of the server itself: another server will send them.
+    #[must_use]
+    pub fn without_tables(mut self) -> Self {
+        self.without_tables = true;
+        self
+    }
+
+    /// Makes the server, which does not run yet.
+    ///
+    /// # Errors
+    /// It is not installed, or there is no place for it.
+    pub fn make(self) -> Result<MariaDb> {
+        let folder = tempfile::Builder::new().prefix("reel-mariadb-").tempdir()?;
+        let user = match &self.host {
+            Some(_) => User::of_service()?,
+            None => User::ours(),
+        };
+        std::fs::create_dir(folder.path().join("data"))?;
+        for path in [folder.path(), &folder.path().join("data")] {
+            std::os::unix::fs::chown(path, Some(user.id), Some(user.group))?;
+        }
+        if !self.without_tables {
+            install(folder.path(), user)?;
+        }
+        let (address, port) = match &self.host {
+            Some(host) => (host.address(Way::Front).into(), HOST_PORT),
+            // A port that the kernel says is free: another process may take it before the server does, which then says so.
+            None => {
+                let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+                (Ipv4Addr::LOCALHOST.into(), port)
+            }
+        };
+        Ok(MariaDb {
+            folder,
+            address,
+            port,
+            arguments: self.arguments,
+            user,
+            namespace: self.host.map(|host| host.namespace().clone()),
+            child: None,
+            databases: AtomicU32::new(0),
+        })
+    }
+}
+
+/// Who a server is.
+#[derive(Debug, Clone, Copy)]
+struct User {
+    id: u32,
+    group: u32,
+}
+
+impl User {
+    fn ours() -> Self {
+        // SAFETY: a system call without arguments.
+        let id = unsafe { libc::geteuid() };
+        // SAFETY: a system call without arguments.
+        let group = unsafe { libc::getegid() };
+        Self { id, group }
+    }
+
+    /// The one that the package makes for its service. Where servers send each other their tables none can be root: what they
+    /// do it with gives its rights away.
+    fn of_service() -> Result<Self> {
+        let users = std::fs::read_to_string("/etc/passwd")?;
+        let user = users.lines().find_map(|line| line.strip_prefix("mysql:"));
+        let mut fields = user.context("there is no user mysql")?.split(':').skip(1);
+        let mut number = || anyhow::Ok(fields.next().context("an odd user")?.parse()?);
+        Ok(Self { id: number()?, group: number()? })
+    }
+
+    /// Lets a command be this user's.
+    fn own(self, command: &mut Command) {
+        if self.id == 0 {
+            // The server refuses to be root's unless it is told so.
+            command.arg("--user=root");
+            return;
+        }
+        // Not by `Command::uid`, which comes before everything that only root may do.
+        let change = move || {
+            // SAFETY: system calls with numbers.
+            let changed = unsafe { libc::setgid(self.group) } == 0
+                // SAFETY: as above.
+                && unsafe { libc::setuid(self.id) } == 0;
+            if changed { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        };
+        if self.id != Self::ours().id {
+            // SAFETY: what runs between fork and exec are system calls.
+            unsafe { command.pre_exec(change) };
+        }
+    }
+}
+
+/// Makes the tables of a server. `root` may enter from this machine without a password.
+fn install(folder: &Path, user: User) -> Result<()> {
+    let mut install = Command::new(program("mariadb-install-db").context("no MariaDB")?);
+    install.args(["--no-defaults", "--skip-test-db"]);
+    install.args(["--auth-root-authentication-method=normal", "--skip-name-resolve"]);
+    install.arg(option("--datadir", &folder.join("data"))).arg(option("--tmpdir", folder));
+    user.own(&mut install);
+    let output = install.stdin(Stdio::null()).output()?;
+    if !output.status.success() {
+        bail!("mariadb-install-db: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
 
 /// A server, running or stopped, and its data.
 #[derive(Debug)]
 pub struct MariaDb {
     folder: TempDir,
+    address: IpAddr,
     port: u16,
     arguments: Vec<OsString>,
+    user: User,
+    /// Where it runs; none: where we do.
+    namespace: Option<Namespace>,
     child: Option<Child>,
     databases: AtomicU32,
 }
@@ -47,41 +189,31 @@ impl MariaDb {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_with(arguments: &[&str]) -> Result<Self> {
-        let mut server = Self::new(arguments)?;
+        let mut server = Plan::default().arguments(arguments).make()?;
         server.run()?;
         Ok(server)
     }
 
-    /// An empty server that does not run yet.
-    fn new(arguments: &[&str]) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("reel-mariadb-").tempdir()?;
-        let data = folder.path().join("data");
-        let mut install = Command::new(program("mariadb-install-db").context("no MariaDB")?);
-        install.args(["--no-defaults", "--skip-test-db"]);
-        install.args(["--auth-root-authentication-method=normal", "--skip-name-resolve"]);
-        install.arg(option("--datadir", &data)).arg(option("--tmpdir", folder.path()));
-        install.args(user());
-        let output = install.stdin(Stdio::null()).output()?;
-        if !output.status.success() {
-            bail!("mariadb-install-db: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        // A port that the kernel says is free: another process may take it before the server does, which then says so.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let arguments = arguments.iter().map(OsString::from).collect();
-        Ok(Self { folder, port, arguments, child: None, databases: AtomicU32::new(0) })
-    }
-
-    fn command(&self) -> Result<Command> {
+    /// The command that starts it, where it is to run.
+    ///
+    /// # Errors
+    /// It is not installed.
+    pub fn command(&self) -> Result<Command> {
         let folder = self.folder.path();
         let mut command = Command::new(program("mariadbd").context("no MariaDB")?);
-        command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
+        command.args(["--no-defaults", "--skip-name-resolve"]);
         command.args(["--innodb-buffer-pool-size=64M", "--performance-schema=OFF"]);
-        command.arg(format!("--port={}", self.port)).args(user());
+        command.arg(format!("--bind-address={}", self.address));
+        command.arg(format!("--port={}", self.port));
         command.arg(option("--datadir", &folder.join("data")));
-        command.arg(option("--socket", &folder.join("socket")));
+        command.arg(option("--socket", &self.socket()));
         command.arg(option("--tmpdir", folder));
         command.arg(option("--pid-file", &folder.join("pid")));
-        command.args(&self.arguments);
+        command.args(&self.arguments).stdin(Stdio::null());
+        if let Some(namespace) = &self.namespace {
+            namespace.place(&mut command);
+        }
+        self.user.own(&mut command);
         Ok(command)
     }
 
@@ -89,9 +221,11 @@ impl MariaDb {
         Ok(File::options().create(true).append(true).open(self.folder.path().join("log"))?)
     }
 
+    /// Waits until it takes connections. By its socket in the file system, which is made after the one of its port and is
+    /// reached from everywhere.
     fn wait_until_it_listens(&self, child: &mut Child) -> Result<()> {
         let begin = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        while UnixStream::connect(self.socket()).is_err() {
             if let Some(status) = child.try_wait()? {
                 bail!("mariadbd ended with {status}: {}", self.log());
             }
@@ -109,19 +243,41 @@ impl MariaDb {
     /// # Errors
     /// It does not start.
     pub fn run(&mut self) -> Result<()> {
-        let log = self.log_file()?;
-        let mut command = self.command()?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let end_with_us = || {
-            // SAFETY: a system call with numbers.
-            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-            Ok(())
-        };
-        // SAFETY: what runs between fork and exec is one system call. A test that is killed takes its server along.
-        unsafe { command.pre_exec(end_with_us) };
-        let mut child = command.spawn()?;
+        let mut child = self.spawn_child(&[])?;
         self.wait_until_it_listens(&mut child)?;
         self.child = Some(child);
+        Ok(())
+    }
+
+    /// As [`Self::run`], for once with further arguments, and without waiting until it listens. It is killed with the thread
+    /// that calls this.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn spawn(&mut self, further: &[&str]) -> Result<()> {
+        self.child = Some(self.spawn_child(further)?);
+        Ok(())
+    }
+
+    fn spawn_child(&self, further: &[&str]) -> Result<Child> {
+        let log = self.log_file()?;
+        let mut command = self.command()?;
+        command.args(further).stdout(log.try_clone()?).stderr(log);
+        // What it starts itself, to send its tables to another server, is killed with it.
+        command.process_group(0);
+        end_with_us(&mut command);
+        Ok(command.spawn()?)
+    }
+
+    /// Fails where it has ended by itself.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn check_that_it_runs(&mut self) -> Result<()> {
+        let child = self.child.as_mut().context("it was not started")?;
+        if let Some(status) = child.try_wait()? {
+            bail!("mariadbd ended with {status}");
+        }
         Ok(())
     }
 
@@ -131,7 +287,9 @@ impl MariaDb {
     /// It does not run.
     pub fn kill(&mut self) -> Result<()> {
         let mut child = self.child.take().context("it does not run")?;
-        child.kill()?;
+        let group = -i32::try_from(child.id())?;
+        // SAFETY: a system call with numbers; the child has not been waited for, so the group is its own.
+        unsafe { libc::kill(group, libc::SIGKILL) };
         child.wait()?;
         Ok(())
     }
@@ -141,7 +299,7 @@ impl MariaDb {
     /// # Errors
     /// It does not run.
     pub fn freeze(&self) -> Result<()> {
-        self.signal(libc::SIGSTOP)
+        signal(self.child()?, libc::SIGSTOP)
     }
 
     /// Lets it go on.
@@ -149,20 +307,23 @@ impl MariaDb {
     /// # Errors
     /// It does not run.
     pub fn resume(&self) -> Result<()> {
-        self.signal(libc::SIGCONT)
+        signal(self.child()?, libc::SIGCONT)
     }
 
-    fn signal(&self, signal: i32) -> Result<()> {
-        let id = self.child.as_ref().context("it does not run")?.id();
-        // SAFETY: a system call with numbers; the child has not been waited for, so the id is its own.
-        let sent = unsafe { libc::kill(i32::try_from(id)?, signal) };
-        if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+    fn child(&self) -> Result<&Child> {
+        self.child.as_ref().context("it does not run")
     }
 
     /// Host and port.
     #[must_use]
     pub fn address(&self) -> (String, u16) {
-        ("127.0.0.1".to_owned(), self.port)
+        (self.address.to_string(), self.port)
+    }
+
+    /// The socket by which `root` of this machine enters, whatever became of the network.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
     }
 
     /// A name for a database that no other test of this server has.
@@ -239,7 +400,7 @@ struct Shared {
 }
 
 fn start_shared() -> Result<Shared> {
-    let mut server = MariaDb::new(&[])?;
+    let mut server = Plan::default().make()?;
     let command = server.command()?;
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(
@@ -263,13 +424,8 @@ fn option(name: &str, path: &Path) -> OsString {
     text
 }
 
-/// The server refuses to be root's unless it is told so.
-fn user() -> Option<&'static str> {
-    // SAFETY: a system call without arguments.
-    (unsafe { libc::geteuid() } == 0).then_some("--user=root")
-}
-
-fn program(name: &str) -> Option<PathBuf> {
+/// A program of the server or beside it.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/usr/bin"].map(PathBuf::from))

@@ -6,7 +6,7 @@ use std::{
     ffi::OsString,
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
@@ -64,6 +64,25 @@ pub fn command() -> Result<Command> {
     }
     command.stdin(Stdio::null());
     Ok(command)
+}
+
+/// Lets what the command starts be killed with the thread that starts it: a test that is killed takes its servers along.
+pub(crate) fn end_with_us(command: &mut Command) {
+    let end_with_us = || {
+        // SAFETY: a system call with numbers.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        Ok(())
+    };
+    // SAFETY: what runs between fork and exec is one system call.
+    unsafe { command.pre_exec(end_with_us) };
+}
+
+/// Sends a signal to a child of ours that was not waited for.
+pub(crate) fn signal(child: &Child, signal: libc::c_int) -> Result<()> {
+    let pid = libc::pid_t::try_from(child.id())?;
+    // SAFETY: a system call with numbers; the child was not waited for, so the id is its own.
+    let sent = unsafe { libc::kill(pid, signal) };
+    if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
 }
 
 /// The variables by which a store finds its metadata: none for one that has it embedded. With `REEL_TEST_METADATA=mariadb`
@@ -391,7 +410,7 @@ impl Store {
 
     /// Sends SIGKILL and leaves the handle, for a kill in the middle of something; then [`Store::reap_killed`].
     pub fn kill_now(&self) -> Result<()> {
-        self.signal(libc::SIGKILL)
+        signal(&self.child, libc::SIGKILL)
     }
 
     /// Takes note of the end of a store that [`Store::kill_now`] has killed.
@@ -424,14 +443,7 @@ impl Store {
 
     /// Sends SIGTERM and does not wait.
     pub fn terminate(&self) -> Result<()> {
-        self.signal(libc::SIGTERM)
-    }
-
-    fn signal(&self, signal: libc::c_int) -> Result<()> {
-        let pid = libc::pid_t::try_from(self.pid())?;
-        // SAFETY: a signal to our own child, which is not reaped before this handle goes.
-        let sent = unsafe { libc::kill(pid, signal) };
-        if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+        signal(&self.child, libc::SIGTERM)
     }
 
     /// A `reel` client command that talks to this store.

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::command;
+use crate::process::{command, end_with_us, signal};
 
 /// How long a role may need to start, with all tries. It ends a test that hangs; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A role that runs or has been killed. Killed when dropped.
+/// A role that runs or has been killed. Killed when dropped, and with the thread that has started it.
 #[derive(Debug)]
 pub struct RoleProcess {
     name: &'static str,
@@ -73,6 +73,36 @@ impl RoleProcess {
         Ok(())
     }
 
+    /// Asks it to drain (SIGTERM), and waits for its end, which must be a good one.
+    ///
+    /// # Errors
+    /// It does not run, does not end, or ends otherwise.
+    pub fn drain(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("it does not run")?;
+        signal(&child, libc::SIGTERM)?;
+        let begin = Instant::now();
+        loop {
+            match child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => {
+                    bail!("reel {} ended with {status}: {}", self.name, self.log());
+                }
+                None if begin.elapsed() > PATIENCE => {
+                    child.kill()?;
+                    child.wait()?;
+                    bail!("reel {} does not end: {}", self.name, self.log());
+                }
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Starts it again at its addresses; as a supervisor does, until it stays.
     ///
     /// # Errors
@@ -92,6 +122,7 @@ impl RoleProcess {
         let log = std::fs::File::options().create(true).append(true).open(&self.log)?;
         let mut command = command()?;
         command.arg(self.name).args(&self.arguments).envs(&self.environment);
+        end_with_us(&mut command);
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("it is piped")?).lines();
         self.addresses.clear();
@@ -99,8 +130,7 @@ impl RoleProcess {
         while !self.addresses.contains_key(&format!("{}.admin_listen", self.name)) {
             let Some(line) = lines.next().transpose()? else {
                 let status = child.wait()?;
-                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                bail!("reel {} ended with {status}: {log}", self.name);
+                bail!("reel {} ended with {status}: {}", self.name, self.log());
             };
             let (key, address) = line.split_once(' ').with_context(|| line.clone())?;
             self.addresses.insert(key.to_owned(), address.parse()?);

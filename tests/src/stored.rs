@@ -1,7 +1,9 @@
 //! What lies in a store path, as an operator sees it.
 
 use std::{
+    ffi::CString,
     fs, io,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -24,4 +26,20 @@ pub fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// An extended attribute of a file, of at most 4 KiB.
+///
+/// # Errors
+/// The file system's; it has no such attribute.
+pub fn attribute(file: &Path, name: &str) -> io::Result<Vec<u8>> {
+    let (path, name) = (CString::new(file.as_os_str().as_bytes())?, CString::new(name)?);
+    let mut value = vec![0_u8; 4096];
+    // SAFETY: both texts end with a zero, and the system call writes no more than the length that it is told.
+    let length = unsafe {
+        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    value.truncate(length);
+    Ok(value)
 }

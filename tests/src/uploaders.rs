@@ -2,8 +2,7 @@
 //! were told.
 
 use std::{
-    cell::Cell,
-    rc::Rc,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use reel_client::{
     AppId, Client, ClientConfig, ClientError, FileId, Owner, RetryPolicy, UploadDetails,
     UploadSource, UserId, new_file_id,
@@ -20,7 +19,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::{
     history::{History, State},
-    process::Store,
+    pulse::Pulse,
     seed::{Content, Seeded},
 };
 
@@ -40,8 +39,8 @@ pub fn owner() -> Owner {
 }
 
 /// A client that tells each failure at once, so that a broken upload has the outcome that it had.
-pub fn impatient_client(store: &Store) -> Result<Client> {
-    let mut config = ClientConfig::new([store.addresses.tracker.to_string()]);
+pub fn impatient_client(trackers: &[SocketAddr]) -> Result<Client> {
+    let mut config = ClientConfig::new(trackers.iter().map(ToString::to_string));
     config.retry = RetryPolicy { window: Duration::ZERO, ..RetryPolicy::default() };
     config.stall_timeout = Duration::from_secs(10);
     Ok(Client::new(config)?)
@@ -51,12 +50,12 @@ pub fn impatient_client(store: &Store) -> Result<Client> {
 #[derive(Debug, Clone)]
 pub struct Load {
     size: fn(&mut Seeded) -> u64,
-    acknowledged: Rc<Cell<u64>>,
+    acknowledged: Pulse,
 }
 
 impl Load {
     fn of(size: fn(&mut Seeded) -> u64) -> Self {
-        Self { size, acknowledged: Rc::default() }
+        Self { size, acknowledged: Pulse::default() }
     }
 
     /// Sizes as a media store sees them, and those at which code breaks: none, one byte, around a page, around a
@@ -86,22 +85,22 @@ impl Load {
         })
     }
 
+    /// Each upload that was acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self) -> &Pulse {
+        &self.acknowledged
+    }
+
     /// Waits until so many uploads were acknowledged.
     pub async fn reaches(&self, acknowledged: u64) -> Result<()> {
-        let reached = async {
-            while self.acknowledged.get() < acknowledged {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        let in_time = tokio::time::timeout(PATIENCE, reached).await;
-        in_time.with_context(|| format!("{} of {acknowledged} uploads", self.acknowledged.get()))
+        self.acknowledged.reaches(acknowledged, PATIENCE).await
     }
 }
 
-/// Runs [`UPLOADERS`] clients against `store` while `disaster` waits and strikes; all that they were told goes into
+/// Runs [`UPLOADERS`] clients of these trackers while `disaster` waits and strikes; all that they were told goes into
 /// `history`. Returns what `disaster` gives, after the last client has stopped.
 pub async fn upload_until<T>(
-    store: &Store,
+    trackers: &[SocketAddr],
     load: &Load,
     seeded: &mut Seeded,
     history: &mut History,
@@ -112,7 +111,7 @@ pub async fn upload_until<T>(
     let mut running = JoinSet::new();
     for _ in 0..UPLOADERS {
         let uploader = Uploader {
-            client: impatient_client(store)?,
+            client: impatient_client(trackers)?,
             load: load.clone(),
             seeded: seeded.branch(),
             stored: Vec::new(),
@@ -170,7 +169,7 @@ impl Uploader {
         let result = self.client.upload(&owner().file(file), &source, &details, &mut |_| {}).await;
         let stored = result.is_ok();
         if stored {
-            self.load.acknowledged.set(self.load.acknowledged.get() + 1);
+            self.load.acknowledged.beat();
             self.stored.push(file);
         }
         self.notes.push(Box::new(move |history| history.uploaded(file, content, &result)));

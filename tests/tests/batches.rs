@@ -40,7 +40,9 @@ async fn upload_together(server: &MariaDb, store: &Store) -> Vec<bool> {
     server.freeze().unwrap();
     let tasks = LocalSet::new();
     let running: Vec<_> = (0..UPLOADS)
-        .map(|number| tasks.spawn_local(upload(impatient_client(store).unwrap(), number)))
+        .map(|number| {
+            tasks.spawn_local(upload(impatient_client(&[store.addresses.tracker]).unwrap(), number))
+        })
         .collect();
     tasks
         .run_until(async {

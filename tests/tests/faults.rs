@@ -17,6 +17,7 @@ use reel_tests::{
     http,
     process::{Store, Up},
     seed::Content,
+    stored::files_below,
 };
 
 fn told(output: &std::process::Output) -> String {
@@ -33,23 +34,9 @@ fn get(store: &Store, id: &str) -> http::Response {
     http::request(store.addresses.media, "GET", &target, &[], None).unwrap()
 }
 
-/// Every file of the store paths below a data folder: four levels down, so not our own in `.reel`.
+/// Every file of the store paths of a data folder.
 fn stored_files(data: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![data.join("store")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                if path.file_name().unwrap() != ".reel" {
-                    folders.push(path);
-                }
-            } else {
-                found.push(path);
-            }
-        }
-    }
-    found
+    files_below(&data.join("store")).unwrap()
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {

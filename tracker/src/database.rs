@@ -202,16 +202,15 @@ impl Owner {
             Err(error) => Err(error),
         };
         found.map_err(|error| {
-            let error = failed(error);
+            // Once, and not for everybody who asks until it is over.
+            if !self.failing.load(Ordering::Relaxed) {
+                tracing::error!(%error, "the group of a user could not be told");
+            }
+            let error = RouteError::Failed(error.to_string().into());
             self.failure = Some((Instant::now(), error.clone()));
             error
         })
     }
-}
-
-fn failed(error: MetaError) -> RouteError {
-    tracing::error!(%error, "the group of a user could not be told");
-    RouteError::Failed(error.to_string().into())
 }
 
 fn group(name: &str) -> Result<GroupName, MetaError> {

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::run;
 
-/// Package, the program that proves it is there, and the tests that use it.
+/// Package, the program (or the file, by its whole path) that proves it is there, and the tests that use it.
 const PACKAGES: &[Package] = &[
     ("gcc", "gcc", "builds the bundled SQLite"),
     ("ffmpeg", "ffmpeg", "makes the film of the player tests and probes it over HTTP"),
@@ -17,6 +17,9 @@ const PACKAGES: &[Package] = &[
     ("xfsprogs", "mkfs.xfs", "loop images for power loss and full disks"),
     ("mount", "losetup", "loop images for power loss and full disks"),
     ("mariadb-server", "mariadbd", "private databases for the metadata of clusters"),
+    ("galera-4", "/usr/lib/galera/libgalera_smm.so", "three databases that agree on every commit"),
+    ("rsync", "rsync", "the tables of a database that joins the others"),
+    ("iproute2", "ip", "hosts of their own, and the network between them"),
 ];
 
 /// What `cargo xtask bench` drives besides: not needed by any test.
@@ -39,7 +42,7 @@ fn missing(packages: &'static [Package]) -> Vec<&'static Package> {
     packages.iter().filter(|(_, program, _)| !on_path(program)).collect()
 }
 
-// Administration tools live in sbin, which an unprivileged PATH leaves out.
+// Administration tools live in sbin, which an unprivileged PATH leaves out. A whole path is itself in any folder.
 pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')

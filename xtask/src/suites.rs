@@ -81,14 +81,20 @@ pub(crate) fn torture(seed: Option<u64>, rounds: Option<u32>, only: Option<&str>
     println!("== torture: seed {seed} (repeat with: cargo xtask torture --seed {seed})");
     step("build", &mut cargo(&["build", "--release", "--locked", "--package", "reel"]))?;
     let mut command = cargo(&["test", "--release", "--locked", "--package", "reel-tests"]);
-    command.args(["--test", "torture", "--", "--nocapture", "--test-threads=1"]);
+    command.args(["--test", "torture", "--test", "galera"]);
+    command.args(["--", "--nocapture", "--test-threads=1"]);
     if let Some(name) = only {
         command.arg(name);
     }
     command.env("REEL_TORTURE_SEED", seed.to_string());
-    for (name, full) in
-        [("KILLS", 50), ("POWER_CUTS", 20), ("ROUNDS", 30), ("REPLAYS", 10), ("FLIPS", 20)]
-    {
+    for (name, full) in [
+        ("KILLS", 50),
+        ("POWER_CUTS", 20),
+        ("ROUNDS", 30),
+        ("REPLAYS", 10),
+        ("FLIPS", 20),
+        ("GALERA", 10),
+    ] {
         command.env(format!("REEL_TORTURE_{name}"), rounds.unwrap_or(full).to_string());
     }
     command.env("REEL_TORTURE_FILES", "5000");

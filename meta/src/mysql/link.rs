@@ -14,6 +14,7 @@ use mysql_async::prelude::Queryable;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::MysqlOptions;
+use super::answer::answer;
 use super::failure::{Failure, Meaning};
 use super::mark::{Asked, Mark};
 use super::session::{Access, Session};
@@ -218,15 +219,14 @@ impl Link {
         let (server, since) = (self.server, Instant::now());
         let mark = session.mark.clone();
         self.unsettled = Some(Unsettled { server, mark, since, asked: None });
-        let limit = self.options.statement_timeout;
-        let failure = match timeout(limit, session.conn.query_drop("COMMIT")).await {
-            Ok(Ok(())) => {
+        let commit = async { Ok(session.conn.query_drop("COMMIT").await?) };
+        let failure = match answer(&self.options, &self.options.servers[server], commit).await {
+            Ok(()) => {
                 self.unsettled = None;
                 self.session = Some(session);
                 return Ok(());
             }
-            Ok(Err(error)) => Failure::Mysql(error),
-            Err(_) => Failure::Timeout,
+            Err(failure) => failure,
         };
         if !failure.refuses_commit() {
             if let Some(unsettled) = &mut self.unsettled {
@@ -276,9 +276,8 @@ impl Link {
         body: &mut impl AsyncFnMut(&mut Conn) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut session = self.session.take().ok_or_else(lost)?;
-        let result = timeout(self.options.statement_timeout, body(&mut session.conn))
-            .await
-            .unwrap_or(Err(Failure::Timeout));
+        let server = &self.options.servers[self.server];
+        let result = answer(&self.options, server, body(&mut session.conn)).await;
         match &result {
             Err(failure) if failure.ends_connection() => self.give_up(failure),
             _ => self.session = Some(session),
@@ -293,9 +292,13 @@ impl Link {
         if matches!(failure, Failure::Timeout) {
             self.is_down("no answer in time".into());
         }
-        if failure.meaning() == Meaning::Elsewhere {
-            self.server = (self.server + 1) % self.options.servers.len().max(1);
+        if failure.meaning() == Meaning::Elsewhere || matches!(failure, Failure::Timeout) {
+            self.try_next_first();
         }
+    }
+
+    fn try_next_first(&mut self) {
+        self.server = (self.server + 1) % self.options.servers.len().max(1);
     }
 
     /// Sees to it that there is a connection: to the first server that is fit, beginning with the last one used.
@@ -353,7 +356,9 @@ impl Link {
         while let Some(index) = self.left_behind.iter().position(|(at, _)| *at == server) {
             match self.left_behind[index].1.end(&self.options, &self.options.servers[server]).await
             {
-                Asked::Ended | Asked::Elsewhere => drop(self.left_behind.swap_remove(index)),
+                Asked::Ended | Asked::Elsewhere | Asked::Apart => {
+                    drop(self.left_behind.swap_remove(index));
+                }
                 Asked::Exists => return Err(Failure::Unreachable("a commit is under way".into())),
                 Asked::Unknown(failure) => return Err(failure),
             }
@@ -379,21 +384,27 @@ impl Link {
         }
         unsettled.asked = Some(Instant::now());
         let (server, since) = (unsettled.server, unsettled.since);
-        let fence = FENCE.max(2 * self.options.statement_timeout);
-        match mark.end(&self.options, &self.options.servers[server]).await {
+        let address = &self.options.servers[server];
+        let asked = mark.end(&self.options, address).await;
+        let may_be_lost = matches!(asked, Asked::Elsewhere | Asked::Apart | Asked::Unknown(_));
+        let has_ended = (may_be_lost && mark.is_lost(&self.options, address).await)
+            || since.elapsed() >= FENCE.max(2 * self.options.statement_timeout);
+        match asked {
             Asked::Ended => {}
             Asked::Exists => return Err(under_way("a commit is under way".into())),
-            Asked::Elsewhere if since.elapsed() < fence => {
+            Asked::Elsewhere | Asked::Apart if has_ended => {}
+            Asked::Elsewhere => {
                 return Err(under_way("another server answers in place of its own".into()));
             }
-            Asked::Elsewhere => {}
+            Asked::Apart => return Err(under_way("its server has lost its quorum".into())),
             // A single server must answer anyway before anything is read.
-            Asked::Unknown(failure)
-                if self.options.servers.len() == 1 || since.elapsed() < fence =>
-            {
-                return Err(under_way(failure.cause()));
+            Asked::Unknown(_) if has_ended && self.options.servers.len() > 1 => {
+                self.left_behind.push((server, mark));
+                if self.server == server {
+                    self.try_next_first();
+                }
             }
-            Asked::Unknown(_) => self.left_behind.push((server, mark)),
+            Asked::Unknown(failure) => return Err(under_way(failure.cause())),
         }
         self.unsettled = None;
         Ok(())

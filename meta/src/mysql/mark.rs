@@ -10,6 +10,7 @@ use mysql_async::prelude::Queryable;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::MysqlOptions;
+use super::cluster;
 use super::failure::Failure;
 use super::session::connect;
 
@@ -28,6 +29,8 @@ pub(super) struct Mark {
     connection: u64,
     /// A lock that nobody but this connection holds, for as long as it exists. None: the server gives no locks.
     lock: Option<String>,
+    /// The server's name in its cluster, where it is part of one.
+    member: Option<String>,
 }
 
 /// What a server says of a connection.
@@ -39,6 +42,8 @@ pub(super) enum Asked {
     Exists,
     /// Another server answers at its address.
     Elsewhere,
+    /// It does not exist, but that server is not part of its cluster's quorum, and does not know what became of what it sent.
+    Apart,
     /// That server cannot be asked.
     Unknown(Failure),
 }
@@ -59,7 +64,16 @@ impl Mark {
             Ok(_) | Err(mysql_async::Error::Server(_)) => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { identity, connection, lock })
+        let member = cluster::name_of(conn).await?;
+        Ok(Self { identity, connection, lock, member })
+    }
+
+    /// Whether the cluster has lost the server, so that nothing is under way there any more that could still come.
+    pub(super) async fn is_lost(&self, options: &MysqlOptions, server: &(String, u16)) -> bool {
+        match &self.member {
+            Some(name) => cluster::has_lost(options, name, server).await,
+            None => false,
+        }
     }
 
     /// Ends the connection, on the server that it was made to; whatever else that one is fit for.
@@ -73,7 +87,9 @@ impl Mark {
     }
 
     async fn ask(&self, options: &MysqlOptions, server: &(String, u16)) -> Result<Asked, Failure> {
-        let mut conn = connect(options, server).await?;
+        // One that was cut off does not refuse.
+        let connected = timeout(options.connect_timeout, connect(options, server)).await;
+        let mut conn = connected.unwrap_or(Err(Failure::Timeout))?;
         let identity: Option<String> = conn.query_first(format!("SELECT {IDENTITY}")).await?;
         if identity.as_deref() != Some(self.identity.as_str()) {
             return Ok(Asked::Elsewhere);
@@ -89,6 +105,9 @@ impl Mark {
                 Err(error) => return Err(error.into()),
             }
             sleep(Duration::from_millis(10)).await;
+        }
+        if self.member.is_some() && !cluster::is_part(&mut conn).await? {
+            return Ok(Asked::Apart);
         }
         Ok(Asked::Ended)
     }

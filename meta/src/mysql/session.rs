@@ -87,11 +87,6 @@ impl Session {
         }
         conn.query_drop(set_up(&facts, options, access)).await?;
         conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-        if facts.galera {
-            // Each read waits until this server has applied what the cluster agreed on before it: what one connection
-            // has changed, or another node, is seen by every other.
-            conn.query_drop("SET SESSION wsrep_sync_wait = 1").await?;
-        }
         // The name is configuration, and was looked at when it was read.
         conn.query_drop(format!("USE `{}`", options.database)).await?;
         schema::check_version(&mut conn, &options.database).await?;
@@ -99,6 +94,12 @@ impl Session {
             Access::Writes => Some(Mark::of(&mut conn).await?),
             Access::Reads => None,
         };
+        if facts.galera {
+            // Each read waits until this server has applied what the cluster agreed on before it: what one connection
+            // has changed, or another node, is seen by every other. Not before here: while the cluster finds out that it
+            // has lost a server nothing is answered for seconds, which a statement may wait and a connection may not.
+            conn.query_drop("SET SESSION wsrep_sync_wait = 1").await?;
+        }
         Ok(Self { conn, mark })
     }
 }

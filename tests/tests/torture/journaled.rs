@@ -25,7 +25,9 @@ pub(crate) fn fill(crash: &mut Crash, up: &Up, seeded: &mut Seeded) -> History {
             load.reaches(files).await.unwrap();
             crash.strike(&store).unwrap();
         };
-        upload_until(&store, &load, seeded, &mut history, struck).await.unwrap();
+        upload_until(&[store.addresses.tracker], &load, seeded, &mut history, struck)
+            .await
+            .unwrap();
     });
     crash.settle(store).unwrap();
     history

@@ -202,7 +202,8 @@ impl Case<'_> {
                 tell.send(())
             });
             let load = (self.load)();
-            let uploads = upload_until(&store, &load, seeded, history, told);
+            let trackers = [store.addresses.tracker];
+            let uploads = upload_until(&trackers, &load, seeded, history, told);
             runtime().block_on(uploads).unwrap()
         })
         .unwrap();

@@ -1,0 +1,219 @@
+//! Hosts of their own on one machine: each is a network namespace, joined to the others by bridges in one more.
+//!
+//! The namespaces have no names. The kernel takes each away with the last process in it and the last handle to it, however
+//! a test ends, and the machine's own network has no part in any of it.
+
+use std::fs::File;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::panic::resume_unwind;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+
+/// What all addresses begin with. The same in every test: none of them knows of another.
+const PREFIX: [u8; 2] = [10, 77];
+
+/// A network namespace. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Namespace(Arc<File>);
+
+impl Namespace {
+    /// An empty one, without even a loopback that is up.
+    fn new() -> io::Result<Self> {
+        // On a thread that ends then: it is threads that are in namespaces, and ours shall stay where it is.
+        let made = std::thread::spawn(|| {
+            // SAFETY: a system call with a number.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            File::open("/proc/thread-self/ns/net")
+        });
+        let file = made.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        Ok(Self(Arc::new(file)))
+    }
+
+    /// Lets a command run in it.
+    pub fn place(&self, command: &mut Command) {
+        let namespace = self.clone();
+        // SAFETY: what runs between fork and exec is one system call, and the errno of it.
+        unsafe { command.pre_exec(move || namespace.enter()) };
+    }
+
+    /// Runs `body` on a thread in it, and so whatever threads and processes `body` starts. A panic is passed on.
+    pub fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> io::Result<T> {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                self.enter()?;
+                Ok(body())
+            });
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    fn enter(&self) -> io::Result<()> {
+        // SAFETY: a system call with numbers, on a descriptor that `self` keeps open.
+        if unsafe { libc::setns(self.0.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
+    /// By which another program finds it.
+    fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+
+    /// `ip` in it, with these words.
+    fn ip(&self, words: &str) -> Result<()> {
+        let mut command = Command::new("ip");
+        command.args(words.split_whitespace()).stdin(Stdio::null());
+        self.place(&mut command);
+        let output = command.output().context("no `ip`")?;
+        if !output.status.success() {
+            bail!("ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+}
+
+/// A way between hosts. Each host has a cable to each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Between servers and those who use them.
+    Front,
+    /// Among the servers.
+    Back,
+}
+
+impl Way {
+    /// All.
+    pub const ALL: [Self; 2] = [Self::Front, Self::Back];
+
+    fn bridge(self) -> &'static str {
+        match self {
+            Self::Front => "front",
+            Self::Back => "back",
+        }
+    }
+}
+
+/// The bridges.
+#[derive(Debug)]
+pub struct Network {
+    switch: Namespace,
+}
+
+impl Network {
+    /// Makes them, without hosts.
+    ///
+    /// # Errors
+    /// We are not root, or there is no `ip`.
+    pub fn new() -> Result<Self> {
+        let switch = Namespace::new().context("network namespaces need root")?;
+        for bridge in Way::ALL.map(Way::bridge) {
+            switch.ip(&format!("link add {bridge} type bridge"))?;
+            switch.ip(&format!("link set {bridge} up"))?;
+        }
+        Ok(Self { switch })
+    }
+
+    /// A host with this number at the end of its addresses, which no other has.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn host(&self, number: u8) -> Result<Host> {
+        let host = Host { namespace: Namespace::new()?, switch: self.switch.clone(), number };
+        host.namespace.ip("link set lo up")?;
+        for way in Way::ALL {
+            let (bridge, port, address) = (way.bridge(), host.port(way), host.address(way));
+            let path = host.namespace.path();
+            self.switch
+                .ip(&format!("link add {port} type veth peer name {bridge} netns {path}"))?;
+            self.switch.ip(&format!("link set {port} up"))?;
+            host.namespace.ip(&format!("address add {address}/24 dev {bridge}"))?;
+            host.namespace.ip(&format!("link set {bridge} up"))?;
+            host.join(way)?;
+        }
+        Ok(host)
+    }
+}
+
+/// A host of a network. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Host {
+    namespace: Namespace,
+    switch: Namespace,
+    number: u8,
+}
+
+impl Host {
+    /// Its address, which the others reach this way.
+    #[must_use]
+    pub fn address(&self, way: Way) -> Ipv4Addr {
+        let [a, b] = PREFIX;
+        Ipv4Addr::new(a, b, way as u8, self.number)
+    }
+
+    /// Where its processes are.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The bridge's end of a cable.
+    fn port(&self, way: Way) -> String {
+        format!("{}{}", way.bridge(), self.number)
+    }
+
+    /// Cuts it off from all others on this way. Nobody is told: its own end of the cable stays up, packets are no more.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn cut(&self, way: Way) -> Result<()> {
+        self.switch.ip(&format!("link set {} nomaster", self.port(way)))
+    }
+
+    /// Joins it to the others, again.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn join(&self, way: Way) -> Result<()> {
+        self.switch.ip(&format!("link set {} master {}", self.port(way), way.bridge()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn hosts_reach_each_other_until_one_is_cut_off() {
+        let network = match Network::new() {
+            Ok(network) => network,
+            Err(error) => return println!("skipped: {error:#}"),
+        };
+        let (one, other) = (network.host(1).unwrap(), network.host(2).unwrap());
+        let listen = || TcpListener::bind((one.address(Way::Front), 80)).unwrap();
+        let listener = one.namespace().run(listen).unwrap();
+        let address = listener.local_addr().unwrap();
+        let reaches = |host: &Host| {
+            let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(500));
+            host.namespace().run(connect).unwrap().is_ok()
+        };
+        assert!(reaches(&other));
+        one.cut(Way::Back).unwrap();
+        assert!(reaches(&other));
+        one.cut(Way::Front).unwrap();
+        assert!(!reaches(&other));
+        one.join(Way::Front).unwrap();
+        assert!(reaches(&other));
+    }
+}
