@@ -91,7 +91,7 @@ impl Galera {
     async fn admit_user(&self) -> Result<()> {
         let mut conn = self.operator(0).await?;
         conn.query_drop(format!("CREATE USER '{USER}'@'%'")).await?;
-        let rights = "ALTER, CREATE, INDEX, SELECT, INSERT, UPDATE, DELETE";
+        let rights = "ALTER, CREATE, INDEX, TRIGGER, SELECT, INSERT, UPDATE, DELETE";
         conn.query_drop(format!("GRANT {rights} ON `tnv\\_%`.* TO '{USER}'@'%'")).await?;
         Ok(())
     }
@@ -243,6 +243,7 @@ fn arguments(hosts: &[Host], index: usize) -> Vec<String> {
         // Tells them apart, as all of them have this machine's name.
         format!("--server-id={}", index + 1),
         "--binlog-format=ROW".to_owned(),
+        "--log-bin-trust-function-creators=ON".to_owned(),
         "--innodb-autoinc-lock-mode=2".to_owned(),
         "--wsrep-on=ON".to_owned(),
         format!("--wsrep-provider={PROVIDER}"),

@@ -31,6 +31,24 @@ pub struct Step {
     pub statement: String,
 }
 
+impl Step {
+    /// As the server has refused it.
+    fn refused(&self, error: mysql_async::Error) -> Failure {
+        let hint = match &error {
+            mysql_async::Error::Server(error) if error.code == TRIGGER_REFUSED => {
+                ": migrate as an account with SUPER, or set log_bin_trust_function_creators = 1 on the servers"
+            }
+            mysql_async::Error::Server(_) => "",
+            _ => return error.into(),
+        };
+        let cause = format!("{}: {error}{hint}", self.what).into();
+        Failure::Meta(MetaError::Database { operation: "migrate", cause })
+    }
+}
+
+/// The server writes a binary log (a Galera cluster always does), and trusts nobody's triggers.
+const TRIGGER_REFUSED: u16 = 1419;
+
 /// What a migration did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Migration {
@@ -84,7 +102,7 @@ async fn run(options: &MysqlOptions, role: Role, dry: bool) -> Result<Migration,
     if !dry {
         for step in &migration.steps {
             tracing::debug!(database, what = %step.what, "migrating");
-            conn.query_drop(&step.statement).await?;
+            conn.query_drop(&step.statement).await.map_err(|error| step.refused(error))?;
         }
     }
     conn.disconnect().await?;
