@@ -36,9 +36,9 @@ const REMOVED_PAGES_MAX: usize = 60;
 const AFTER: &str = "SELECT id, file_id FROM reel_changes WHERE id > ? ORDER BY id LIMIT ?";
 /// The last number of all, and how many of a range there are.
 const COUNT: &str = "SELECT (SELECT MAX(id) FROM reel_changes), COUNT(*) FROM reel_changes WHERE id > ? AND id <= ?";
-/// Everything that could still be joined by a lower number is read at the start.
-const START: &str =
-    "SELECT MAX(id) FROM reel_changes WHERE changed_at < NOW() - INTERVAL 60 SECOND";
+/// Everything that could still be joined by a lower number is read at the start. From the end on: the log of an hour is long, and
+/// its times have no key.
+const START: &str = "SELECT id FROM reel_changes WHERE changed_at < NOW() - INTERVAL 60 SECOND ORDER BY id DESC LIMIT 1";
 /// The last one is always kept: it tells of a log that went back.
 const OLD: &str = "SELECT MAX(id) FROM (SELECT id, changed_at FROM reel_changes ORDER BY id LIMIT 1000) oldest \
     WHERE changed_at < NOW() - INTERVAL 1 HOUR AND id < ?";
@@ -174,8 +174,8 @@ impl MysqlChangeLog {
 
     async fn start(&mut self, now: Instant) -> Result<Position, MetaError> {
         let floor = self.link.read("changes", async |conn: &mut Conn| {
-            let floor: Option<Option<u64>> = conn.exec_first(START, ()).await?;
-            Ok(floor.flatten().unwrap_or(0))
+            let floor: Option<u64> = conn.exec_first(START, ()).await?;
+            Ok(floor.unwrap_or(0))
         });
         Ok(Position { floor: floor.await?, read: BTreeMap::new(), at: now })
     }

@@ -2,10 +2,12 @@
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use reel_meta::mysql::{MysqlFileStore, MysqlGroupStore, MysqlSequenceStore};
+use reel_meta::mysql::{
+    Changed, MysqlChangeLog, MysqlFileStore, MysqlGroupStore, MysqlSequenceStore,
+};
 use reel_meta::{
-    Change, FileRow, FileStore, GroupStore, InsertOutcome, Relocation, Removal, ScanCursor,
-    SequenceStore, StatusChange, StatusFilter, TimeCursor,
+    Adoption, Change, FileRow, FileStore, GroupStore, InsertOutcome, Relocation, Removal,
+    ScanCursor, SequenceStore, StatusChange, StatusFilter, TimeCursor,
 };
 use reel_tests::database::new_file;
 use reel_tests::seed::Seeded;
@@ -39,14 +41,22 @@ pub(crate) enum Call {
     DeletedBefore(Begin),
     /// Within the many that were deleted in one second.
     DeletedTogether(usize),
+    /// Files that are not wanted any more.
+    ExpiredBefore(Begin),
+    /// Within the many that expire in one second.
+    ExpiredTogether,
     Scan(Begin),
     WasLeft,
     ExpectedStore,
+    /// What others have changed.
+    Changes,
+    Lease,
     Route,
     Peek,
     SetStatus,
     Remove,
     Relocate,
+    Adopt,
     Insert,
 }
 
@@ -67,9 +77,12 @@ pub(crate) fn all() -> Vec<Call> {
     }
     calls.extend([Begin::Start, Begin::Middle, Begin::End].map(Call::DeletedBefore));
     calls.extend([10, PAGE].map(Call::DeletedTogether));
+    calls.extend([Begin::Start, Begin::Middle, Begin::End].map(Call::ExpiredBefore));
+    calls.push(Call::ExpiredTogether);
     calls.extend([Begin::Start, Begin::Middle, Begin::End].map(Call::Scan));
-    calls.extend([Call::WasLeft, Call::ExpectedStore, Call::Route, Call::Peek]);
-    calls.extend([Call::SetStatus, Call::Remove, Call::Relocate, Call::Insert]);
+    calls.extend([Call::WasLeft, Call::ExpectedStore, Call::Changes, Call::Lease]);
+    calls.extend([Call::Route, Call::Peek]);
+    calls.extend([Call::SetStatus, Call::Remove, Call::Relocate, Call::Adopt, Call::Insert]);
     calls
 }
 
@@ -104,6 +117,7 @@ impl Place {
 pub(crate) struct Stores {
     pub(crate) writer: MysqlFileStore,
     reader: MysqlFileStore,
+    changes: MysqlChangeLog,
     groups: MysqlGroupStore,
     sequences: MysqlSequenceStore,
 }
@@ -116,6 +130,7 @@ impl Stores {
         Self {
             writer: MysqlFileStore::open(filled.storage.clone()).await.unwrap(),
             reader,
+            changes: MysqlChangeLog::open(filled.storage.clone()).await.unwrap(),
             groups: MysqlGroupStore::open(filled.tracker.clone()).await.unwrap(),
             sequences: MysqlSequenceStore::open(filled.ids.clone()).await.unwrap(),
         }
@@ -137,19 +152,20 @@ impl Call {
         match self {
             Self::ListGiant(.., limit) | Self::DeletedTogether(limit) => limit + 1,
             Self::List(_) | Self::DeletedBefore(_) | Self::Scan(_) => PAGE + 1,
+            Self::ExpiredBefore(_) | Self::ExpiredTogether => PAGE + 1,
             _ => 1,
         }
     }
 
     /// Whether it is only judged: it can be done once.
     pub(crate) fn is_once(self) -> bool {
-        matches!(self, Self::Remove | Self::Relocate | Self::Insert)
+        matches!(self, Self::Remove | Self::Relocate | Self::Adopt | Self::Insert)
     }
 
     /// Carries it out; rows that it gave, or changed.
     pub(crate) async fn run(self, stores: &mut Stores, place: &Place) -> usize {
         let row = &place.row;
-        let Stores { writer, reader, groups, sequences } = stores;
+        let Stores { writer, reader, changes, groups, sequences } = stores;
         match self {
             Self::Get => one(reader.get(Some(row.table), &row.file).await.unwrap()),
             Self::GetAnywhere => one(reader.get(None, &row.file).await.unwrap()),
@@ -165,6 +181,8 @@ impl Call {
             }
             Self::DeletedBefore(begin) => deleted(reader, begin.time(), place, PAGE).await,
             Self::DeletedTogether(limit) => deleted(reader, Some(TAKEN_OVER), place, limit).await,
+            Self::ExpiredBefore(begin) => expired(reader, begin.time(), place).await,
+            Self::ExpiredTogether => expired(reader, Some(TAKEN_OVER), place).await,
             Self::Scan(begin) => {
                 let file = begin.id(place).map(ToOwned::to_owned);
                 let after = file.map(|file| ScanCursor { table: row.table, file });
@@ -177,6 +195,11 @@ impl Call {
             Self::ExpectedStore => {
                 let (node, path) = (format!("node{}", place.number % 100), "/srv/7");
                 one(reader.expected_store(&node, path).await.unwrap())
+            }
+            Self::Changes => usize::from(changes.read().await.unwrap() != Changed::Anything),
+            Self::Lease => {
+                let name = format!("purge {}", place.number);
+                usize::from(writer.lease(&name, "node", 60).await.unwrap())
             }
             Self::Route => one(groups.route(APP, &row.user).await.unwrap()),
             Self::Peek => {
@@ -204,6 +227,15 @@ impl Call {
                     path: format!("{}-again", row.file_path),
                 };
                 changed(&writer.relocate(&[relocation]).await.unwrap())
+            }
+            Self::Adopt => {
+                let adoption = Adoption {
+                    row: row.reference(),
+                    status: row.status,
+                    checksum: 7,
+                    deleted_at: row.deleted_at,
+                };
+                changed(&writer.adopt(&[adoption]).await.unwrap())
             }
             Self::Insert => {
                 let rows: Vec<_> = (0..10)
@@ -243,6 +275,11 @@ async fn deleted(
 ) -> usize {
     let after = at.map(|time| TimeCursor { time, table: place.row.table, file: place.id.clone() });
     reader.deleted_before(u64::MAX / 2, after.as_ref(), limit).await.unwrap().rows.len()
+}
+
+async fn expired(reader: &mut MysqlFileStore, at: Option<u64>, place: &Place) -> usize {
+    let after = at.map(|time| TimeCursor { time, table: place.row.table, file: place.id.clone() });
+    reader.expired_before(u64::MAX / 2, after.as_ref(), PAGE).await.unwrap().rows.len()
 }
 
 fn one<T>(found: Option<T>) -> usize {

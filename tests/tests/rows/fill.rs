@@ -25,7 +25,7 @@ const FILES_OF_SMALL: u64 = 25;
 /// Rows of one INSERT.
 const ROWS_AT_ONCE: u64 = 500_000;
 
-/// When all deletions of a database that was taken over are said to have been.
+/// When all deletions of a database that was taken over are said to have been, and when many files expire.
 pub(crate) const TAKEN_OVER: u64 = 1_735_689_600;
 
 /// A database for each role, with rows.
@@ -47,7 +47,7 @@ pub(crate) async fn fill(server: &MariaDb, rows: u64) -> Filled {
     enter_users(&mut conn, users).await;
     for table in 1..=3 {
         conn.query_drop(format!(
-            "ALTER TABLE t_file_0{table} DROP KEY reel_user, DROP KEY reel_deleted"
+            "ALTER TABLE t_file_0{table} DROP KEY reel_user, DROP KEY reel_deleted, DROP KEY reel_expires"
         ))
         .await
         .unwrap();
@@ -68,6 +68,7 @@ pub(crate) async fn fill(server: &MariaDb, rows: u64) -> Filled {
         (&storage.database, "t_file_02"),
         (&storage.database, "t_file_03"),
         (&storage.database, "reel_left"),
+        (&storage.database, "reel_changes"),
         (&tracker.database, "t_router"),
         (&ids.database, "t_id_gen"),
     ] {
@@ -145,7 +146,7 @@ async fn enter_files(conn: &mut Conn, table: u8, rows: u64, users: u64) {
          '/000/', LPAD(HEX({created}), 8, '0'), '_', LPAD(HEX(seq), 9, '0')), \
          FLOOR(POW({of_size}, 4) * 1000000000), FROM_UNIXTIME({created}), FROM_UNIXTIME({created}), \
          IF({of_rest} < 0.9, seq * 922337203685, NULL), CONCAT('Holiday ', seq, '.mp4'), 'video/mp4', {deleted_at}, \
-         IF({of_rest} < 0.03, 1893456000, NULL)"
+         CASE WHEN {of_rest} < 0.01 THEN {TAKEN_OVER} WHEN {of_rest} < 0.03 THEN {created} + 94608000 ELSE NULL END"
     );
     for first in (1..=rows).step_by(usize::try_from(ROWS_AT_ONCE).unwrap()) {
         let last = (first + ROWS_AT_ONCE - 1).min(rows);
@@ -157,7 +158,7 @@ async fn enter_files(conn: &mut Conn, table: u8, rows: u64, users: u64) {
     }
 }
 
-/// Places that were left, and stores that nodes had.
+/// Places that were left, stores that nodes had, and the changes of an hour: one for each ten rows, the last of them two minutes ago.
 async fn enter_others(conn: &mut Conn, rows: u64) {
     let left = (rows / 100).max(1);
     conn.query_drop(format!(
@@ -169,6 +170,13 @@ async fn enter_others(conn: &mut Conn, rows: u64) {
         "INSERT INTO reel_stores SELECT CONCAT('node', seq DIV 10), CONCAT('/srv/', MOD(seq, 10)), UUID(), 1700000000 \
          FROM seq_0_to_999",
     )
+    .await
+    .unwrap();
+    let changes = (rows / 10).max(1);
+    conn.query_drop(format!(
+        "INSERT INTO reel_changes (file_id, changed_at) SELECT LOWER(HEX(seq * 1000003)), \
+         NOW() - INTERVAL 120 + ({changes} - seq) * 3600 DIV {changes} SECOND FROM seq_1_to_{changes}"
+    ))
     .await
     .unwrap();
 }
