@@ -6,6 +6,7 @@ use reel_node::{ControlContext, Drain, Process, Role, config::Secret, metrics::S
 use reel_proto::{frame::RemoteError, refusal::Refusal, sign};
 
 use crate::{
+    metrics::Serve,
     service::Shared,
     store::{Health, PathCounts, Stores, path::StorePath},
     thread::now,
@@ -125,6 +126,8 @@ async fn publish(shared: Arc<Shared>, finished: Drain) {
 }
 
 fn publish_once(shared: &Shared, before: &mut [PathCounts]) {
+    let read = !shared.stores.metadata().watch().is_blind();
+    shared.registry.shared().set(Serve::CHANGES_READ, i64::from(read));
     let level = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     for ((status, metrics), before) in
         shared.stores.status().into_iter().zip(&shared.disks).zip(before)

@@ -54,6 +54,9 @@ reel_node::metric_table! {
     /// Trackers that take our beats.
     gauge TRACKERS = "reel_engine_trackers_active", Count,
         "Trackers that took the last beat.";
+    /// Whether other nodes' changes are known.
+    gauge CHANGES_READ = "reel_engine_changes_read", Count,
+        "1 while it is known what others change in the metadata; 0: each request compares.";
     /// Blocks of path ids.
     counter ID_BLOCKS = "reel_engine_id_blocks_total", Count,
         "Blocks of path ids asked of the ID nodes.", [result: "ok", "failed"];

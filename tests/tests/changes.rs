@@ -7,13 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mysql_async::{Conn, OptsBuilder, prelude::Queryable};
+use mysql_async::{Conn, prelude::Queryable};
 use reel_meta::{
     FileStore, InsertOutcome, NewFile, Removal, Role, RowRef,
     mysql::{Changed, MysqlChangeLog, MysqlFileStore, MysqlOptions, migrate},
 };
 use reel_tests::{
-    database::{block_on, is_installed},
+    database::{self, block_on, is_installed, operator},
     http,
     mariadb::MariaDb,
     process::{Store, Up},
@@ -30,27 +30,11 @@ fn storage(server: &MariaDb) -> MysqlOptions {
 
 /// A plain connection to the database of files, as an old node's.
 async fn old_node(server: &MariaDb) -> Conn {
-    let (host, port) = server.address();
-    let builder = OptsBuilder::default().ip_or_hostname(host).tcp_port(port).user(Some("root"));
-    let mut conn = Conn::new(builder.prefer_socket(false)).await.unwrap();
-    conn.query_drop(format!("USE {}", Role::Storage.database())).await.unwrap();
-    conn
+    operator(server, Role::Storage.database()).await.unwrap()
 }
 
 fn new_file(file: &str) -> NewFile {
-    NewFile {
-        file: file.to_owned(),
-        app: "tnvideo".to_owned(),
-        user: "tnv001".to_owned(),
-        file_path: format!("/data/000/000/000/65F1560C_00{}", &file[file.len() - 1..]),
-        size: 5,
-        created_at: 1_700_000_000,
-        checksum: Some(7),
-        name: None,
-        content_type: None,
-        expires_at: None,
-        deleted_at: None,
-    }
+    database::new_file("tnv001", file, &format!("/data/000/000/000/65F1560C_00{}", &file[1..]))
 }
 
 fn files(names: &[&str]) -> Changed {
@@ -174,6 +158,20 @@ fn until(address: SocketAddr, target: &str, wanted: u16) -> Duration {
     }
 }
 
+/// Waits until a line of the metrics ends so.
+fn until_metrics_say(admin: SocketAddr, name: &str, end: &str) {
+    let begin = Instant::now();
+    loop {
+        let metrics = http::request(admin, "GET", "/metrics", &[], None).unwrap().body;
+        let metrics = String::from_utf8(metrics).unwrap();
+        if metrics.lines().any(|line| line.starts_with(name) && line.ends_with(end)) {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{name} does not end with {end:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn a_node_hears_of_what_an_old_one_deletes_and_restores() {
     if !is_installed() {
@@ -250,6 +248,7 @@ fn known_files_are_served_while_the_database_is_gone() {
             server.kill().unwrap()
         }
         until(admin, "/readyz", 503);
+        until_metrics_say(admin, "reel_engine_changes_read", " 0");
         for _ in 0..20 {
             let answer = http::request(media, "GET", "/files/f1", &[], None).unwrap();
             assert_eq!(answer.status, 200, "known: {}", answer.text());
