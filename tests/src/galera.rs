@@ -36,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Galera {
     nodes: Vec<Node>,
     client: Host,
+    /// What blocks a server, for as long as it is open.
+    blocking: Option<Conn>,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,7 @@ impl Galera {
         let hosts = (1..=NODES as u8).map(|number| network.host(number));
         let hosts = hosts.collect::<Result<Vec<Host>>>()?;
         let client = network.host(100)?;
-        let mut cluster = Self { nodes: Vec::new(), client };
+        let mut cluster = Self { nodes: Vec::new(), client, blocking: None };
         for (index, host) in hosts.iter().enumerate() {
             let plan = Plan::default().on(host).arguments(arguments(&hosts, index));
             // All but the first get their tables from another.
@@ -130,6 +132,29 @@ impl Galera {
     /// The kernel's.
     pub fn join(&self, node: usize) -> Result<()> {
         Way::ALL.into_iter().try_for_each(|way| self.nodes[node].host.join(way))
+    }
+
+    /// Lets a server take no changes and apply none, as one does that sends its tables with rsync; the cluster does not wait for it.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn block(&mut self, node: usize) -> Result<()> {
+        let mut conn = self.operator(node).await?;
+        conn.query_drop("SET GLOBAL wsrep_desync = ON").await?;
+        conn.query_drop("FLUSH TABLES WITH READ LOCK").await?;
+        self.blocking = Some(conn);
+        Ok(())
+    }
+
+    /// Ends [`Self::block`].
+    ///
+    /// # Errors
+    /// It does not answer, or nothing is blocked.
+    pub async fn unblock(&mut self) -> Result<()> {
+        let mut conn = self.blocking.take().context("nothing is blocked")?;
+        conn.query_drop("UNLOCK TABLES").await?;
+        conn.query_drop("SET GLOBAL wsrep_desync = OFF").await?;
+        Ok(())
     }
 
     /// Starts a server again that was killed, as its service does: at the position that its tables have, from which the others

@@ -80,9 +80,18 @@ impl Failure {
         matches!(self, Self::Mysql(Error::Server(error)) if error.code == code::NO_SUCH_TABLE)
     }
 
+    /// Whether the server took longer than it may: another one may be quicker.
+    pub(super) fn is_too_slow(&self) -> bool {
+        match self {
+            Self::Timeout => true,
+            Self::Mysql(Error::Server(error)) => code::TOO_LONG.contains(&error.code),
+            _ => false,
+        }
+    }
+
     /// Whether the connection must not be used again.
     pub(super) fn ends_connection(&self) -> bool {
-        matches!(self.meaning(), Meaning::Elsewhere | Meaning::Lost)
+        self.is_too_slow() || matches!(self.meaning(), Meaning::Elsewhere | Meaning::Lost)
     }
 
     /// Whether the same again, at once, may succeed.
@@ -215,6 +224,9 @@ mod tests {
             assert_eq!(failure.meaning(), meaning, "{failure:?}");
         }
         assert!(server(1062, "Duplicate entry").is_duplicate());
+        // What a row's lock waits for is no quicker elsewhere.
+        assert!(server(1969, "Query execution was interrupted").is_too_slow());
+        assert!(!server(1205, "Lock wait timeout exceeded").is_too_slow());
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! transaction of several calls ([`Link::begin`]) is its owner's to try again: only the owner knows all of it.
 //!
 //! After a COMMIT without an answer nothing is read or written until that connection has ended on its server: the commit could
-//! still be under way there, and what was read before it would not stay true ([`super::mark`]).
+//! still be under way there, and what was read before it would not stay true ([`super::mark`]). Or until the server's cluster
+//! has lost it ([`super::cluster`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -232,6 +233,9 @@ impl Link {
             if let Some(unsettled) = &mut self.unsettled {
                 unsettled.since = Instant::now();
             }
+            if failure.is_too_slow() {
+                self.try_next_first();
+            }
             let cause = failure.cause();
             return Err(Ended::Unknown(MetaError::CommitUnknown { operation, cause }));
         }
@@ -292,11 +296,13 @@ impl Link {
         if matches!(failure, Failure::Timeout) {
             self.is_down("no answer in time".into());
         }
-        if failure.meaning() == Meaning::Elsewhere || matches!(failure, Failure::Timeout) {
+        if failure.meaning() == Meaning::Elsewhere || failure.is_too_slow() {
             self.try_next_first();
         }
     }
 
+    /// Of a server that does not answer, or takes no changes: one of Galera that sends all its tables to another does so for
+    /// as long as that takes.
     fn try_next_first(&mut self) {
         self.server = (self.server + 1) % self.options.servers.len().max(1);
     }

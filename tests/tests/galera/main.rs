@@ -64,7 +64,7 @@ async fn lose_servers(galera: &mut Galera, rounds: u64) {
             println!("round {round}");
             watch.begin();
             watch.goes_on("nothing").await;
-            for loss in [Loss::Killed, Loss::CutOff, Loss::CutOffFromOthers] {
+            for loss in [Loss::Killed, Loss::CutOff, Loss::CutOffFromOthers, Loss::Blocked] {
                 lose(galera, loss, &watch).await;
             }
         }
@@ -82,13 +82,15 @@ async fn lose_servers(galera: &mut Galera, rounds: u64) {
 }
 
 /// A way to lose a server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loss {
     Killed,
     /// From everybody.
     CutOff,
     /// And not from those who use it: it answers them, and not well.
     CutOffFromOthers,
+    /// It is there, and takes no changes.
+    Blocked,
 }
 
 /// Loses the server that the storage node writes to, and gets it back.
@@ -100,9 +102,13 @@ async fn lose(galera: &mut Galera, loss: Loss, watch: &Watch) {
         Loss::Killed => galera.kill(node).unwrap(),
         Loss::CutOff => Way::ALL.into_iter().for_each(|way| galera.cut(node, way).unwrap()),
         Loss::CutOffFromOthers => galera.cut(node, Way::Back).unwrap(),
+        Loss::Blocked => galera.block(node).await.unwrap(),
     }
-    galera.until((node + 1) % NODES, "wsrep_cluster_size", "2").await.unwrap();
-    println!("  server {node} {loss:?}: the others agree on it after {}", seconds(begin));
+    println!("  server {node} {loss:?}");
+    if loss != Loss::Blocked {
+        galera.until((node + 1) % NODES, "wsrep_cluster_size", "2").await.unwrap();
+        println!("  the others agree on it after {}", seconds(begin));
+    }
     watch.goes_on("the loss").await;
     watch.begin();
     let begin = Instant::now();
@@ -111,6 +117,10 @@ async fn lose(galera: &mut Galera, loss: Loss, watch: &Watch) {
         Loss::CutOff | Loss::CutOffFromOthers => {
             galera.join(node).unwrap();
             galera.until(node, "wsrep_cluster_size", "3").await.unwrap();
+            galera.until_synced(node).await.unwrap();
+        }
+        Loss::Blocked => {
+            galera.unblock().await.unwrap();
             galera.until_synced(node).await.unwrap();
         }
     }
