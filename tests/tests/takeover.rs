@@ -67,8 +67,8 @@ fn content(seed: usize, len: usize) -> Vec<u8> {
     (0..len).map(|at| (at.wrapping_mul(31) ^ seed.wrapping_mul(131) ^ (at >> 8)) as u8).collect()
 }
 
-/// What the deployed system has: small and large files, an empty one, ids that two users have, deleted ones.
-fn deployed() -> Vec<Old> {
+/// What the deployed system has: small files and some of `large` bytes, empty ones, ids that two users have, deleted ones.
+fn deployed(large: usize) -> Vec<Old> {
     let mut files = Vec::new();
     for (number, user) in USERS.into_iter().enumerate() {
         for index in 0..FILES {
@@ -77,7 +77,7 @@ fn deployed() -> Vec<Old> {
             let path = if index == 7 { path + 512 * 512 * 3 } else { path };
             let len = match index {
                 0 => 0,
-                1 => 1_500_000 + number,
+                1 => large + number,
                 _ => 700 * index + number,
             };
             files.push(Old {
@@ -334,7 +334,7 @@ fn a_deployed_installation_is_taken_over_whole() {
     if !is_installed() {
         return;
     }
-    let files = deployed();
+    let files = deployed(1_500_000);
     let deployment = Installation::new(&files);
     deployment.migrate();
     let before = deployment.dump();
@@ -444,13 +444,14 @@ fn what_is_wrong_with_an_installation_is_told_and_left_alone() {
     if !is_installed() {
         return;
     }
-    let files = deployed();
+    let files = deployed(1_500_000);
     let deployment = Installation::new(&files);
     let at = |index: usize| deployment.data().join(&files[index].place);
     // A row without its file, a file cut short, one without a row, one that nobody of us has named.
     fs::remove_file(at(2)).unwrap();
     fs::write(at(3), b"short").unwrap();
-    let nobodys = Old { place: place(700_000), content: vec![1; 10], ..deployed().remove(4) };
+    let nobodys =
+        Old { place: place(700_000), content: vec![1; 10], ..deployed(1_500_000).remove(4) };
     nobodys.write(&deployment.data());
     fs::write(deployment.data().join("README"), b"hands off").unwrap();
     deployment.sql(&[
@@ -490,11 +491,13 @@ fn taking_over_goes_on_where_it_was() {
     if !is_installed() {
         return;
     }
-    let files = deployed();
+    let files = deployed(20_000);
     let deployment = Installation::new(&files);
     deployment.migrate();
     let bytes: u64 = files.iter().map(|file| file.content.len() as u64).sum();
-    let up = deployment.up().set("engine.adopt_rate", "2 MiB").expect_log("");
+    let slow = |rate: &str| deployment.up().set("engine.adopt_rate", rate).expect_log("");
+    // A quarter of a minute in all.
+    let up = slow("64KiB");
     let store = up.start().unwrap();
     let admin = store.addresses.engine_admin.to_string();
     store.reel(&["adopt", "--no-wait", "--admin", &admin]).unwrap();
@@ -504,6 +507,8 @@ fn taking_over_goes_on_where_it_was() {
         store.kill().unwrap();
         store = up.start().unwrap();
     }
+    store.kill().unwrap();
+    let store = slow("1KiB").start().unwrap();
     // An operator lets it wait, and that outlives a restart.
     let admin = store.addresses.engine_admin.to_string();
     store.reel(&["adopt", "--pause", "--admin", &admin]).unwrap();
