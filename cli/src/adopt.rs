@@ -161,7 +161,7 @@ async fn watch(arguments: &Adopt, admin: SocketAddr, stores: &[u64]) -> Result<E
         spinner.suspend(|| tell(arguments, &store))?;
         let pass = &store["adoption"]["pass"];
         let found = arguments.check && findings(&pass["seen"]) > 0;
-        ended &= !pass["ended_at"].is_null() && !found;
+        ended &= !pass["ended_at"].is_null() && pass["error"].is_null() && !found;
     }
     spinner.finish_and_clear();
     Ok(if ended { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -229,19 +229,21 @@ impl Worker {
         }
         if let Some(pass) = &mut adoption.pass {
             match ended {
-                // Whoever changed them may do so again.
-                Ok(()) if pass.mode == AdoptionMode::Finish && pass.seen.changed > 0 => {
-                    let text = format!("{} rows were changed under way", pass.seen.changed);
-                    tracing::error!(store, error = text, "the store is not finished");
-                    pass.error = Some(text);
-                    pass.after = None;
-                }
                 Ok(()) => {
                     pass.ended_at = Some(self.store.clock.now());
-                    if pass.mode == AdoptionMode::Finish {
-                        adoption.state = AdoptionState::Finished;
+                    tracing::info!(store, seen = ?pass.seen, "has looked at the whole store");
+                    match pass.mode {
+                        AdoptionMode::Check | AdoptionMode::Adopt => {}
+                        AdoptionMode::Finish if pass.seen.changed == 0 => {
+                            adoption.state = AdoptionState::Finished;
+                        }
+                        // Whoever changed them may do so again.
+                        AdoptionMode::Finish => {
+                            let text = format!("{} rows were changed under way", pass.seen.changed);
+                            tracing::error!(store, error = text, "the store is not finished");
+                            pass.error = Some(text);
+                        }
                     }
-                    tracing::info!(store, seen = ?pass.seen, "took over the store");
                 }
                 Err(Ended::Stopped) => pass.paused = self.paused.load(Ordering::Acquire),
                 Err(error) => {
