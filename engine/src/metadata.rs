@@ -11,22 +11,27 @@ use std::{
     thread::{self, JoinHandle, Thread},
 };
 
-use bytes::Bytes;
 use flume::Sender;
 use reel_meta::{
-    Adoption, Change, ExpectedStore, FileRow, FileStore, InsertOutcome, Location, MetaError,
-    NewFile, Page, Relocation, Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
-    TimeCursor,
+    Adoption, Change, ExpectedStore, FileRow, FileStore, Location, MetaError, Page, Relocation,
+    Removal, ScanCursor, StatusChange, TableCount, TimeCursor,
 };
 
 use reel_proto::table::table_of_user;
 
-use self::watch::Watch;
+use self::{
+    commands::{Answer, Mutation, Read, Write},
+    watch::Watch,
+};
 use crate::{
     epochs::Epochs,
     journal::{Entry, Journal},
 };
 
+pub(crate) use self::commands::{Insert, Lease, Records, Waiting};
+pub use self::commands::{ListOf, Owned, StorePlace};
+
+mod commands;
 mod reader;
 mod shared;
 mod watch;
@@ -74,139 +79,6 @@ impl RowError {
     fn busy() -> Self {
         Self { text: "too many lookups are waiting".into(), unknown: false, retryable: true }
     }
-}
-
-/// A row on its way into the database.
-pub(crate) struct Insert {
-    pub(crate) row: NewFile,
-    pub(crate) file: Waiting,
-}
-
-/// Who wants to know of a row. Dropped unanswered where the writer is gone: the owner of the file inside must take that
-/// for an unknown outcome.
-pub(crate) struct Waiting {
-    /// What its file holds, where the file is not durable yet: the journal takes it. Without a journal such a row is
-    /// refused.
-    pub(crate) content: Option<Vec<Bytes>>,
-    pub(crate) done: Box<dyn FnOnce(Result<InsertOutcome, RowError>) + Send>,
-}
-
-type Answer<T> = Sender<Result<T, RowError>>;
-
-/// What stands for the records that a change of rows is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Records {
-    /// They are durable.
-    Durable,
-    /// They are written, and only the entry of this change makes them durable: without a journal it is refused.
-    ByJournal,
-}
-
-/// A change of rows; journaled, where there is a journal.
-enum Mutation {
-    /// `files[i]` is of `rows[i]`.
-    Insert {
-        rows: Vec<NewFile>,
-        files: Vec<Waiting>,
-    },
-    Status {
-        changes: Vec<StatusChange>,
-        records: Records,
-        answer: Answer<Vec<Change>>,
-    },
-    /// `unlink`: their files go with them.
-    Remove {
-        removals: Vec<Removal>,
-        unlink: bool,
-        records: Records,
-        answer: Answer<Vec<Change>>,
-    },
-}
-
-enum Write {
-    Mutation(Mutation),
-    Upsert(Vec<FileRow>, Answer<()>),
-    Relocate(Vec<Relocation>, Answer<Vec<Change>>),
-    Adopt(Vec<Adoption>, Answer<Vec<Change>>),
-    /// Whether a row named this place until its file was brought elsewhere.
-    WasLeft(String, Answer<bool>),
-    /// Lets go of a journal that is frozen.
-    Uninstall(Answer<()>),
-    /// A read on the writer's connection: what an unknown outcome is settled by.
-    ReadBack(Owned, Answer<Option<FileRow>>),
-    Expect(StorePlace, String, u64, Answer<()>),
-    /// As [`Write::ReadBack`], by table and file id.
-    Find(u8, String, Answer<Option<FileRow>>),
-    /// Up to which entry the database has the journal; `None` where it takes none.
-    Position(Answer<Option<u64>>),
-    /// Carries out entries of the journal that the database does not have yet.
-    Replay(Vec<(u64, Entry)>, Answer<()>),
-    /// From now on changes go through this journal.
-    Install(Box<Journal>, Answer<()>),
-    Lease(Lease, Answer<bool>),
-    /// Makes what is committed durable; see [`FileStore::checkpoint`].
-    Checkpoint(Answer<bool>),
-    /// Close; see [`Metadata::close`].
-    Stop,
-}
-
-enum Read {
-    /// Close; see [`Metadata::close`].
-    Stop,
-    Get(Option<u8>, String, Answer<Option<FileRow>>),
-    GetOwned(Owned, Answer<Option<FileRow>>),
-    List(ListOf, Answer<Page>),
-    DeletedBefore(u64, Option<TimeCursor>, usize, Answer<Page>),
-    ExpiredBefore(u64, Option<TimeCursor>, usize, Answer<Page>),
-    Scan(Option<ScanCursor>, usize, Answer<Page>),
-    Count(Answer<[TableCount; 3]>),
-    Expected(StorePlace, Answer<Option<ExpectedStore>>),
-}
-
-/// Where a node has a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StorePlace {
-    /// The node's name.
-    pub node: String,
-    /// The store's folder on that node, absolute.
-    pub path: String,
-}
-
-/// Work that one node at a time is to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lease {
-    /// Which work.
-    pub(crate) name: String,
-    /// Who does it.
-    pub(crate) holder: String,
-    /// For how long, unless it is kept.
-    pub(crate) seconds: u64,
-}
-
-/// App, user and file id of a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owned {
-    /// Its application.
-    pub app: String,
-    /// Its user.
-    pub user: String,
-    /// Its file id.
-    pub file: String,
-}
-
-/// What to list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListOf {
-    /// Of this application
-    pub app: String,
-    /// and this user,
-    pub user: String,
-    /// files in these states,
-    pub filter: StatusFilter,
-    /// with ids after this one,
-    pub after: Option<String>,
-    /// at most so many.
-    pub limit: usize,
 }
 
 /// The handle. Clones share both ends; when the last is dropped the loops finish what is queued and the database is

@@ -108,6 +108,12 @@ fn the_log_tells_of_every_change_whoever_makes_it() {
         old.query_drop("UPDATE t_file_02 SET status = 0 WHERE id = 'f2'").await.unwrap();
         assert_eq!(third.read().await.unwrap(), files(&["f2"]));
 
+        // More than anybody lists.
+        old.query_drop("INSERT INTO reel_changes (file_id) SELECT seq FROM seq_1_to_100001")
+            .await
+            .unwrap();
+        assert_eq!(third.read().await.unwrap(), Changed::Anything);
+
         old.query_drop("DROP TRIGGER reel_t_file_03_update").await.unwrap();
         let error = MysqlChangeLog::open(options.clone()).await.map(drop).unwrap_err();
         assert!(format!("{error:?}").contains("reel_t_file_03_update"), "{error:?}");

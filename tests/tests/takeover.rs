@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::SocketAddr,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -18,6 +18,7 @@ use reel_tests::{
     http,
     mariadb::MariaDb,
     process::{Store, Up, command},
+    stored::attribute,
 };
 use serde_json::Value;
 
@@ -268,14 +269,7 @@ impl Installation {
 
 /// The extended attribute that holds a file's record.
 fn record(path: &Path) -> Option<Vec<u8>> {
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
-    let mut value = vec![0_u8; 4096];
-    // SAFETY: both names end with NUL, and the buffer has the length that is given.
-    let len = unsafe {
-        libc::getxattr(path.as_ptr(), c"user.reel".as_ptr(), value.as_mut_ptr().cast(), value.len())
-    };
-    value.truncate(usize::try_from(len).ok()?);
-    Some(value)
+    attribute(path, "user.reel").ok()
 }
 
 fn get(address: SocketAddr, target: &str) -> (u16, Vec<u8>) {

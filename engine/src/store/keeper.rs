@@ -15,7 +15,7 @@ use flume::{Receiver, RecvTimeoutError, Sender};
 
 pub(crate) use self::{
     adoption::{Adopt, Adopted, Adoptions},
-    changes::{Change, Changer, Target},
+    changes::{Change, Changer, Target, is_of},
 };
 use super::{api::FileKey, path::StorePath, place::NewPlace};
 use crate::metadata::{Metadata, Owned, wait};

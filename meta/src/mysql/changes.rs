@@ -30,6 +30,9 @@ const BLIND_MAX: Duration = Duration::from_secs(1800);
 /// Rows of one page.
 const PAGE: usize = 1000;
 
+/// Changes of a minute that are told apart. Of more nobody keeps a list: anything may have changed then.
+const APART_MAX: usize = 100_000;
+
 /// Pages that are removed at a time, at most.
 const REMOVED_PAGES_MAX: usize = 60;
 
@@ -49,7 +52,7 @@ const REMOVE: &str = "DELETE FROM reel_changes WHERE id <= ?";
 pub enum Changed {
     /// Rows of these file ids; one may come more than once.
     Files(Vec<String>),
-    /// Any row may have been: the log is not the one that was read before, or was not read for too long.
+    /// Any row may have been: the log is not the one that was read before, was not read for too long, or says too much.
     Anything,
 }
 
@@ -89,8 +92,8 @@ impl Position {
 struct Reading {
     /// All above the last one that was known, and those below it that are not known yet.
     found: Vec<(u64, String)>,
-    /// What was known is not there any more.
-    went_back: bool,
+    /// What was known is not there any more, or there is too much to be known.
+    lost_track: bool,
 }
 
 impl MysqlChangeLog {
@@ -134,7 +137,7 @@ impl MysqlChangeLog {
                 return Err(error);
             }
         };
-        if reading.went_back || now.saturating_duration_since(position.at) > BLIND_MAX {
+        if reading.lost_track || now.saturating_duration_since(position.at) > BLIND_MAX {
             // The next call begins at the end of what is there then.
             return Ok(Changed::Anything);
         }
@@ -187,23 +190,24 @@ async fn look(conn: &mut Conn, position: &Position) -> Result<Reading, Failure> 
     let counted: Option<(Option<u64>, u64)> = conn.exec_first(COUNT, (floor, last)).await?;
     let (end, count) = counted.unwrap_or((None, 0));
     let known = position.read.len() as u64;
-    let mut went_back = end.unwrap_or(0) < last || count < known;
-    if count > known {
+    let mut lost_track = end.unwrap_or(0) < last || count < known;
+    if count > known && !lost_track {
         let late = above(conn, floor).await?.into_iter().filter(|(id, _)| *id <= last);
         let late: Vec<_> = late.collect();
-        went_back |=
+        lost_track =
             position.read.keys().any(|id| late.binary_search_by_key(id, |row| row.0).is_err());
         found.extend(late.into_iter().filter(|(id, _)| !position.read.contains_key(id)));
     }
-    Ok(Reading { found, went_back })
+    lost_track |= position.read.len() + found.len() > APART_MAX;
+    Ok(Reading { found, lost_track })
 }
 
-/// All changes with a higher number.
+/// The changes with a higher number; of more than can be told apart the first.
 async fn above(conn: &mut Conn, mut last: u64) -> Result<Vec<(u64, String)>, Failure> {
     let mut all = Vec::new();
     loop {
         let page: Vec<(u64, String)> = conn.exec(AFTER, (last, PAGE)).await?;
-        let more = page.len() == PAGE;
+        let more = page.len() == PAGE && all.len() <= APART_MAX;
         all.extend(page);
         match all.last() {
             Some((id, _)) if more => last = *id,

@@ -323,6 +323,7 @@ pub(super) fn read_record(store: &StorePath, file: &Target) -> io::Result<(Optio
     Ok((Some(opened), found))
 }
 
-fn is_of(record: &Record, key: &FileKey) -> bool {
+/// Whether it is the record of this file.
+pub(crate) fn is_of(record: &Record, key: &FileKey) -> bool {
     (record.app, record.user, record.file) == (key.app, key.user, key.file)
 }
