@@ -78,14 +78,14 @@ pub(super) enum Write {
     /// From now on changes go through this journal.
     Install(Box<Journal>, Answer<()>),
     Lease(Lease, Answer<bool>),
-    /// Makes what is committed durable; see [`FileStore::checkpoint`].
+    /// Makes what is committed durable; see [`reel_meta::FileStore::checkpoint`].
     Checkpoint(Answer<bool>),
-    /// Close; see [`Metadata::close`].
+    /// Close; see [`super::Metadata::close`].
     Stop,
 }
 
 pub(super) enum Read {
-    /// Close; see [`Metadata::close`].
+    /// Close; see [`super::Metadata::close`].
     Stop,
     Get(Option<u8>, String, Answer<Option<FileRow>>),
     GetOwned(Owned, Answer<Option<FileRow>>),
