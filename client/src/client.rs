@@ -9,7 +9,7 @@ use crate::{
     config::ClientConfig,
     connection::Connection,
     error::{ClientError, Retry},
-    location::{Location, Locations, Node, Owner},
+    location::{Location, Locations, Node, Scope},
     pool::Pool,
 };
 
@@ -45,20 +45,21 @@ impl Client {
         Ok(Self { shared: Arc::new(Shared { config, pool, locations }) })
     }
 
-    /// Where the files of `owner` are, from the trackers or from an answer that is still fresh.
-    pub async fn locate(&self, owner: Owner) -> Result<Arc<Location>, ClientError> {
-        if let Some(location) = self.shared.locations.get(owner) {
+    /// Where the files of an owner, or of a whole app, are: from the trackers or from an answer that is still fresh.
+    pub async fn locate(&self, of: impl Into<Scope>) -> Result<Arc<Location>, ClientError> {
+        let scope = of.into();
+        if let Some(location) = self.shared.locations.get(scope) {
             return Ok(location);
         }
-        let location = Arc::new(self.ask_location(owner).await?);
-        self.shared.locations.keep(owner, &location);
+        let location = Arc::new(self.ask_location(scope).await?);
+        self.shared.locations.keep(scope, &location);
         Ok(location)
     }
 
-    pub(crate) fn walk(&self, owner: Owner, deadline: Option<Duration>) -> Walk {
+    pub(crate) fn walk(&self, of: impl Into<Scope>, deadline: Option<Duration>) -> Walk {
         Walk {
             client: self.clone(),
-            owner,
+            scope: of.into(),
             attempts: Attempts::new(self.shared.config.retry, Instant::now().into_std(), deadline),
             location: None,
             tried: 0,
@@ -71,7 +72,7 @@ impl Client {
 #[derive(Debug)]
 pub(crate) struct Walk {
     client: Client,
-    owner: Owner,
+    scope: Scope,
     attempts: Attempts,
     location: Option<Arc<Location>>,
     tried: usize,
@@ -92,7 +93,7 @@ impl Walk {
     async fn next_node(&mut self) -> Result<(Node, Connection), ClientError> {
         let location = match &self.location {
             Some(location) => Arc::clone(location),
-            None => self.client.locate(self.owner).await?,
+            None => self.client.locate(self.scope).await?,
         };
         let node = location.nodes.get(self.tried).copied();
         self.location = Some(location);
@@ -118,7 +119,7 @@ impl Walk {
         }
         self.tried = 0;
         self.location = None;
-        self.client.shared.locations.drop_answer(self.owner);
+        self.client.shared.locations.drop_answer(self.scope);
         let now = Instant::now().into_std();
         let Some(pause) = self.attempts.failed(now, getrandom::u64()?) else {
             return Err(ClientError::GaveUp(Box::new(error)));
@@ -164,12 +165,12 @@ pub(crate) async fn limited<T>(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use reel_proto::{
-        ext::StatusFilter,
+        ext::Selection,
         name::{AppId, FileId, UserId},
     };
 
     use super::*;
-    use crate::{Span, UploadDetails, UploadSource};
+    use crate::{Owner, Span, UploadDetails, UploadSource};
 
     // Applications spawn operations onto runtimes of many threads.
     #[test]
@@ -182,7 +183,9 @@ mod tests {
         movable(client.upload(&file, &source, &details, &mut |_| {}));
         movable(client.download(&file, Span::whole()));
         movable(client.stat(&file));
-        movable(client.list(owner, StatusFilter::All, None, 1));
+        let of = Selection::of_user(owner.app, owner.user);
+        movable(client.list(&of, None, 1));
+        movable(client.usage(&of));
         movable(client.delete(&file));
         movable(client.groups());
     }

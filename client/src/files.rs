@@ -1,4 +1,4 @@
-//! Small requests about stored files: size, STAT, LIST, DELETE, RESTORE, PURGE.
+//! Small requests about stored files: size, STAT, LIST, USAGE, DELETE, RESTORE, PURGE.
 //!
 //! What is safe to repeat: reading is. DELETE, RESTORE and PURGE change a state, so repeating one that was done
 //! already is refused; after an attempt whose outcome is unknown, such a refusal is looked into with STAT and counted
@@ -6,11 +6,12 @@
 
 use bytes::Bytes;
 use reel_proto::{
+    body::BodyError,
     command,
     ext::{
-        self, FileStat, FileStatus, List, ListReply, Purge, PurgeReply, StatusFilter, encode_file,
+        self, Cursor, FileStat, FileStatus, List, ListReply, Purge, PurgeReply, Selection, Tally,
+        Usage, UsageReply, encode_file,
     },
-    name::FileId,
     storage::{FileRef, decode_size},
 };
 
@@ -19,7 +20,7 @@ use crate::{
     connection::Connection,
     download::Content,
     error::{ClientError, Refusal},
-    location::Owner,
+    location::{Owner, Scope},
 };
 
 /// A request that changes the state of one file.
@@ -69,18 +70,46 @@ impl Client {
         Ok(Content { size, checksum: None, path_id: None })
     }
 
-    /// A page of an owner's files in the order of their ids: at most `limit` (1 to 1,000) of those after `after`.
+    /// A page of files, the oldest first: at most `limit` (1 to 1,000), and from where `next` of the page before says.
     pub async fn list(
         &self,
-        owner: Owner,
-        filter: StatusFilter,
-        after: Option<FileId>,
+        of: &Selection,
+        after: Option<&Cursor>,
         limit: u16,
     ) -> Result<ListReply, ClientError> {
         let mut body = Vec::new();
-        List { app: owner.app, user: owner.user, filter, after, limit }.encode(&mut body);
-        let reply = self.ask(owner, command::LIST, &body, ListReply::decode);
+        List { of: *of, after: after.cloned(), limit }.encode(&mut body);
+        let decode = |body: &[u8]| {
+            let reply = ListReply::decode(body)?;
+            goes_on(after, reply.next.as_ref())?;
+            Ok(reply)
+        };
+        let reply = self.ask(scope(of), command::LIST, &body, decode);
         limited(Some(self.shared.config.request_deadline), reply).await
+    }
+
+    /// How many files there are and how many bytes they have: those that can be read, and those that are deleted and not
+    /// purged yet. A million files take a second or two.
+    pub async fn usage(&self, of: &Selection) -> Result<(Tally, Tally), ClientError> {
+        let (mut normal, mut deleted) = (Tally::default(), Tally::default());
+        let mut usage = Usage { of: *of, after: None };
+        loop {
+            let mut body = Vec::new();
+            usage.encode(&mut body);
+            let decode = |body: &[u8]| {
+                let reply = UsageReply::decode(body)?;
+                goes_on(usage.after.as_ref(), reply.next.as_ref())?;
+                Ok(reply)
+            };
+            let reply = self.ask(scope(of), command::USAGE, &body, decode);
+            let reply = limited(Some(self.shared.config.request_deadline), reply).await?;
+            normal += reply.normal;
+            deleted += reply.deleted;
+            match reply.next {
+                Some(next) => usage.after = Some(next),
+                None => return Ok((normal, deleted)),
+            }
+        }
     }
 
     /// Deletes a file softly: nobody reads it from now on, and [`Client::restore`] brings it back until the purge.
@@ -124,12 +153,12 @@ impl Client {
     /// Sends a small request that is safe to repeat, to one node after another until one answers.
     async fn ask<T>(
         &self,
-        owner: Owner,
+        of: impl Into<Scope>,
         command: u8,
         body: &[u8],
-        decode: impl Fn(&[u8]) -> Result<T, reel_proto::body::BodyError>,
+        decode: impl Fn(&[u8]) -> Result<T, BodyError>,
     ) -> Result<T, ClientError> {
-        let mut walk = self.walk(owner, Some(self.shared.config.request_deadline));
+        let mut walk = self.walk(of, Some(self.shared.config.request_deadline));
         loop {
             let (_, mut connection) = walk.node().await?;
             let answer = exchange(&mut connection, command, body).await;
@@ -224,6 +253,15 @@ impl Client {
         let address = connection.address();
         Ok((deployed, self.shared.pool.connection(address).await?))
     }
+}
+
+fn scope(of: &Selection) -> Scope {
+    Scope { app: of.app, user: of.user }
+}
+
+/// A node that gives the same cursor again would hold us for ever.
+fn goes_on(after: Option<&Cursor>, next: Option<&Cursor>) -> Result<(), BodyError> {
+    if next.is_some() && next == after { Err(BodyError::Value { field: "cursor" }) } else { Ok(()) }
 }
 
 async fn exchange(

@@ -41,9 +41,11 @@ pub use config::{ClientConfig, RetryPolicy};
 pub use download::{Content, DOWNLOAD_PIECE_BYTES, Download, Span};
 pub use error::{ClientError, Fault, Refusal, Retry};
 pub use id::new_file_id;
-pub use location::{Location, Node, Owner};
+pub use location::{Location, Node, Owner, Scope};
 pub use reel_proto::{
-    ext::{FileStat, FileStatus, ListReply, Listed, PutOutcome, StatusFilter},
+    ext::{
+        Cursor, FileStat, FileStatus, ListReply, Listed, PutOutcome, Selection, StatusFilter, Tally,
+    },
     name::{AppId, FileId, GroupName, UserId},
     storage::FileRef,
     tracker::groups::{GroupEntry, NodeEntry, NodeStatus},

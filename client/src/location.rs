@@ -30,10 +30,10 @@ pub struct Node {
     pub media: Option<SocketAddr>,
 }
 
-/// Where the files of one user are.
+/// Where the files of a user, or of an app, are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
-    /// The user's group.
+    /// The group that serves them.
     pub group: GroupName,
     /// Active nodes of the group, at least one, in the tracker's (random) order.
     pub nodes: Vec<Node>,
@@ -59,7 +59,7 @@ impl Location {
     }
 }
 
-/// Whose files a request is about, as far as a tracker needs it.
+/// Whose files a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Owner {
     /// The app.
@@ -82,10 +82,32 @@ impl Owner {
     }
 }
 
+/// Of whom a tracker is asked who serves them: a user, or a whole app, whose files any node can list that shares the
+/// database with the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// The app.
+    pub app: AppId,
+    /// The user; none: all of the app.
+    pub user: Option<UserId>,
+}
+
+impl Scope {
+    pub(crate) fn owner(self) -> Option<Owner> {
+        self.user.map(|user| Owner { app: self.app, user })
+    }
+}
+
+impl From<Owner> for Scope {
+    fn from(Owner { app, user }: Owner) -> Self {
+        Self { app, user: Some(user) }
+    }
+}
+
 /// The answers that are still fresh.
 #[derive(Debug)]
 pub(crate) struct Locations {
-    kept: Mutex<HashMap<Owner, (Instant, Arc<Location>)>>,
+    kept: Mutex<HashMap<Scope, (Instant, Arc<Location>)>>,
     ttl: Duration,
 }
 
@@ -94,13 +116,13 @@ impl Locations {
         Self { kept: Mutex::default(), ttl }
     }
 
-    pub(crate) fn get(&self, owner: Owner) -> Option<Arc<Location>> {
+    pub(crate) fn get(&self, scope: Scope) -> Option<Arc<Location>> {
         let kept = self.lock();
-        let (since, location) = kept.get(&owner)?;
+        let (since, location) = kept.get(&scope)?;
         (since.elapsed() < self.ttl).then(|| Arc::clone(location))
     }
 
-    pub(crate) fn keep(&self, owner: Owner, location: &Arc<Location>) {
+    pub(crate) fn keep(&self, scope: Scope, location: &Arc<Location>) {
         if self.ttl.is_zero() {
             return;
         }
@@ -109,15 +131,15 @@ impl Locations {
             kept.retain(|_, (since, _)| since.elapsed() < self.ttl);
         }
         if kept.len() < KEPT_MAX {
-            kept.insert(owner, (Instant::now(), Arc::clone(location)));
+            kept.insert(scope, (Instant::now(), Arc::clone(location)));
         }
     }
 
-    pub(crate) fn drop_answer(&self, owner: Owner) {
-        self.lock().remove(&owner);
+    pub(crate) fn drop_answer(&self, scope: Scope) {
+        self.lock().remove(&scope);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Owner, (Instant, Arc<Location>)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Scope, (Instant, Arc<Location>)>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -169,16 +191,17 @@ mod tests {
     #[test]
     fn answers_grow_old_and_are_bounded() {
         let answer = Arc::new(location(true, true));
+        let scope = |user: &str| Scope::from(owner("tnvideo", user));
         let locations = Locations::new(Duration::from_secs(60));
         for index in 0..KEPT_MAX + 10 {
-            locations.keep(owner("tnvideo", &format!("u{index}")), &answer);
+            locations.keep(scope(&format!("u{index}")), &answer);
         }
         assert_eq!(locations.lock().len(), KEPT_MAX);
-        assert!(locations.get(owner("tnvideo", "u0")).is_some());
-        locations.drop_answer(owner("tnvideo", "u0"));
-        assert!(locations.get(owner("tnvideo", "u0")).is_none());
+        assert!(locations.get(scope("u0")).is_some());
+        locations.drop_answer(scope("u0"));
+        assert!(locations.get(scope("u0")).is_none());
         let never = Locations::new(Duration::ZERO);
-        never.keep(owner("tnvideo", "u0"), &answer);
-        assert!(never.get(owner("tnvideo", "u0")).is_none());
+        never.keep(scope("u0"), &answer);
+        assert!(never.get(scope("u0")).is_none());
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     client::{Client, limited},
     connection::Connection,
     error::{ClientError, Refusal, Retry},
-    location::{Location, Node, Owner},
+    location::{Location, Node, Owner, Scope},
 };
 
 impl Client {
@@ -74,18 +74,21 @@ impl Client {
         Ok(body.to_vec())
     }
 
-    /// Asks the trackers one after another where an owner's files are; once, without a pause.
-    pub(crate) async fn ask_location(&self, owner: Owner) -> Result<Location, ClientError> {
+    /// Asks the trackers one after another where the files of an owner or an app are; once, without a pause.
+    pub(crate) async fn ask_location(&self, scope: Scope) -> Result<Location, ClientError> {
         let mut failures = Vec::new();
         for tracker in &self.shared.config.trackers {
-            let answer = match self.location_of(tracker, owner).await {
+            let answer = match (self.location_of(tracker, scope).await, scope.owner()) {
                 // A deployed tracker knows no LOCATE and has one number for all refusals. One of ours that refuses
                 // says why, and whether to come again.
-                Err(ClientError::Refused {
-                    reason: Refusal::Other | Refusal::UnknownCommand,
-                    ..
-                }) => self.addresses_of(tracker, owner).await,
-                answer => answer,
+                (
+                    Err(ClientError::Refused {
+                        reason: Refusal::Other | Refusal::UnknownCommand,
+                        ..
+                    }),
+                    Some(owner),
+                ) => self.addresses_of(tracker, owner).await,
+                (answer, _) => answer,
             };
             match answer {
                 Ok(location) if location.nodes.is_empty() => {
@@ -99,8 +102,8 @@ impl Client {
         Err(ClientError::Trackers(failures))
     }
 
-    async fn location_of(&self, tracker: &str, owner: Owner) -> Result<Location, ClientError> {
-        let request = Locate { app: Some(owner.app), user: Some(owner.user), file: None };
+    async fn location_of(&self, tracker: &str, scope: Scope) -> Result<Location, ClientError> {
+        let request = Locate { app: Some(scope.app), user: scope.user, file: None };
         let mut body = Vec::new();
         request.encode(&mut body);
         let mut connection = self.tracker_connection(tracker).await?;

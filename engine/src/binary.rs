@@ -27,6 +27,7 @@ use crate::{
 
 mod content;
 mod extended;
+mod listing;
 mod stop;
 mod upload;
 
@@ -67,7 +68,7 @@ fn kind_of(command: u8) -> Kind {
         command::DOWNLOAD | command::GET => Kind::Download,
         command::DELETE => Kind::Delete,
         command::STAT => Kind::Stat,
-        command::LIST => Kind::List,
+        command::LIST | command::USAGE => Kind::List,
         command::RESTORE => Kind::Restore,
         command::PURGE => Kind::Purge,
         _ => Kind::Other,

@@ -140,11 +140,14 @@ async fn refuse_with(
 
 /// An answer to a lookup that the metadata did not give.
 async fn lookup_failed(conn: &mut ServerConn, file: &FileId, error: &LookupError) -> Answered {
+    // A reader is not told which servers there are, and as whom we come to them.
+    const TEXT: &str = "the metadata does not answer";
     if error.retryable() {
-        return refuse(conn, 503, &error.to_string()).await;
+        tracing::debug!(%file, %error, "a lookup has to wait");
+        return refuse(conn, 503, TEXT).await;
     }
     tracing::error!(%file, %error, "a lookup failed");
-    refuse(conn, 503, "the metadata does not answer").await.map(|_| Outcome::Error)
+    refuse(conn, 503, TEXT).await.map(|_| Outcome::Error)
 }
 
 /// What a request for a file sees: with an app or a user only theirs, else the older of two.

@@ -14,7 +14,7 @@ use std::{
 use flume::Sender;
 use reel_meta::{
     Adoption, Change, ExpectedStore, FileRow, FileStore, Location, MetaError, Page, Relocation,
-    Removal, ScanCursor, StatusChange, TableCount, TimeCursor,
+    Removal, ScanCursor, Selection, StatusChange, TableCount, TimeCursor, TotalCursor, Totals,
 };
 
 use reel_proto::table::table_of_user;
@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub(crate) use self::commands::{Insert, Lease, Records, Waiting};
-pub use self::commands::{ListOf, Owned, StorePlace};
+pub use self::commands::{Owned, StorePlace};
 
 mod commands;
 mod reader;
@@ -379,12 +379,30 @@ impl Metadata {
         self.read(|answer| Read::GetOwned(owned, answer)).await
     }
 
-    /// A page of a user's files.
+    /// A page of a listing, behind `after`.
     ///
     /// # Errors
     /// The database's, or busy.
-    pub async fn list(&self, of: ListOf) -> Result<Page, RowError> {
-        self.read(|answer| Read::List(of, answer)).await
+    pub async fn list(
+        &self,
+        of: Selection,
+        after: Option<TimeCursor>,
+        limit: usize,
+    ) -> Result<Page, RowError> {
+        self.read(|answer| Read::List(of, after, limit, answer)).await
+    }
+
+    /// How many files there are and how large they are: of those behind `after`, as many as lookups can wait for, and where the
+    /// rest begins.
+    ///
+    /// # Errors
+    /// The database's, or busy.
+    pub async fn total(
+        &self,
+        of: Selection,
+        after: Option<TotalCursor>,
+    ) -> Result<(Totals, Option<TotalCursor>), RowError> {
+        self.read(|answer| Read::Total(of, after, answer)).await
     }
 
     /// A page of files deleted before `time`.

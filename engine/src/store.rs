@@ -17,6 +17,7 @@ pub mod identity;
 pub(crate) mod inspect;
 mod journaling;
 pub(crate) mod keeper;
+mod listing;
 pub(crate) mod mark;
 mod open;
 mod order;
@@ -47,7 +48,7 @@ use std::{
 
 use flume::Sender;
 use reel_node::{lock::FolderLock, worker::Pool};
-use reel_proto::name::{AppId, FileId, UserId};
+use reel_proto::name::FileId;
 
 pub use self::{
     api::{
@@ -55,6 +56,7 @@ pub use self::{
         Lookup, LookupError, OpenFileError, Outcome, PathCounts, PathStatus, Place, Status,
         StoreConfig, StorePathConfig, Stored, SystemClock, UploadError, UploadRequest,
     },
+    listing::{Listed, Listing},
     open::OpenError,
     order::ReadmitError,
     path::BlockRefused,
@@ -74,10 +76,8 @@ use crate::{
     housekeeping,
     journal::{Gate, Running},
     layout::Layout,
-    metadata::{ListOf, Metadata, RowError},
+    metadata::{Metadata, RowError},
 };
-
-pub use reel_meta::StatusFilter;
 
 /// How often [`Stores::close`] looks whether the last uploads are over.
 const CLOSE_LOOK: Duration = Duration::from_millis(5);
@@ -256,30 +256,6 @@ impl Stores {
             }
             file => Ok(file),
         }
-    }
-
-    /// A page of a user's files by id, those after `after`; and whether more follow.
-    ///
-    /// # Errors
-    /// The metadata's, or busy.
-    pub async fn list(
-        &self,
-        app: AppId,
-        user: UserId,
-        filter: StatusFilter,
-        after: Option<FileId>,
-        limit: usize,
-    ) -> Result<(Vec<Located>, bool), LookupError> {
-        let of = ListOf {
-            app: app.as_str().to_owned(),
-            user: user.as_str().to_owned(),
-            filter,
-            after: after.map(|file| file.as_str().to_owned()),
-            limit,
-        };
-        let page = self.metadata.list(of).await.map_err(lookup_error)?;
-        let files = page.rows.into_iter().map(|row| self.layout.locate(row));
-        Ok((files.collect::<Result<_, _>>()?, page.more))
     }
 
     /// Opens a file for reading, if it is on the disk with the size of its row. On the store path's workers.

@@ -9,7 +9,8 @@ use reel_proto::{
     checksum::Crc64,
     command,
     ext::{
-        self, FileStat, FileStatus, Get, GetHead, List, ListReply, PutHead, PutReply, StatusFilter,
+        self, FileStat, FileStatus, Get, GetHead, List, ListReply, PutHead, PutReply, Selection,
+        StatusFilter, Tally, Usage, UsageReply,
     },
     frame::{self, Header},
     refusal::Refusal,
@@ -274,17 +275,24 @@ fn our_commands() {
     client.call(command::DELETE, &file_bytes("p")).ok();
     assert_eq!(stat(&mut client).status, FileStatus::Deleted);
     let list = |client: &mut Client, filter| {
-        let list = List { app: file("p").app, user: file("p").user, filter, after: None, limit: 9 };
+        let of = Selection { filter, ..Selection::of_user(file("p").app, file("p").user) };
         let mut body = Vec::new();
-        list.encode(&mut body);
-        ListReply::decode(&client.call(command::LIST, &body).ok()).unwrap().files.len()
+        List { of, after: None, limit: 9 }.encode(&mut body);
+        let listed = ListReply::decode(&client.call(command::LIST, &body).ok()).unwrap();
+        let mut body = Vec::new();
+        Usage { of: Selection::of_app(of.app), after: None }.encode(&mut body);
+        let usage = UsageReply::decode(&client.call(command::USAGE, &body).ok()).unwrap();
+        assert_eq!(usage.next, None);
+        (listed.files.len(), usage.normal, usage.deleted)
     };
-    assert_eq!(list(&mut client, StatusFilter::Normal), 0);
-    assert_eq!(list(&mut client, StatusFilter::Deleted), 1);
+    let (none, one) = (Tally::default(), Tally { files: 1, bytes: 700_000 });
+    assert_eq!(list(&mut client, StatusFilter::Normal), (0, none, one));
+    assert_eq!(list(&mut client, StatusFilter::Deleted), (1, none, one));
     let mut body = Vec::new();
     ext::encode_file(&file("p"), &mut body);
     client.call(command::RESTORE, &body).ok();
     assert_eq!(client.download("p", 5, 5).ok(), bytes[5..10]);
+    assert_eq!(list(&mut client, StatusFilter::Normal), (1, one, none));
 
     let mut purge = Vec::new();
     ext::Purge::File(file("p")).encode(&mut purge);
@@ -294,7 +302,7 @@ fn our_commands() {
     ext::Purge::AllDeleted { app: file("p").app, user: file("p").user }.encode(&mut all);
     let reply = ext::PurgeReply::decode(&client.call(command::PURGE, &all).ok()).unwrap();
     assert_eq!((reply.purged, reply.more), (1, false));
-    assert_eq!(list(&mut client, StatusFilter::All), 0);
+    assert_eq!(list(&mut client, StatusFilter::All), (0, none, none));
     // The id is free again.
     client.upload("p", b"new").ok();
 }

@@ -16,10 +16,9 @@ use proptest::prelude::*;
 use reel_engine::{
     metadata::wait,
     record::State,
-    store::{
-        ChangeError, Changed, Conflict, Lookup, Outcome, Status, StatusFilter, Stores, UploadError,
-    },
+    store::{ChangeError, Changed, Conflict, Lookup, Outcome, Status, Stores, UploadError},
 };
+use reel_meta::Selection;
 
 /// Two users whose rows share a table (so that ids clash) and one apart.
 const USERS: [&str; 3] = ["tnv001", "alice", "tnv002"];
@@ -233,10 +232,18 @@ fn compare(node: &Node, model: &Model, store: &std::path::Path) {
             assert!(bytes == kept.bytes);
         }
         let owner = key(name_of_user, "x");
-        let list = node.stores.list(owner.app, owner.user, StatusFilter::Any, None, 100);
-        let (listed, more) = wait(list).unwrap();
-        assert!(!more);
-        assert_eq!(listed.len(), model.files.keys().filter(|(of, _)| *of == user).count());
+        let of = Selection::of_user(owner.app.as_str(), *name_of_user);
+        let listed = wait(node.stores.list(of.clone(), None, 100)).unwrap();
+        assert!(listed.next.is_none() && listed.left_out == 0);
+        let kept = || model.files.iter().filter(|((of, _), _)| *of == user).map(|(_, kept)| kept);
+        assert_eq!(listed.files.len(), kept().count());
+        let (totals, next) = wait(node.stores.total(of, None)).unwrap();
+        assert!(next.is_none());
+        for (tally, deleted) in [(totals.normal, false), (totals.deleted, true)] {
+            let sizes = kept().filter(|kept| kept.deleted == deleted).map(|kept| kept.bytes.len());
+            let (files, bytes) = sizes.fold((0, 0), |(n, sum), size| (n + 1, sum + size as u64));
+            assert_eq!((tally.files, tally.bytes), (files, bytes));
+        }
     }
     until("only kept files are on the disk", || files(store).len() == model.files.len());
 }

@@ -16,10 +16,11 @@ use reel_engine::{
     metadata::{Metadata, wait},
     record::{Record, State},
     store::{
-        BlockRefused, ChangeError, Changed, Conflict, Lookup, OpenFileError, Outcome, Status,
-        StatusFilter, Stores, UploadError,
+        BlockRefused, ChangeError, Changed, Conflict, Listing, Lookup, OpenFileError, Outcome,
+        Status, Stores, UploadError,
     },
 };
+use reel_meta::{FileRow, Selection, StatusFilter};
 use reel_proto::{checksum::Crc64, name::FileId};
 
 #[test]
@@ -501,16 +502,53 @@ fn listing_pages_through_a_users_files() {
         node.put(&format!("f{index}"), b"x").unwrap();
     }
     wait(node.stores.delete(key("tnv001", "f3"))).unwrap();
-    let owner = key("tnv001", "x");
-    let page = |filter, after: Option<&str>, limit| {
-        let after = after.map(|id| FileId::parse(id).unwrap());
-        let (files, more) =
-            wait(node.stores.list(owner.app, owner.user, filter, after, limit)).unwrap();
-        (files.iter().map(|file| file.key.file.to_string()).collect::<Vec<_>>(), more)
+    let page = |filter, after, limit| {
+        let of = Selection::of_user("tnvideo", "tnv001").in_state(filter);
+        let Listing { files, left_out, next } = wait(node.stores.list(of, after, limit)).unwrap();
+        assert_eq!(left_out, 0);
+        (files.iter().map(|file| file.key.file.to_string()).collect::<Vec<_>>(), next)
     };
-    assert_eq!(page(StatusFilter::Normal, None, 2), (vec!["f0".into(), "f1".into()], true));
-    assert_eq!(page(StatusFilter::Normal, Some("f1"), 9), (vec!["f2".into(), "f4".into()], false));
-    assert_eq!(page(StatusFilter::Deleted, None, 9), (vec!["f3".into()], false));
+    let (files, next) = page(StatusFilter::Normal, None, 2);
+    assert_eq!(files, ["f0", "f1"]);
+    assert_eq!(page(StatusFilter::Normal, next, 9), (vec!["f2".into(), "f4".into()], None));
+    assert_eq!(page(StatusFilter::Deleted, None, 9), (vec!["f3".into()], None));
+    node.close();
+}
+
+#[test]
+fn a_row_that_nobody_can_name_stops_no_listing() {
+    let folder = quick_folder();
+    let node = Node::open(folder.path());
+    node.put("a", b"x").unwrap();
+    node.put("c", b"x").unwrap();
+    let row = wait(node.metadata.get("a")).unwrap().unwrap();
+    let strange = [
+        FileRow { file: "b\n".into(), ..row.clone() },
+        FileRow { file: "b".into(), file_path: "elsewhere".into(), ..row.clone() },
+    ];
+    // Of a store path of another node.
+    let elsewhere = row.file_path.rsplit_once("/000/000/000/").unwrap().1;
+    let elsewhere = format!("/srv/other/000/000/000/{elsewhere}");
+    let of_other = FileRow { file: "d".into(), file_path: elsewhere, ..row };
+    wait(node.metadata.upsert(strange.to_vec())).unwrap();
+    wait(node.metadata.upsert(vec![of_other])).unwrap();
+    let mut found = Vec::new();
+    let (mut after, mut left_out) = (None, 0);
+    loop {
+        let of = Selection::of_app("tnvideo");
+        let page = wait(node.stores.list(of, after, 1)).unwrap();
+        found.extend(page.files.into_iter().map(|file| (file.key.file.to_string(), file.store)));
+        left_out += page.left_out;
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    found.sort();
+    assert_eq!(left_out, 2);
+    let ids: Vec<&str> = found.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids, ["a", "c", "d"]);
+    assert_eq!(found[2].1, "/srv/other");
     node.close();
 }
 

@@ -15,6 +15,7 @@ pub mod contract;
 mod error;
 mod location;
 pub mod mysql;
+mod page;
 mod row;
 pub mod sqlite;
 mod store;
@@ -22,9 +23,10 @@ mod text;
 
 pub use error::{Cause, MetaError};
 pub use location::{Location, Role};
+pub use page::{Page, ScanCursor, Selection, StatusFilter, Tally, TimeCursor, TotalCursor, Totals};
 pub use row::{
-    Adoption, Change, ExpectedStore, FileRow, FileStatus, InsertOutcome, NewFile, Page, Relocation,
-    Removal, RowRef, ScanCursor, Sequence, StatusChange, StatusFilter, TableCount, TimeCursor,
+    Adoption, Change, ExpectedStore, FileRow, FileStatus, InsertOutcome, NewFile, Relocation,
+    Removal, RowRef, Sequence, StatusChange, TableCount,
 };
 pub use store::{FileStore, GroupStore, SequenceStore};
 pub use text::{
@@ -33,6 +35,9 @@ pub use text::{
 
 /// One past the largest path id: a sequence that reaches it is exhausted.
 pub const PATH_ID_END: u64 = reel_proto::path::PathId::COUNT;
+
+/// Most rows of which one [`FileStore::total`] reads the sizes; a larger limit is brought down to it.
+pub const TOTAL_ROWS_MAX: usize = 10_000;
 
 /// Most rows that one page of [`FileStore::list`], [`FileStore::scan`] or
 /// [`FileStore::deleted_before`] holds; a larger limit is brought down to it.

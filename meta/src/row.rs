@@ -1,5 +1,6 @@
 //! Rows of the storage database as values: what a table holds, and the changes that are asked of it.
 
+use crate::page::{ScanCursor, TimeCursor};
 use crate::text::TextError;
 
 /// State of a file in its row (`status`).
@@ -94,6 +95,12 @@ impl FileRow {
     #[must_use]
     pub fn reference(&self) -> RowRef {
         RowRef { user: self.user.clone(), file: self.file.clone(), path: self.file_path.clone() }
+    }
+
+    /// Place of this row in the order of [`list`](crate::FileStore::list).
+    #[must_use]
+    pub fn listing_cursor(&self) -> TimeCursor {
+        TimeCursor { time: self.created_at, table: self.table, file: self.file.clone() }
     }
 
     /// Place of this row in the order of [`scan`](crate::FileStore::scan).
@@ -199,47 +206,6 @@ pub enum Change {
     Applied,
     /// No row fits the reference (and the state): nothing was changed.
     Missing,
-}
-
-/// Which states a listing shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StatusFilter {
-    /// Served files only.
-    #[default]
-    Normal,
-    /// Deleted files only.
-    Deleted,
-    /// Both.
-    Any,
-}
-
-/// One page of rows, and whether more follow.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Page {
-    /// The rows in the order of the method that gave them.
-    pub rows: Vec<FileRow>,
-    /// Whether at least one more row comes after the last of `rows`.
-    pub more: bool,
-}
-
-/// A place in the order of a scan: by table, then by file id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScanCursor {
-    /// Number of the table, 1 to 3.
-    pub table: u8,
-    /// File id.
-    pub file: String,
-}
-
-/// A place in the order of a time that rows have: by time, then by table, then by file id.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TimeCursor {
-    /// Seconds since 1970.
-    pub time: u64,
-    /// Number of the table, 1 to 3.
-    pub table: u8,
-    /// File id.
-    pub file: String,
 }
 
 /// Number of rows of one table.

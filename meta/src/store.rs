@@ -8,9 +8,10 @@
 use std::ops::Range;
 
 use crate::error::MetaError;
+use crate::page::{Page, ScanCursor, Selection, TimeCursor, TotalCursor, Totals};
 use crate::row::{
-    Adoption, Change, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation, Removal,
-    ScanCursor, Sequence, StatusChange, StatusFilter, TableCount, TimeCursor,
+    Adoption, Change, ExpectedStore, FileRow, InsertOutcome, NewFile, Relocation, Removal,
+    Sequence, StatusChange, TableCount,
 };
 
 /// The tracker's database: legal groups, and which group serves a user.
@@ -139,19 +140,30 @@ pub trait FileStore {
     /// The database's.
     async fn was_left(&mut self, file_path: &str) -> Result<bool, MetaError>;
 
-    /// A user's files in byte order of their ids, those after `after` (exclusive), at most `limit`
-    /// and at most [`PAGE_ROWS_MAX`](crate::PAGE_ROWS_MAX).
+    /// Files in the order of their times, those after `after` (exclusive), at most `limit` and at most
+    /// [`PAGE_ROWS_MAX`](crate::PAGE_ROWS_MAX). What is uploaded meanwhile comes at the end.
     ///
     /// # Errors
     /// Texts outside of their limits; the database's.
     async fn list(
         &mut self,
-        app: &str,
-        user: &str,
-        filter: StatusFilter,
-        after: Option<&str>,
+        of: &Selection,
+        after: Option<&TimeCursor>,
         limit: usize,
     ) -> Result<Page, MetaError>;
+
+    /// How many files there are and how large they are, of at most `limit` and at most
+    /// [`TOTAL_ROWS_MAX`](crate::TOTAL_ROWS_MAX) of them, those after `after`; and where the rest begins, if there is one.
+    /// Read from the listing's keys alone.
+    ///
+    /// # Errors
+    /// Texts outside of their limits; the database's.
+    async fn total(
+        &mut self,
+        of: &Selection,
+        after: Option<&TotalCursor>,
+        limit: usize,
+    ) -> Result<(Totals, Option<TotalCursor>), MetaError>;
 
     /// Deleted files whose deletion time is before `time` (seconds since 1970), the oldest first,
     /// those after `after`. A row without a deletion time never comes: how long it has been deleted

@@ -57,7 +57,7 @@ pub enum BodyError {
     },
 }
 
-/// The version that every layout of our own commands starts with.
+/// The version that the layouts of our own commands start with, but for those that say another.
 pub const LAYOUT_VERSION: u8 = 1;
 
 /// Walks over a body, field by field.
@@ -72,9 +72,14 @@ impl<'a> Fields<'a> {
 
     /// Of one of our own layouts: checks the version first.
     pub(crate) fn versioned(body: &'a [u8]) -> Result<Self, BodyError> {
+        Self::of_version(body, LAYOUT_VERSION)
+    }
+
+    /// As [`Self::versioned`], of a layout that has changed since.
+    pub(crate) fn of_version(body: &'a [u8], version: u8) -> Result<Self, BodyError> {
         let mut fields = Self::new(body);
         match fields.u8("layout version")? {
-            LAYOUT_VERSION => Ok(fields),
+            got if got == version => Ok(fields),
             got => Err(BodyError::Version { got }),
         }
     }

@@ -40,7 +40,7 @@ pub const REPLY_STORAGE: u8 = 102;
 pub const LOCATE: u8 = 200;
 /// Client → storage: everything known of a file.
 pub const STAT: u8 = 201;
-/// Client → storage: a user's files, a page at a time.
+/// Client → storage: files of a user or of an app, a page at a time.
 pub const LIST: u8 = 202;
 /// Client → storage: takes a soft deletion back.
 pub const RESTORE: u8 = 203;
@@ -50,6 +50,8 @@ pub const PURGE: u8 = 204;
 pub const PUT: u8 = 205;
 /// Client → storage: a range of a file, with its size and checksum.
 pub const GET: u8 = 206;
+/// Client → storage: how many files and bytes a user or an app has.
+pub const USAGE: u8 = 207;
 
 /// Storage → ID node: a block of path ids.
 pub const ID_BLOCK: u8 = 220;
@@ -112,7 +114,7 @@ pub const fn body_rule(command: u8) -> Option<BodyRule> {
         },
         FILE_SIZE | DELETE => BodyRule::exactly(FILE_REF_LEN as u64),
         DOWNLOAD => BodyRule::exactly(crate::storage::DOWNLOAD_LEN as u64),
-        LOCATE | STAT | LIST | RESTORE | PURGE | GET => {
+        LOCATE | STAT | LIST | RESTORE | PURGE | GET | USAGE => {
             BodyRule::Whole { min: 2, max: limits::EXT_REQUEST_BYTES_MAX }
         }
         PUT => BodyRule::Streamed {

@@ -1,19 +1,21 @@
 //! Our own commands for clients, 200–219: where a file is, what is known of it, uploads and downloads with checksums.
 //!
-//! Every body, request or reply, begins with its layout's version (1). Widths, in bytes: a *short* text is its length
+//! Every body, request or reply, begins with its layout's version (1, of LIST 2). Widths, in bytes: a *short* text is its length
 //! in one byte and then so many bytes of UTF-8 without control characters; an *optional* is a byte 0, or a byte 1 and
 //! the value; a *socket* is a byte 4 or 6, the address, the port in two. A refusal is an error reply with a number of
 //! [`crate::refusal`].
 
+mod listing;
 mod locate;
 mod stored;
 mod transfer;
 
-pub use locate::{Locate, Located, NODES_MAX, NodeAddr, node_flag};
-pub use stored::{
-    FileStat, FileStatus, LIST_ENTRIES_MAX, List, ListReply, Listed, Purge, PurgeReply,
-    StatusFilter, decode_file, encode_file,
+pub use listing::{
+    CURSOR_FILE_BYTES_MAX, Cursor, LIST_ENTRIES_MAX, List, ListReply, Listed, Selection,
+    StatusFilter, Tally, Usage, UsageReply,
 };
+pub use locate::{Locate, Located, NODES_MAX, NodeAddr, node_flag};
+pub use stored::{FileStat, FileStatus, Purge, PurgeReply, decode_file, encode_file};
 pub use transfer::{
     GET_HEAD_LEN, Get, GetHead, PUT_FIXED_LEN, PUT_HEAD_BYTES_MAX, PUT_TRAILER_LEN, PutHead,
     PutOutcome, PutReply,
@@ -26,6 +28,7 @@ pub use crate::limits::{
 #[cfg(test)]
 mod tests {
     use crate::body::BodyError;
+    use crate::ext::{FileStat, FileStatus};
 
     /// What every decoder must stand: any prefix is an error, any flipped bit anything but a panic.
     pub(super) fn harden<T>(bytes: &[u8], decode: impl Fn(&[u8]) -> Result<T, BodyError>) {
@@ -42,7 +45,23 @@ mod tests {
             let _ = decode(&flipped);
         }
         let mut other = bytes.to_vec();
-        other[0] = 2;
-        assert!(matches!(decode(&other), Err(BodyError::Version { got: 2 })));
+        other[0] = 9;
+        assert!(matches!(decode(&other), Err(BodyError::Version { got: 9 })));
+    }
+
+    /// With every text at its longest, or with none.
+    pub(super) fn stat(full: bool) -> FileStat {
+        FileStat {
+            path_id: 262_144,
+            size: 1 << 40,
+            checksum: full.then_some(0xAE8B_1486_0A79_9888),
+            created_at: 1_710_188_042,
+            status: if full { FileStatus::Deleted } else { FileStatus::Normal },
+            deleted_at: full.then_some(7),
+            expires_at: full.then_some(8),
+            name: full.then(|| "片".repeat(85)),
+            content_type: full.then(|| "t".repeat(255)),
+            store: "s".repeat(64),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, Result, bail};
 use reel_client::{
-    Client, ClientError, FileId, FileStatus, Owner, Refusal, Span, StatusFilter, Uploaded,
+    Client, ClientError, FileId, FileStatus, Owner, Refusal, Selection, Span, Uploaded,
 };
 use reel_proto::checksum::Crc64;
 
@@ -177,9 +177,10 @@ impl History {
         faults: &mut Vec<String>,
     ) -> Result<HashMap<FileId, Found>> {
         let mut found = HashMap::new();
+        let of = Selection::of_user(owner.app, owner.user);
         let mut after = None;
         loop {
-            let page = client.list(owner, StatusFilter::All, after, 1000).await?;
+            let page = client.list(&of, after.as_ref(), 1000).await?;
             for entry in &page.files {
                 let path_id = entry.stat.path_id;
                 if !self.files.contains_key(&entry.file) {
@@ -198,9 +199,12 @@ impl History {
                     faults.push(format!("{}: listed twice", entry.file));
                 }
             }
-            match page.files.last() {
-                Some(last) if page.more => after = Some(last.file),
-                _ => return Ok(found),
+            if page.left_out > 0 {
+                faults.push(format!("{} rows that name no file", page.left_out));
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(found),
             }
         }
     }

@@ -15,7 +15,7 @@ use reel_tests::{
     process::{self, Store, Up},
     seed::Content,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 struct Fixture {
     store: Store,
@@ -216,8 +216,7 @@ fn deletion_is_soft_until_the_purge() {
     assert_eq!(fixture.store.reel(&["rm", "one", "two"]).unwrap(), "one deleted\ntwo deleted\n");
     assert_eq!(fixture.output(&["get", "one", "-o", "-"]).status.code(), Some(1));
     let ids = |status: &str| -> Vec<String> {
-        let listed = fixture.lines(&["ls", "--status", status, "--json"]);
-        listed.iter().map(|file| file["id"].as_str().unwrap().to_owned()).collect()
+        ids_of(&fixture.lines(&["ls", "--status", status, "--json"]))
     };
     assert_eq!(ids("normal"), ["three"]);
     assert_eq!(ids("deleted"), ["one", "two"]);
@@ -236,6 +235,58 @@ fn deletion_is_soft_until_the_purge() {
     assert_eq!(ids("all"), ["three"]);
     let table = fixture.store.reel(&["ls"]).unwrap();
     assert!(table.contains("ID") && table.contains("three") && table.contains("a.txt"), "{table}");
+    fixture.store.drain().unwrap();
+}
+
+/// The ids of what was listed, in their own order: by time, files of one second come by their ids.
+fn ids_of(listed: &[Value]) -> Vec<String> {
+    let mut ids: Vec<String> =
+        listed.iter().map(|file| file["id"].as_str().unwrap().to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn an_app_is_listed_and_counted_by_user_and_time() {
+    let fixture = Fixture::new();
+    let path = fixture.file("a.txt", b"hello");
+    for (user, id) in [("tnv001", "one"), ("tnv001", "two"), ("alice", "three")] {
+        fixture.store.reel(&["put", &path, "--id", id, "--user", user]).unwrap();
+    }
+    fixture.store.reel(&["rm", "two"]).unwrap();
+    let ls = |more: &[&str]| ids_of(&fixture.lines(&[&["ls", "--json"], more].concat()));
+    assert_eq!(ls(&[]), ["one"]);
+    assert_eq!(ls(&["--all-users"]), ["one", "three"]);
+    assert_eq!(ls(&["--all-users", "--status", "all"]), ["one", "three", "two"]);
+    assert_eq!(ls(&["--all-users", "--status", "deleted"]), ["two"]);
+    assert_eq!(ls(&["--since", "1h"]), ["one"]);
+    assert_eq!(ls(&["--since", "2024-03-11", "--until", "1h"]), [""; 0]);
+    let of_alice = fixture.lines(&["ls", "--json", "--user", "alice", "--since", "1h"]);
+    assert_eq!((of_alice.len(), &of_alice[0]["user"]), (1, &json!("alice")));
+    let at = of_alice[0]["created_at"].as_u64().unwrap();
+    assert_eq!(ls(&["--user", "alice", "--since", &at.to_string()]), ["three"]);
+    assert_eq!(ls(&["--user", "alice", "--since", &(at + 1).to_string()]), [""; 0]);
+    assert_eq!(ls(&["--user", "alice", "--until", &at.to_string()]), [""; 0]);
+    let table = fixture.store.reel(&["ls", "--all-users"]).unwrap();
+    assert!(table.contains("USER") && table.contains("alice"), "{table}");
+
+    let usage = |more: &[&str]| {
+        let told = fixture.json(&[&["usage", "--json"], more].concat());
+        ["normal", "deleted"].map(|status| {
+            (told[status]["files"].as_u64().unwrap(), told[status]["bytes"].as_u64().unwrap())
+        })
+    };
+    assert_eq!(usage(&[]), [(1, 5), (1, 5)]);
+    assert_eq!(usage(&["--user", "alice"]), [(1, 5), (0, 0)]);
+    assert_eq!(usage(&["--user", "nobody"]), [(0, 0), (0, 0)]);
+    assert_eq!(usage(&["--all-users"]), [(2, 10), (1, 5)]);
+    assert_eq!(usage(&["--all-users", "--since", "1h"]), [(2, 10), (1, 5)]);
+    assert_eq!(usage(&["--all-users", "--until", "1h"]), [(0, 0), (0, 0)]);
+    let table = fixture.store.reel(&["usage", "--all-users"]).unwrap();
+    let rows: Vec<Vec<&str>> =
+        table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows, [["STATUS", "FILES", "BYTES"], ["normal", "2", "10"], ["deleted", "1", "5"]]);
+    assert_eq!(fixture.output(&["usage", "--app", "nosuchapp"]).status.code(), Some(1));
     fixture.store.drain().unwrap();
 }
 
@@ -324,6 +375,8 @@ fn wrong_usage_is_two_and_a_store_that_is_away_is_one() {
         &["purge", "x", "--all-deleted"],
         &["groups", "--json", "--plain"],
         &["ls", "--app", "not legal"],
+        &["ls", "--all-users", "--user", "alice"],
+        &["usage", "--since", "yesterday"],
         &["completions", "nosuchshell"],
         &["verify", "--data", "/nonexistent"],
     ] {

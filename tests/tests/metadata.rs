@@ -11,7 +11,8 @@ use reel_meta::mysql::{
     MysqlFileStore, MysqlGroupStore, MysqlOptions, MysqlSequenceStore, migrate,
 };
 use reel_meta::{
-    FileStatus, FileStore, GroupStore, InsertOutcome, MetaError, Role, SequenceStore, StatusFilter,
+    FileRow, FileStatus, FileStore, GroupStore, InsertOutcome, MetaError, Role, Selection,
+    SequenceStore, StatusFilter,
 };
 use reel_tests::database::{block_on, create, is_installed, new_file, operator, said};
 use reel_tests::mariadb::MariaDb;
@@ -94,7 +95,8 @@ fn a_commit_without_an_answer_is_told_and_then_settled() {
                 (outcome, found) => panic!("{fault:?}: {outcome:?}, {found:?}"),
             }
         }
-        let page = other.list("tnvideo", "tnv001", StatusFilter::Any, None, 100).await.unwrap();
+        let of = Selection::of_user("tnvideo", "tnv001");
+        let page = other.list(&of, None, 100).await.unwrap();
         assert_eq!(page.rows.len(), 24, "one row each");
     });
     println!("{committed} had been committed, {lost} had not, {answered} were answered");
@@ -162,7 +164,7 @@ fn a_server_that_dies_and_comes_back_costs_errors_and_no_rows() {
         // Whoever was refused a moment ago is refused for that moment.
         std::thread::sleep(Duration::from_millis(2100));
     }
-    let page = runtime.block_on(reader.list("tnvideo", "bob", StatusFilter::Any, None, 10));
+    let page = runtime.block_on(reader.list(&Selection::of_user("tnvideo", "bob"), None, 10));
     assert_eq!(page.unwrap().rows.len(), 5);
 }
 
@@ -324,7 +326,8 @@ fn a_deployed_database_is_taken_over_where_it_is() {
         // Written at +02:00, as the deployed node meant it.
         assert_eq!((film.created_at, film.updated_at), (1_710_307_884, 1_710_396_000));
         assert_eq!(film.file_path, "../data/000/000/000/65F1560C_001");
-        let page = store.list("tnvideo", "tnv001", StatusFilter::Deleted, None, 10).await.unwrap();
+        let of = Selection::of_user("tnvideo", "tnv001").in_state(StatusFilter::Deleted);
+        let page = store.list(&of, None, 10).await.unwrap();
         assert_eq!(page.rows[0].file, "gone.mp4");
         assert!(store.deleted_before(u64::MAX / 2, None, 10).await.unwrap().rows.is_empty());
         // An old node goes on.
@@ -351,6 +354,101 @@ fn a_deployed_database_is_taken_over_where_it_is() {
         let refused = sequences.take("odd", 100, 0).await;
         assert!(matches!(refused, Err(MetaError::Corrupt { .. })), "{refused:?}");
         assert_eq!(sequences.take("../data", 100, 0).await.unwrap(), 700..800);
+    });
+}
+
+/// The deployed columns may allow it: such a row is as old as can be, and deleted unless it says otherwise.
+#[test]
+fn a_row_that_does_not_say_when_it_was_made_is_listed_first() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    let options = block_on(create(&server, Role::Storage)).unwrap();
+    block_on(async {
+        let mut conn = operator(&server, &options.database).await.unwrap();
+        conn.query_drop(
+            "ALTER TABLE t_file_02 MODIFY create_time TIMESTAMP NULL, MODIFY status TINYINT NULL",
+        )
+        .await
+        .unwrap();
+        for (id, status, time) in [
+            ("a", "0", "NULL"),
+            ("b", "NULL", "NULL"),
+            ("c", "7", "NULL"),
+            ("d", "0", "NULL"),
+            ("e", "NULL", "FROM_UNIXTIME(20)"),
+            ("f", "0", "FROM_UNIXTIME(10)"),
+            ("g", "-1", "FROM_UNIXTIME(10)"),
+        ] {
+            conn.query_drop(format!(
+                "INSERT INTO t_file_02 (id, appid, userid, status, file_path, file_size, create_time) \
+                 VALUES ('{id}', 'tnvideo', 'tnv001', {status}, '../data', 3, {time})"
+            ))
+            .await
+            .unwrap();
+        }
+        let mut store = MysqlFileStore::new_reader(options.clone());
+        for of in [Selection::of_user("tnvideo", "tnv001"), Selection::of_app("tnvideo")] {
+            for (filter, since, expected) in [
+                (StatusFilter::Any, 0, "abcdfge"),
+                (StatusFilter::Normal, 0, "adf"),
+                (StatusFilter::Deleted, 0, "bcge"),
+                (StatusFilter::Any, 1, "fge"),
+                (StatusFilter::Any, u64::MAX - 1, ""),
+            ] {
+                let of = Selection { filter, since, ..of.clone() };
+                let mut ids = String::new();
+                let mut after = None;
+                loop {
+                    let page = store.list(&of, after.as_ref(), 1).await.unwrap();
+                    ids.extend(page.rows.iter().map(|row| row.file.as_str()));
+                    after = page.rows.last().map(FileRow::listing_cursor);
+                    if !page.more {
+                        break;
+                    }
+                }
+                assert_eq!(ids, expected, "{of:?}");
+                let (mut files, mut after) = (0, None);
+                loop {
+                    let (totals, next) = store.total(&of, after.as_ref(), 1).await.unwrap();
+                    files += totals.normal.files + totals.deleted.files;
+                    after = next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(files, expected.len() as u64, "{of:?}");
+            }
+        }
+    });
+}
+
+/// Keys of a database that an earlier version has migrated are made anew where they are others now.
+#[test]
+fn a_key_that_has_changed_is_made_anew() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    let options = block_on(create(&server, Role::Storage)).unwrap();
+    block_on(async {
+        let mut conn = operator(&server, &options.database).await.unwrap();
+        conn.query_drop(
+            "ALTER TABLE t_file_01 DROP KEY reel_app, DROP KEY reel_user, ADD KEY reel_user (userid, appid, status, id)",
+        )
+        .await
+        .unwrap();
+        conn.query_drop("UPDATE reel_schema SET version = 1").await.unwrap();
+        let error = MysqlFileStore::open(options.clone()).await.map(drop).unwrap_err();
+        assert!(said(&error).contains("reel migrate"), "{error}");
+        let done = migrate(&options, Role::Storage, false).await.unwrap();
+        let steps: Vec<&str> = done.steps.iter().map(|step| step.what.as_str()).collect();
+        assert_eq!(steps.len(), 3, "{steps:?}");
+        assert!(steps[0].contains("changes the key reel_user of t_file_01"), "{steps:?}");
+        assert!(steps[1].contains("adds the key reel_app of t_file_01"), "{steps:?}");
+        assert!(migrate(&options, Role::Storage, false).await.unwrap().steps.is_empty());
+        MysqlFileStore::open(options).await.unwrap();
     });
 }
 

@@ -1,7 +1,11 @@
 //! Flags and operands of the client commands. Values are checked here as far as they can be without a server, so
 //! that a wrong one is wrong usage (exit code 2) and never reaches the wire.
 
-use std::{num::NonZeroU64, path::PathBuf};
+use std::{
+    num::NonZeroU64,
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use clap::{Args, ValueEnum};
 use clap_complete::Shell;
@@ -122,6 +126,38 @@ pub(crate) enum Shown {
     All,
 }
 
+/// Files of a user or of an app, of some time.
+#[derive(Debug, Args)]
+pub(crate) struct Selected {
+    #[command(flatten)]
+    pub(crate) owner: Owner,
+    /// Files of every user of the app.
+    #[arg(long, conflicts_with = "user")]
+    pub(crate) all_users: bool,
+    /// Only files uploaded at this time or later: a date, a time as 2026-11-26T10:30:00Z, seconds since 1970, or how
+    /// long ago, as 90m or 7d. Dates and times are UTC.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) since: Option<u64>,
+    /// Only files uploaded before this time.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) until: Option<u64>,
+}
+
+/// Seconds since 1970.
+fn parse_time(text: &str) -> Result<u64, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    let midnight = format!("{text}T00:00:00Z");
+    let at = humantime::parse_rfc3339_weak(text)
+        .or_else(|_| humantime::parse_rfc3339_weak(&midnight))
+        .ok()
+        .or_else(|| SystemTime::now().checked_sub(humantime::parse_duration(text).ok()?));
+    at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs()).ok_or_else(
+        || "write a date, a time as 2026-11-26T10:30:00Z, seconds since 1970, or 90m or 7d for so long ago".to_owned(),
+    )
+}
+
 /// `reel ls`.
 #[derive(Debug, Args)]
 pub(crate) struct Ls {
@@ -129,10 +165,22 @@ pub(crate) struct Ls {
     #[arg(long, value_enum, default_value_t = Shown::Normal)]
     pub(crate) status: Shown,
     #[command(flatten)]
-    pub(crate) owner: Owner,
+    pub(crate) of: Selected,
     #[command(flatten)]
     pub(crate) trackers: Trackers,
     /// One JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `reel usage`.
+#[derive(Debug, Args)]
+pub(crate) struct Usage {
+    #[command(flatten)]
+    pub(crate) of: Selected,
+    #[command(flatten)]
+    pub(crate) trackers: Trackers,
+    /// One JSON object.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -229,4 +277,26 @@ pub(crate) struct Completions {
     /// Shell to print the script for.
     #[arg(value_enum)]
     pub(crate) shell: Shell,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_date_a_time_a_number_or_an_age() {
+        for text in ["2024-03-11T20:14:02Z", "2024-03-11 20:14:02", "1710188042"] {
+            assert_eq!(parse_time(text), Ok(1_710_188_042), "{text}");
+        }
+        assert_eq!(parse_time("2024-03-11"), Ok(1_710_115_200));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let ago = parse_time("7d").unwrap();
+        assert!((now - 7 * 86_400 - 1..=now - 7 * 86_400 + 1).contains(&ago), "{ago}");
+        for text in
+            ["", "-1", "yesterday", "2024-13-01", "2024-03-11T", "1e9", "9000000000000000000y"]
+        {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
 }

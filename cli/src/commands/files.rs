@@ -1,21 +1,16 @@
-//! `reel stat`, `ls`, `rm`, `restore`, `purge`: what is stored for a user, and its way out and back.
+//! `reel stat`, `rm`, `restore`, `purge`: what is stored of a file, and its way out and back.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use reel_client::{
-    Client, ClientError, FileId, FileRef, FileStat, FileStatus, Owner, StatusFilter,
-};
+use reel_client::{Client, ClientError, FileId, FileRef, FileStat, FileStatus, Owner};
 use serde_json::{Value, json};
 
 use super::{
-    arguments::{self, Ls, Purge, Shown, Stat, Stored},
+    arguments::{self, Purge, Stat, Stored},
     client, shown,
 };
 use crate::exit::say;
-
-/// Files asked for at once by `ls`.
-const PAGE: u16 = 1000;
 
 pub(crate) async fn stat(arguments: Stat) -> Result<ExitCode> {
     let client = client(&arguments.trackers)?;
@@ -49,43 +44,6 @@ pub(crate) async fn stat(arguments: Stat) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) async fn ls(arguments: Ls) -> Result<ExitCode> {
-    let client = client(&arguments.trackers)?;
-    let owner = owner(&arguments.owner);
-    let filter = match arguments.status {
-        Shown::Normal => StatusFilter::Normal,
-        Shown::Deleted => StatusFilter::Deleted,
-        Shown::All => StatusFilter::All,
-    };
-    let mut after = None;
-    loop {
-        let page = client.list(owner, filter, after, PAGE).await?;
-        // Each page is a table of its own, printed when it is there: a user may have millions of files.
-        let mut table = shown::table(&["ID", "SIZE", "STATUS", "CREATED", "NAME"], &[1]);
-        for listed in &page.files {
-            let stat = &listed.stat;
-            if arguments.json {
-                shown::line(&object(&owner.file(listed.file), stat).to_string())?;
-            } else {
-                table.add_row([
-                    shown::safe(listed.file.as_str()),
-                    stat.size.to_string(),
-                    status(stat.status).to_owned(),
-                    shown::time(stat.created_at),
-                    shown::safe(stat.name.as_deref().unwrap_or_default()),
-                ]);
-            }
-        }
-        if !arguments.json && !page.files.is_empty() {
-            shown::print_table(&table, after.is_none())?;
-        }
-        match page.files.last() {
-            Some(last) if page.more => after = Some(last.file),
-            _ => return Ok(ExitCode::SUCCESS),
-        }
-    }
 }
 
 pub(crate) async fn rm(arguments: Stored) -> Result<ExitCode> {
@@ -171,14 +129,14 @@ fn owner(arguments: &arguments::Owner) -> Owner {
     Owner { app: arguments.app, user: arguments.user }
 }
 
-fn status(status: FileStatus) -> &'static str {
+pub(super) fn status(status: FileStatus) -> &'static str {
     match status {
         FileStatus::Normal => "normal",
         FileStatus::Deleted => "deleted",
     }
 }
 
-fn object(file: &FileRef, stat: &FileStat) -> Value {
+pub(super) fn object(file: &FileRef, stat: &FileStat) -> Value {
     json!({
         "id": file.file.as_str(),
         "app": file.app.as_str(),

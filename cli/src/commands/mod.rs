@@ -7,6 +7,7 @@ mod disk;
 mod files;
 mod get;
 mod groups;
+mod listing;
 mod partial;
 mod put;
 pub(crate) mod shown;
@@ -32,8 +33,10 @@ pub(crate) enum ClientCommand {
     Get(Get),
     /// Says what the store knows of a file: size, checksum, times, state.
     Stat(Stat),
-    /// Lists the files of a user.
+    /// Lists the files of a user or of an app, the oldest first.
     Ls(Ls),
+    /// Counts the files of a user or of an app, and their bytes.
+    Usage(arguments::Usage),
     /// Deletes files. Deletion is soft: `restore` brings them back until the purge.
     Rm(Rm),
     /// Brings deleted files back.
@@ -79,7 +82,8 @@ async fn talk(command: ClientCommand) -> Result<ExitCode> {
         ClientCommand::Put(arguments) => put::run(arguments).await,
         ClientCommand::Get(arguments) => get::run(arguments).await,
         ClientCommand::Stat(arguments) => files::stat(arguments).await,
-        ClientCommand::Ls(arguments) => files::ls(arguments).await,
+        ClientCommand::Ls(arguments) => listing::ls(arguments).await,
+        ClientCommand::Usage(arguments) => listing::usage(arguments).await,
         ClientCommand::Rm(arguments) => files::rm(arguments).await,
         ClientCommand::Restore(arguments) => files::restore(arguments).await,
         ClientCommand::Purge(arguments) => files::purge(arguments).await,

@@ -1,36 +1,34 @@
-//! Our own commands for clients: STAT, LIST, RESTORE, PURGE, GET. (PUT is with the uploads.)
+//! Our own commands for clients: STAT, RESTORE, PURGE, GET. (PUT is with the uploads, LIST and USAGE have a file of their own.)
 
 use std::{
     rc::Rc,
     time::{Duration, Instant},
 };
 
+use reel_meta::{Selection, StatusFilter};
 use reel_node::frame_server::FrameConn;
 use reel_proto::{
     command,
-    ext::{
-        self, FileStat, FileStatus, Get, GetHead, List, ListReply, Listed, Purge, PurgeReply,
-        REQUEST_BYTES_MAX,
-    },
+    ext::{self, FileStat, FileStatus, Get, GetHead, Purge, PurgeReply, REQUEST_BYTES_MAX},
     name::{AppId, UserId},
     refusal::Refusal,
     storage,
 };
 
-use super::{Stop, body, content, find};
+use super::{Stop, body, content, find, listing};
 use crate::{
-    store::{ChangeError, Located, Lookup, LookupError, Status, StatusFilter},
+    store::{ChangeError, Located, Lookup, Status},
     thread::Thread,
 };
 
 /// Most bytes of a request of these.
-const BODY_BYTES_MAX: usize = REQUEST_BYTES_MAX as usize;
+pub(super) const BODY_BYTES_MAX: usize = REQUEST_BYTES_MAX as usize;
 
 /// Deleted files looked at together by a purge of a whole user.
 const PURGE_PAGE: usize = 100;
 
-/// After which a purge of a whole user replies with what it has done; the client asks again.
-const PURGE_TIME_MAX: Duration = Duration::from_secs(2);
+/// After which a request that goes through many files replies with what it has done; the client asks again.
+pub(super) const TURN_MAX: Duration = Duration::from_secs(2);
 
 pub(super) async fn request(
     thread: &Rc<Thread>,
@@ -39,7 +37,8 @@ pub(super) async fn request(
 ) -> Result<(), Stop> {
     match command {
         command::STAT => stat(thread, conn).await,
-        command::LIST => list(thread, conn).await,
+        command::LIST => listing::list(thread, conn).await,
+        command::USAGE => listing::usage(thread, conn).await,
         command::RESTORE => restore(thread, conn).await,
         command::PURGE => purge(thread, conn).await,
         command::GET => get(thread, conn).await,
@@ -67,10 +66,7 @@ fn stat_of(file: Located) -> FileStat {
         size: file.size,
         checksum: file.checksum,
         created_at: file.created_at,
-        status: match file.status {
-            Status::Normal => FileStatus::Normal,
-            Status::Deleted => FileStatus::Deleted,
-        },
+        status: status_of(file.status),
         deleted_at: file.deleted_at,
         expires_at: file.expires_at,
         name: file.name,
@@ -79,22 +75,11 @@ fn stat_of(file: Located) -> FileStat {
     }
 }
 
-async fn list(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<(), Stop> {
-    let list = body(conn, BODY_BYTES_MAX, List::decode).await?;
-    conn.flush().await?;
-    let filter = match list.filter {
-        ext::StatusFilter::Normal => StatusFilter::Normal,
-        ext::StatusFilter::Deleted => StatusFilter::Deleted,
-        ext::StatusFilter::All => StatusFilter::Any,
-    };
-    let limit = usize::from(list.limit);
-    let page = thread.stores().list(list.app, list.user, filter, list.after, limit).await;
-    let (files, more) = page.map_err(|error| Stop::of_list(&list.user, &error))?;
-    let files =
-        files.into_iter().map(|file| Listed { file: file.key.file, stat: stat_of(file) }).collect();
-    let reply = ListReply { more, files };
-    conn.reply_with(|out| reply.encode(out)).await?;
-    Ok(())
+pub(super) fn status_of(status: Status) -> FileStatus {
+    match status {
+        Status::Normal => FileStatus::Normal,
+        Status::Deleted => FileStatus::Deleted,
+    }
 }
 
 async fn restore(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<(), Stop> {
@@ -120,14 +105,14 @@ async fn purge(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<(), Stop> {
 }
 
 async fn purge_user(thread: &Rc<Thread>, app: AppId, user: UserId) -> Result<PurgeReply, Stop> {
-    let until = Instant::now() + PURGE_TIME_MAX;
+    let until = Instant::now() + TURN_MAX;
+    let of = Selection::of_user(app.as_str(), user.as_str()).in_state(StatusFilter::Deleted);
     let (mut purged, mut after) = (0, None);
     let mut failed = None;
     loop {
-        let filter = StatusFilter::Deleted;
-        let page = thread.stores().list(app, user, filter, after, PURGE_PAGE).await;
-        let (files, more) = page.map_err(|error| Stop::of_list(&user, &error))?;
-        for file in &files {
+        let page = thread.stores().list(of.clone(), after, PURGE_PAGE).await;
+        let page = page.map_err(|error| Stop::of_listing(&of, &error))?;
+        for file in &page.files {
             match thread.stores().purge(file.key).await {
                 Ok(_) => purged += 1,
                 // Restored or purged by somebody else in between.
@@ -136,12 +121,12 @@ async fn purge_user(thread: &Rc<Thread>, app: AppId, user: UserId) -> Result<Pur
                 Err(error) => failed = failed.or(Some((file.key, error))),
             }
         }
-        after = files.last().map(|file| file.key.file);
-        if !more || after.is_none() || Instant::now() >= until {
+        after = page.next;
+        if after.is_none() || Instant::now() >= until {
             if let Some((file, error)) = failed.filter(|_| purged == 0) {
                 return Err(Stop::of_change(&file, &error));
             }
-            return Ok(PurgeReply { purged, more: more && after.is_some() });
+            return Ok(PurgeReply { purged, more: after.is_some() });
         }
     }
 }
@@ -165,15 +150,4 @@ async fn get(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<(), Stop> {
 pub(super) fn range(offset: u64, size: u64, file_size: u64) -> Result<u64, Stop> {
     storage::resolve(offset, size, file_size)
         .map_err(|error| Stop::refused(Refusal::OutOfRange, error.to_string()))
-}
-
-impl Stop {
-    /// A list that the metadata did not give.
-    fn of_list(user: &UserId, error: &LookupError) -> Self {
-        if error.retryable() {
-            return Self::refused(Refusal::Busy, error.to_string());
-        }
-        tracing::error!(%user, %error, "a list failed");
-        Self::failed(Refusal::Failed, error.to_string())
-    }
 }

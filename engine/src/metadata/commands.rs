@@ -4,7 +4,7 @@ use bytes::Bytes;
 use flume::Sender;
 use reel_meta::{
     Adoption, Change, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation, Removal,
-    ScanCursor, StatusChange, StatusFilter, TableCount, TimeCursor,
+    ScanCursor, Selection, StatusChange, TableCount, TimeCursor, TotalCursor, Totals,
 };
 
 use super::RowError;
@@ -89,7 +89,8 @@ pub(super) enum Read {
     Stop,
     Get(Option<u8>, String, Answer<Option<FileRow>>),
     GetOwned(Owned, Answer<Option<FileRow>>),
-    List(ListOf, Answer<Page>),
+    List(Selection, Option<TimeCursor>, usize, Answer<Page>),
+    Total(Selection, Option<TotalCursor>, Answer<(Totals, Option<TotalCursor>)>),
     DeletedBefore(u64, Option<TimeCursor>, usize, Answer<Page>),
     ExpiredBefore(u64, Option<TimeCursor>, usize, Answer<Page>),
     Scan(Option<ScanCursor>, usize, Answer<Page>),
@@ -126,19 +127,4 @@ pub struct Owned {
     pub user: String,
     /// Its file id.
     pub file: String,
-}
-
-/// What to list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListOf {
-    /// Of this application
-    pub app: String,
-    /// and this user,
-    pub user: String,
-    /// files in these states,
-    pub filter: StatusFilter,
-    /// with ids after this one,
-    pub after: Option<String>,
-    /// at most so many.
-    pub limit: usize,
 }

@@ -1,7 +1,7 @@
 //! The reader: lookups and pages on a connection of its own, one after the other.
 
 use flume::Receiver;
-use reel_meta::FileStore;
+use reel_meta::{FileStore, TOTAL_ROWS_MAX};
 
 use super::{Owned, Read, StorePlace, reply};
 
@@ -14,10 +14,11 @@ pub(super) async fn run(mut store: impl FileStore, queue: Receiver<Read>) {
             Read::GetOwned(Owned { app, user, file }, answer) => {
                 reply(&answer, store.get_owned(&app, &user, &file).await);
             }
-            Read::List(of, answer) => {
-                let after = of.after.as_deref();
-                let page = store.list(&of.app, &of.user, of.filter, after, of.limit).await;
-                reply(&answer, page);
+            Read::List(of, after, limit, answer) => {
+                reply(&answer, store.list(&of, after.as_ref(), limit).await);
+            }
+            Read::Total(of, after, answer) => {
+                reply(&answer, store.total(&of, after.as_ref(), TOTAL_ROWS_MAX).await);
             }
             Read::DeletedBefore(time, after, limit, answer) => {
                 reply(&answer, store.deleted_before(time, after.as_ref(), limit).await);

@@ -9,8 +9,8 @@ use std::{
 use reel_engine::metadata::Metadata;
 use reel_meta::{
     Adoption, Change, ExpectedStore, FileRow, FileStatus, FileStore, InsertOutcome, MetaError,
-    NewFile, Page, Relocation, Removal, ScanCursor, StatusChange, StatusFilter, TableCount,
-    TimeCursor, sqlite::SqliteFileStore,
+    NewFile, Page, Relocation, Removal, ScanCursor, Selection, StatusChange, TableCount,
+    TimeCursor, TotalCursor, Totals, sqlite::SqliteFileStore,
 };
 
 /// What goes wrong with the next call.
@@ -196,13 +196,20 @@ impl FileStore for Faulty {
 
     async fn list(
         &mut self,
-        app: &str,
-        user: &str,
-        filter: StatusFilter,
-        after: Option<&str>,
+        of: &Selection,
+        after: Option<&TimeCursor>,
         limit: usize,
     ) -> Result<Page, MetaError> {
-        self.real.list(app, user, filter, after, limit).await
+        self.real.list(of, after, limit).await
+    }
+
+    async fn total(
+        &mut self,
+        of: &Selection,
+        after: Option<&TotalCursor>,
+        limit: usize,
+    ) -> Result<(Totals, Option<TotalCursor>), MetaError> {
+        self.real.total(of, after, limit).await
     }
 
     async fn adopt(&mut self, adoptions: &[Adoption]) -> Result<Vec<Change>, MetaError> {

@@ -2,58 +2,133 @@
 
 use super::Source;
 use super::files::{deletion, insert_all, new_file, row_of};
-use crate::PAGE_ROWS_MAX;
-use crate::row::{FileRow, FileStatus, NewFile, StatusChange, StatusFilter};
+use crate::page::{Selection, StatusFilter, Tally, Totals};
+use crate::row::{FileRow, FileStatus, NewFile, StatusChange};
 use crate::store::FileStore;
+use crate::{PAGE_ROWS_MAX, TOTAL_ROWS_MAX};
 
-pub(super) async fn of_a_user<S: Source<Store: FileStore>>(source: &S) {
-    let mut store = source.open().await;
+/// Files of three users, one in each table, and of two apps: many in one second, some alone in theirs, ids in no order of time.
+/// A third of them are deleted. In the order of a listing.
+async fn listed<S: FileStore>(store: &mut S) -> Vec<FileRow> {
     let mut ids: Vec<String> = (0..25).map(|index| format!("{index:02}")).collect();
     ids.extend(["A", "a", "B", "b", "a ", "\u{e9}", "\u{1F600}"].map(str::to_owned));
-    for user in ["tnv001", "alice", "bob"] {
-        let rows: Vec<NewFile> =
-            ids.iter().map(|id| new_file(user, &format!("{user}{id}"), 10)).collect();
-        insert_all(&mut store, &rows).await;
+    let mut rows = Vec::new();
+    for app in ["tnvideo", "tnphoto"] {
+        for user in ["tnv001", "alice", "tnv003"] {
+            let new = |(index, id): (usize, &String)| NewFile {
+                app: app.to_owned(),
+                size: 1 << index,
+                ..new_file(user, &format!("{app}{user}{id}"), [10, 30, 20, 10][index % 4])
+            };
+            let new: Vec<NewFile> = ids.iter().enumerate().map(new).collect();
+            insert_all(store, &new).await;
+            rows.extend(new.iter().map(row_of));
+        }
     }
-    ids.sort_unstable(); // by bytes
-    let expected: Vec<String> = ids.iter().map(|id| format!("tnv001{id}")).collect();
-    let all = collect(&mut store, StatusFilter::Any, 10).await;
-    assert_eq!(all.iter().map(|row| row.file.clone()).collect::<Vec<_>>(), expected);
-
-    let deletions: Vec<StatusChange> =
-        all.iter().step_by(3).map(|row| deletion(row.reference(), 20)).collect();
-    store.set_status(&deletions).await.unwrap();
-    for (filter, status) in
-        [(StatusFilter::Normal, FileStatus::Normal), (StatusFilter::Deleted, FileStatus::Deleted)]
-    {
-        let rows = collect(&mut store, filter, 4).await;
-        assert!(rows.iter().all(|row| row.status == status));
-        let count = if status == FileStatus::Deleted {
-            deletions.len()
-        } else {
-            all.len() - deletions.len()
-        };
-        assert_eq!(rows.len(), count);
+    for row in rows.iter_mut().step_by(3) {
+        store.set_status(&[deletion(row.reference(), 40)]).await.unwrap();
+        let deleted = store.get(None, &row.file).await.unwrap().unwrap();
+        assert_eq!((deleted.status, deleted.deleted_at), (FileStatus::Deleted, Some(40)));
+        *row = deleted;
     }
-    let rest = store.list("tnvideo", "tnv001", StatusFilter::Any, Some("tnv001b"), 100).await;
-    let rest: Vec<String> = rest.unwrap().rows.into_iter().map(|row| row.file).collect();
-    assert_eq!(rest, ["tnv001\u{e9}", "tnv001\u{1F600}"], "after is exclusive");
-    let other = store.list("other", "tnv001", StatusFilter::Any, None, 100).await.unwrap();
-    assert!(other.rows.is_empty() && !other.more, "another app");
-    let none = store.list("tnvideo", "tnv001", StatusFilter::Any, None, 0).await.unwrap();
-    assert!(none.rows.is_empty() && none.more);
+    rows.sort_by_key(FileRow::listing_cursor);
+    rows
 }
 
-/// All pages of `tnv001`, looked at as they come.
-async fn collect<S: FileStore>(store: &mut S, filter: StatusFilter, limit: usize) -> Vec<FileRow> {
-    let mut rows: Vec<FileRow> = Vec::new();
-    loop {
-        let after = rows.last().map(|row| row.file.clone());
-        let page = store.list("tnvideo", "tnv001", filter, after.as_deref(), limit).await.unwrap();
-        assert!(page.rows.len() == limit || !page.more, "a page with more after it is full");
-        rows.extend(page.rows);
-        if !page.more {
-            return rows;
+/// Selections of all kinds, and which rows they have.
+fn selections() -> Vec<Selection> {
+    let mut selections = Vec::new();
+    for of in [
+        Selection::of_user("tnvideo", "tnv001"),
+        Selection::of_user("tnphoto", "alice"),
+        Selection::of_user("tnphoto", "nobody"),
+        Selection::of_app("tnvideo"),
+        Selection::of_app("tnmusic"),
+    ] {
+        for filter in [StatusFilter::Normal, StatusFilter::Deleted, StatusFilter::Any] {
+            for (since, until) in [
+                (0, u64::MAX),
+                (0, 20),
+                (10, 20),
+                (20, 30),
+                (11, 31),
+                (30, u64::MAX),
+                (31, 90),
+                (20, 20),
+                (30, 10),
+            ] {
+                selections.push(Selection { filter, since, until, ..of.clone() });
+            }
+        }
+    }
+    selections
+}
+
+fn has(of: &Selection, row: &FileRow) -> bool {
+    of.app == row.app
+        && of.user.as_ref().is_none_or(|user| *user == row.user)
+        && of.filter.takes(row.status)
+        && (of.since..of.until).contains(&row.created_at)
+}
+
+pub(super) async fn of_a_listing<S: Source<Store: FileStore>>(source: &S) {
+    let mut store = source.open().await;
+    let rows = listed(&mut store).await;
+    for of in selections() {
+        let expected: Vec<&FileRow> = rows.iter().filter(|row| has(&of, row)).collect();
+        for limit in [2, 10, 1000] {
+            let mut found: Vec<FileRow> = Vec::new();
+            loop {
+                let after = found.last().map(FileRow::listing_cursor);
+                let page = store.list(&of, after.as_ref(), limit).await.unwrap();
+                assert!(
+                    page.rows.len() == limit || !page.more,
+                    "a page with more after it is full"
+                );
+                found.extend(page.rows);
+                if !page.more {
+                    break;
+                }
+            }
+            assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{of:?}, {limit} a page");
+        }
+    }
+    let of = Selection::of_app("tnvideo");
+    let none = store.list(&of, None, 0).await.unwrap();
+    assert!(none.rows.is_empty() && none.more);
+    // Where a row was that is not there any more.
+    let (removed, rest) = rows.split_first().unwrap();
+    store.remove(&[crate::Removal { row: removed.reference(), only: None }]).await.unwrap();
+    let page = store.list(&of, Some(&removed.listing_cursor()), 1).await.unwrap();
+    assert_eq!(page.rows.first(), rest.iter().find(|row| has(&of, row)));
+    for limits in [Selection::of_user("", "u"), Selection::of_user("a", "u".repeat(129))] {
+        assert!(matches!(store.list(&limits, None, 1).await, Err(crate::MetaError::Text(_))));
+        assert!(matches!(store.total(&limits, None, 1).await, Err(crate::MetaError::Text(_))));
+    }
+}
+
+pub(super) async fn of_a_total<S: Source<Store: FileStore>>(source: &S) {
+    let mut store = source.open().await;
+    let rows = listed(&mut store).await;
+    for of in selections() {
+        let mut expected = Totals::default();
+        for row in rows.iter().filter(|row| has(&of, row)) {
+            expected.add(row.status, row.size);
+        }
+        for limit in [2, 7, usize::MAX] {
+            let mut found = Totals::default();
+            let mut after = None;
+            loop {
+                let (some, next) = store.total(&of, after.as_ref(), limit).await.unwrap();
+                let Tally { files, .. } = some.normal;
+                assert!(files + some.deleted.files <= limit.min(TOTAL_ROWS_MAX) as u64);
+                found += some;
+                after = next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, expected, "{of:?}, {limit} at once");
         }
     }
 }

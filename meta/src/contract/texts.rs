@@ -2,7 +2,8 @@
 
 use super::files::{deletion, insert_all, new_file, row_of};
 use super::{Source, WEIRD};
-use crate::row::{InsertOutcome, NewFile, Removal, StatusFilter};
+use crate::page::{Selection, StatusFilter};
+use crate::row::{InsertOutcome, NewFile, Removal};
 use crate::store::FileStore;
 
 pub(super) async fn are_data<S: Source<Store: FileStore>>(source: &S) {
@@ -24,13 +25,14 @@ pub(super) async fn are_data<S: Source<Store: FileStore>>(source: &S) {
     for text in WEIRD {
         let owned = NewFile { file: format!("of {text}"), ..new_file(text, "", 2) };
         insert_all(&mut store, std::slice::from_ref(&owned)).await;
-        let page = store.list("tnvideo", text, StatusFilter::Any, None, 10).await.unwrap();
+        let page = store.list(&Selection::of_user("tnvideo", text), None, 10).await.unwrap();
         assert_eq!(page.rows, [row_of(&owned)], "the files of {text:?} and nobody else's");
     }
     for row in &rows {
         let reference = row_of(row).reference();
         store.set_status(&[deletion(reference.clone(), 3)]).await.unwrap();
-        let page = store.list("tnvideo", "tnv001", StatusFilter::Deleted, None, 100).await.unwrap();
+        let of = Selection::of_user("tnvideo", "tnv001").in_state(StatusFilter::Deleted);
+        let page = store.list(&of, None, 100).await.unwrap();
         assert_eq!(page.rows.len(), 1, "{:?} alone was deleted", row.file);
         store.remove(&[Removal { row: reference, only: None }]).await.unwrap();
         assert_eq!(store.get(None, &row.file).await.unwrap(), None);

@@ -11,14 +11,15 @@ use self::statements as sql;
 use super::MysqlStore;
 use super::failure::Failure;
 use super::session::Access;
-use crate::PAGE_ROWS_MAX;
 use crate::error::MetaError;
+use crate::page::{Page, ScanCursor, Selection, TimeCursor, TotalCursor, Totals};
 use crate::row::{
-    Adoption, Change, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation, Removal,
-    ScanCursor, StatusChange, StatusFilter, TableCount, TimeCursor,
+    Adoption, Change, ExpectedStore, FileRow, InsertOutcome, NewFile, Relocation, Removal,
+    StatusChange, TableCount,
 };
 use crate::store::FileStore;
 use crate::text::{TextField, check, check_new, check_row};
+use crate::{PAGE_ROWS_MAX, TOTAL_ROWS_MAX};
 
 /// The database of storage nodes.
 pub enum Files {}
@@ -50,15 +51,7 @@ impl MysqlFileStore {
             .read(operation, async |conn: &mut Conn| {
                 let mut found = Vec::new();
                 for table in TABLES {
-                    // The cursor as a lower bound (exclusive) of this table's own order (time, id); no id is empty.
-                    let (from, file) = match after {
-                        None => (0, ""),
-                        Some(cursor) if table < cursor.table => (cursor.time.saturating_add(1), ""),
-                        Some(cursor) if table == cursor.table => {
-                            (cursor.time, cursor.file.as_str())
-                        }
-                        Some(cursor) => (cursor.time, ""),
-                    };
+                    let (from, file) = after.map_or((0, ""), |cursor| cursor.bound(table));
                     let wanted = one_more(limit);
                     let values: Vec<Value> = vec![
                         from.into(),
@@ -221,33 +214,62 @@ impl FileStore for MysqlFileStore {
 
     async fn list(
         &mut self,
-        app: &str,
-        user: &str,
-        filter: StatusFilter,
-        after: Option<&str>,
+        of: &Selection,
+        after: Option<&TimeCursor>,
         limit: usize,
     ) -> Result<Page, MetaError> {
-        check(TextField::App, app)?;
-        check(TextField::User, user)?;
+        of.check()?;
         let limit = limit.min(PAGE_ROWS_MAX);
-        let table = table_of_user(user.as_bytes());
-        let (statements, states) = match filter {
-            StatusFilter::Normal => (&sql::LIST_NORMAL, 1),
-            StatusFilter::Deleted => (&sql::LIST_DELETED, 3),
-            StatusFilter::Any => (&sql::LIST_ANY, 4),
-        };
-        let wanted = one_more(limit);
-        let of_state: [Value; 4] =
-            [user.into(), app.into(), after.unwrap_or("").into(), wanted.into()];
-        let values = vec![of_state; states].concat();
-        let mut rows = self
+        let (pages, states) = listing(of).pages(of.filter);
+        let mut found = self
             .link
             .read("list", async |conn: &mut Conn| {
-                rows(conn, table, statements[slot(table)], values.clone()).await
+                let mut found = Vec::new();
+                for &table in of.tables() {
+                    let Some(span) = Span::new(of, of.begin(table, after)) else { continue };
+                    let values = [span.in_second(one_more(limit)), span.later(one_more(limit))];
+                    let values = vec![values.concat(); states].concat();
+                    found.extend(rows(conn, table, &pages[slot(table)], values).await?);
+                }
+                Ok(found)
             })
             .await?;
-        rows.sort_by(|a, b| a.file.cmp(&b.file));
-        Ok(page(rows, limit))
+        found.sort_by_cached_key(FileRow::listing_cursor);
+        Ok(page(found, limit))
+    }
+
+    async fn total(
+        &mut self,
+        of: &Selection,
+        after: Option<&TotalCursor>,
+        limit: usize,
+    ) -> Result<(Totals, Option<TotalCursor>), MetaError> {
+        of.check()?;
+        let limit = limit.clamp(1, TOTAL_ROWS_MAX) as u64;
+        let sizes = &listing(of).sizes;
+        self.link
+            .read("total", async |conn: &mut Conn| {
+                let mut totals = Totals::default();
+                let mut left = limit;
+                for range in of.ranges(&sql::STATES, after) {
+                    let Some(span) = Span::new(of, range.begin) else { continue };
+                    let [in_second, later] = &sizes[slot(range.table)][range.state];
+                    for (statement, is_later) in [(in_second, false), (later, true)] {
+                        let values = if is_later { span.later(left) } else { span.in_second(left) };
+                        let found: Vec<(u64, String, u64)> =
+                            conn.exec(statement.as_str(), Params::Positional(values)).await?;
+                        left -= found.len() as u64;
+                        found.iter().for_each(|(.., size)| totals.add(range.status, *size));
+                        if left == 0
+                            && let Some((time, file, _)) = found.into_iter().next_back()
+                        {
+                            return Ok((totals, Some(range.cursor(time, file))));
+                        }
+                    }
+                }
+                Ok((totals, None))
+            })
+            .await
     }
 
     async fn deleted_before(
@@ -377,6 +399,45 @@ impl FileStore for MysqlFileStore {
 }
 
 const TABLES: [u8; 3] = [1, 2, 3];
+
+fn listing(of: &Selection) -> &'static sql::Listing {
+    if of.user.is_some() { &sql::OF_USER } else { &sql::OF_APP }
+}
+
+/// The rows of a selection behind a second and an id in it: values of the two parts of a statement.
+struct Span<'a> {
+    of: &'a Selection,
+    time: u64,
+    file: &'a str,
+    /// The last second.
+    last: u64,
+}
+
+impl<'a> Span<'a> {
+    /// None where nothing can be in it.
+    fn new(of: &'a Selection, (time, file): (u64, &'a str)) -> Option<Self> {
+        let last = of.until.checked_sub(1)?.min(sql::TIME_MAX);
+        (time <= last).then_some(Self { of, time, file, last })
+    }
+
+    fn in_second(&self, limit: u64) -> Vec<Value> {
+        let mut values = self.whose();
+        let time = if self.time == 0 { Value::NULL } else { self.time.into() };
+        values.extend([time, self.file.into(), limit.into()]);
+        values
+    }
+
+    fn later(&self, limit: u64) -> Vec<Value> {
+        let mut values = self.whose();
+        values.extend([self.time.into(), self.last.into(), limit.into()]);
+        values
+    }
+
+    fn whose(&self) -> Vec<Value> {
+        let user = self.of.user.as_deref().map(Value::from);
+        [Some(self.of.app.as_str().into()), user].into_iter().flatten().collect()
+    }
+}
 
 /// Index of a table's statement.
 fn slot(table: u8) -> usize {

@@ -176,7 +176,8 @@ async fn plan(
 struct Found {
     /// Each column, with its collation where it is a text.
     columns: HashMap<String, Option<String>>,
-    keys: Vec<String>,
+    /// Each key, with its columns.
+    keys: HashMap<String, String>,
 }
 
 impl Found {
@@ -188,14 +189,14 @@ impl Found {
                 (database, table),
             )
             .await?;
-        let keys = conn
+        let keys: Vec<(String, String)> = conn
             .exec(
-                "SELECT DISTINCT index_name FROM information_schema.statistics \
-                 WHERE table_schema = ? AND table_name = ?",
+                "SELECT index_name, GROUP_CONCAT(column_name ORDER BY seq_in_index SEPARATOR ', ') \
+                 FROM information_schema.statistics WHERE table_schema = ? AND table_name = ? GROUP BY index_name",
                 (database, table),
             )
             .await?;
-        Ok(Self { columns: columns.into_iter().collect(), keys })
+        Ok(Self { columns: columns.into_iter().collect(), keys: keys.into_iter().collect() })
     }
 
     fn has(&self, column: &str) -> bool {
@@ -247,16 +248,24 @@ impl Migration {
                 format!("ALTER TABLE {name} {}", added.join(", ")),
             );
         }
-        for key in table.keys.iter().filter(|key| !found.keys.iter().any(|have| have == key.name)) {
+        for key in table.keys {
+            let has = found.keys.get(key.name);
+            if has.is_some_and(|columns| columns == key.columns) {
+                continue;
+            }
             if key.unique
                 && let Some(step) = merge(conn, name, key).await?
             {
                 self.steps.push(step);
             }
             let kind = if key.unique { "UNIQUE KEY" } else { "KEY" };
+            let (does, drop) = match has {
+                Some(_) => ("changes", format!("DROP KEY {}, ", key.name)),
+                None => ("adds", String::new()),
+            };
             self.step(
-                format!("adds the key {} to {name}", key.name),
-                format!("ALTER TABLE {name} ADD {kind} {} ({})", key.name, key.columns),
+                format!("{does} the key {} of {name}", key.name),
+                format!("ALTER TABLE {name} {drop}ADD {kind} {} ({})", key.name, key.columns),
             );
         }
         Ok(())

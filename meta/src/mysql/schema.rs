@@ -11,7 +11,7 @@ use crate::error::MetaError;
 use crate::location::Role;
 
 /// Version of all of it. A database with a higher one belongs to a later program.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Says which version a database has.
 pub(super) const VERSION_TABLE: &str = "reel_schema";
@@ -97,7 +97,8 @@ const IDS: &[Table] = &[
     VERSIONS,
 ];
 
-/// One of the tables of files. The pages of a user's files are found by `reel_user`, state by state.
+/// One of the tables of files. Listings of a user's files are found by `reel_user`, those of an app by `reel_app`, state by
+/// state and in the order of their times; with the sizes in the keys, totals read nothing else.
 macro_rules! files {
     ($name:literal) => {
         Table {
@@ -119,7 +120,16 @@ macro_rules! files {
             ],
             primary: "id",
             keys: &[
-                Key { name: "reel_user", columns: "userid, appid, status, id", unique: false },
+                Key {
+                    name: "reel_user",
+                    columns: "appid, userid, status, create_time, id, file_size",
+                    unique: false,
+                },
+                Key {
+                    name: "reel_app",
+                    columns: "appid, status, create_time, id, file_size",
+                    unique: false,
+                },
                 Key { name: "reel_deleted", columns: "deleted_at, id", unique: false },
                 Key { name: "reel_expires", columns: "expires_at, id", unique: false },
             ],

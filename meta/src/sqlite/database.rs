@@ -19,7 +19,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const RESTART_WAIT: Duration = Duration::from_millis(100);
 
 /// Prepared statements kept by a connection: more than all constants of one store.
-const STATEMENTS_MAX: usize = 64;
+const STATEMENTS_MAX: usize = 128;
 
 /// Page cache of one connection, in KiB (a negative number in SQLite's terms).
 const CACHE_KIB: i64 = 16 * 1024;

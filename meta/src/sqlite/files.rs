@@ -14,16 +14,17 @@ use reel_proto::table::table_of_user;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use self::statements as sql;
-use crate::PAGE_ROWS_MAX;
 use crate::error::MetaError;
+use crate::page::{Page, ScanCursor, Selection, TimeCursor, TotalCursor, Totals};
 use crate::row::{
-    Adoption, Change, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation, Removal,
-    ScanCursor, StatusChange, StatusFilter, TableCount, TimeCursor,
+    Adoption, Change, ExpectedStore, FileRow, FileStatus, InsertOutcome, NewFile, Relocation,
+    Removal, StatusChange, TableCount,
 };
 use crate::sqlite::database::{Checkpointed, Checkpointer, Database, Refusal};
 use crate::sqlite::migrate::STORAGE;
 use crate::store::FileStore;
 use crate::text::{TextField, check, check_new, check_row};
+use crate::{PAGE_ROWS_MAX, TOTAL_ROWS_MAX};
 
 /// `t_file_01` to `t_file_03` and `reel_stores` in one SQLite file.
 #[derive(Debug)]
@@ -264,30 +265,73 @@ impl FileStore for SqliteFileStore {
 
     async fn list(
         &mut self,
-        app: &str,
-        user: &str,
-        filter: StatusFilter,
-        after: Option<&str>,
+        of: &Selection,
+        after: Option<&TimeCursor>,
         limit: usize,
     ) -> Result<Page, MetaError> {
-        check(TextField::App, app)?;
-        check(TextField::User, user)?;
+        of.check()?;
         let limit = limit.min(PAGE_ROWS_MAX);
-        let table = table_of_user(user.as_bytes());
-        let statement = match filter {
-            StatusFilter::Normal => sql::LIST_NORMAL[slot(table)],
-            StatusFilter::Deleted => sql::LIST_DELETED[slot(table)],
-            StatusFilter::Any => sql::LIST_ANY[slot(table)],
-        };
-        let rows = self.database.read("list", |connection| {
-            connection
-                .prepare_cached(statement)?
-                .query_map(params![app, user, after.unwrap_or(""), one_more(limit)], |row| {
-                    sql::file_row(table, row)
-                })?
-                .collect::<rusqlite::Result<Vec<_>>>()
+        let pages = listing(of).pages(of.filter);
+        let mut rows = self.database.read("list", |connection| {
+            let mut rows = Vec::new();
+            for &table in of.tables() {
+                let mut statement = connection.prepare_cached(&pages[slot(table)])?;
+                let (time, file) = of.begin(table, after);
+                let values = params![
+                    of.app,
+                    of.user,
+                    sql::bounded(time),
+                    file,
+                    sql::bounded(of.until),
+                    one_more(limit)
+                ];
+                let found = statement.query_map(values, |row| sql::file_row(table, row))?;
+                for row in found {
+                    rows.push(row?);
+                }
+            }
+            Ok(rows)
         })?;
+        if of.tables().len() > 1 {
+            rows.sort_by_cached_key(FileRow::listing_cursor);
+        }
         Ok(page(rows, limit))
+    }
+
+    async fn total(
+        &mut self,
+        of: &Selection,
+        after: Option<&TotalCursor>,
+        limit: usize,
+    ) -> Result<(Totals, Option<TotalCursor>), MetaError> {
+        of.check()?;
+        let sizes = &listing(of).sizes;
+        self.database.read("total", |connection| {
+            let mut totals = Totals::default();
+            let mut left = limit.clamp(1, TOTAL_ROWS_MAX) as i64;
+            for range in of.ranges(&STATES, after) {
+                let statement = &sizes[slot(range.table)][range.state];
+                let mut statement = connection.prepare_cached(statement)?;
+                let (time, file) = range.begin;
+                let mut rows = statement.query(params![
+                    of.app,
+                    of.user,
+                    sql::bounded(time),
+                    file,
+                    sql::bounded(of.until),
+                    left
+                ])?;
+                while let Some(row) = rows.next()? {
+                    totals.add(range.status, sql::unsigned(row, 2)?);
+                    left -= 1;
+                    if left == 0 {
+                        let cursor = range.cursor(sql::unsigned(row, 0)?, row.get(1)?);
+                        return Ok((totals, Some(cursor)));
+                    }
+                }
+            }
+            Ok((totals, None))
+        })
     }
 
     async fn deleted_before(
@@ -396,6 +440,13 @@ impl FileStore for SqliteFileStore {
 
 const TABLES: [u8; 3] = [1, 2, 3];
 
+/// Each has indexes of its own.
+const STATES: [FileStatus; 2] = [FileStatus::Normal, FileStatus::Deleted];
+
+fn listing(of: &Selection) -> &'static sql::Listing {
+    if of.user.is_some() { &sql::OF_USER } else { &sql::OF_APP }
+}
+
 /// Index of a table's statement.
 fn slot(table: u8) -> usize {
     usize::from(table.clamp(1, 3) - 1)
@@ -460,13 +511,7 @@ fn due_in(
     limit: usize,
     rows: &mut Vec<FileRow>,
 ) -> rusqlite::Result<()> {
-    // The cursor as a lower bound (exclusive) of this table's own order (time, id); no id is empty.
-    let (from_time, from_file) = match after {
-        None => (0, ""),
-        Some(cursor) if table < cursor.table => (cursor.time.saturating_add(1), ""),
-        Some(cursor) if table == cursor.table => (cursor.time, cursor.file.as_str()),
-        Some(cursor) => (cursor.time, ""),
-    };
+    let (from_time, from_file) = after.map_or((0, ""), |cursor| cursor.bound(table));
     let mut statement = connection.prepare_cached(statement)?;
     let found = statement.query_map(
         params![sql::bounded(time), sql::bounded(from_time), from_file, one_more(limit)],

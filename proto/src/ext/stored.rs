@@ -1,12 +1,10 @@
-//! STAT (201), LIST (202), RESTORE (203), PURGE (204): what is stored for a user, and its way back or out.
+//! STAT (201), RESTORE (203), PURGE (204): what is stored of a file, and its way back or out.
 
 use crate::{
     body::{BodyError, Fields, LAYOUT_VERSION, put_flag, put_optional, put_short, put_text},
-    name::{AppId, FileId, UserId},
+    name::{AppId, UserId},
     storage::{FILE_REF_LEN, FileRef},
 };
-
-pub use crate::limits::LIST_ENTRIES_MAX;
 
 /// The body of STAT and RESTORE: version, then the 400 bytes of a [`FileRef`]. RESTORE answers nothing but success.
 pub fn encode_file(file: &FileRef, out: &mut Vec<u8>) {
@@ -94,7 +92,7 @@ impl FileStat {
         self.write(out);
     }
 
-    fn read(fields: &mut Fields<'_>) -> Result<Self, BodyError> {
+    pub(super) fn read(fields: &mut Fields<'_>) -> Result<Self, BodyError> {
         let text =
             |field| move |fields: &mut Fields<'_>| fields.short_text(field).map(str::to_owned);
         Ok(Self {
@@ -111,7 +109,7 @@ impl FileStat {
         })
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         let number = |out: &mut Vec<u8>, value: u64| out.extend_from_slice(&value.to_be_bytes());
         number(out, self.path_id);
         number(out, self.size);
@@ -123,134 +121,6 @@ impl FileStat {
         put_optional(out, self.name.as_deref(), put_text);
         put_optional(out, self.content_type.as_deref(), put_text);
         put_text(out, &self.store);
-    }
-}
-
-/// Which files a LIST names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StatusFilter {
-    /// Those that can be read.
-    Normal,
-    /// Those that are deleted.
-    Deleted,
-    /// Both.
-    All,
-}
-
-impl StatusFilter {
-    /// Whether a file in this state is named.
-    pub const fn takes(self, status: FileStatus) -> bool {
-        match self {
-            Self::All => true,
-            Self::Normal => matches!(status, FileStatus::Normal),
-            Self::Deleted => matches!(status, FileStatus::Deleted),
-        }
-    }
-}
-
-/// LIST: a user's files in the order of their ids (by bytes), a page at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct List {
-    /// The application.
-    pub app: AppId,
-    /// The user.
-    pub user: UserId,
-    /// Which files.
-    pub filter: StatusFilter,
-    /// The last id of the page before; none for the first page.
-    pub after: Option<FileId>,
-    /// Entries wanted, 1 to [`LIST_ENTRIES_MAX`].
-    pub limit: u16,
-}
-
-impl List {
-    /// Reads a request's body.
-    ///
-    /// # Errors
-    /// [`BodyError`] with the first thing that is wrong.
-    pub fn decode(body: &[u8]) -> Result<Self, BodyError> {
-        let mut fields = Fields::versioned(body)?;
-        let app = AppId::from_bytes(fields.short("app id")?)?;
-        let user = UserId::from_bytes(fields.short("user id")?)?;
-        let filter = match fields.u8("status filter")? {
-            0 => StatusFilter::Normal,
-            1 => StatusFilter::Deleted,
-            2 => StatusFilter::All,
-            _ => return Err(BodyError::Value { field: "status filter" }),
-        };
-        let after = fields.optional("file id", |f| Ok(FileId::from_bytes(f.short("file id")?)?))?;
-        let limit = fields.u16("limit")?;
-        if limit == 0 || usize::from(limit) > LIST_ENTRIES_MAX {
-            return Err(BodyError::Value { field: "limit" });
-        }
-        fields.finish()?;
-        Ok(Self { app, user, filter, after, limit })
-    }
-
-    /// Appends the request's body.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(LAYOUT_VERSION);
-        put_short(out, self.app.as_bytes());
-        put_short(out, self.user.as_bytes());
-        out.push(match self.filter {
-            StatusFilter::Normal => 0,
-            StatusFilter::Deleted => 1,
-            StatusFilter::All => 2,
-        });
-        put_optional(out, self.after.as_ref(), |out, file| put_short(out, file.as_bytes()));
-        out.extend_from_slice(&self.limit.to_be_bytes());
-    }
-}
-
-/// An entry of a [`ListReply`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    /// The file's id.
-    pub file: FileId,
-    /// What is known of it.
-    pub stat: FileStat,
-}
-
-/// LIST's reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListReply {
-    /// Whether more files follow the last one here.
-    pub more: bool,
-    /// The files, [`LIST_ENTRIES_MAX`] at most.
-    pub files: Vec<Listed>,
-}
-
-impl ListReply {
-    /// Reads a reply's body.
-    ///
-    /// # Errors
-    /// [`BodyError`] with the first thing that is wrong; a count past the limit before anything is kept.
-    pub fn decode(body: &[u8]) -> Result<Self, BodyError> {
-        let mut fields = Fields::versioned(body)?;
-        let more = fields.flag("more")?;
-        let count = usize::from(fields.u16("count")?);
-        if count > LIST_ENTRIES_MAX {
-            return Err(BodyError::Value { field: "count" });
-        }
-        let mut files = Vec::new();
-        for _ in 0..count {
-            let file = FileId::from_bytes(fields.short("file id")?)?;
-            files.push(Listed { file, stat: FileStat::read(&mut fields)? });
-        }
-        fields.finish()?;
-        Ok(Self { more, files })
-    }
-
-    /// Appends the reply's body: of more than [`LIST_ENTRIES_MAX`] files the first ones, and then `more` is set.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(LAYOUT_VERSION);
-        put_flag(out, self.more || self.files.len() > LIST_ENTRIES_MAX);
-        let count = self.files.len().min(LIST_ENTRIES_MAX);
-        out.extend_from_slice(&(count as u16).to_be_bytes());
-        for entry in self.files.iter().take(count) {
-            put_short(out, entry.file.as_bytes());
-            entry.stat.write(out);
-        }
     }
 }
 
@@ -337,28 +207,14 @@ impl PurgeReply {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::ext::{REPLY_BYTES_MAX, tests::harden};
+    use crate::ext::tests::{harden, stat};
+    use crate::name::FileId;
 
     fn file() -> FileRef {
         FileRef {
             app: AppId::parse("tnvideo").unwrap(),
             user: UserId::parse("tnv001").unwrap(),
             file: FileId::parse("id").unwrap(),
-        }
-    }
-
-    fn stat(full: bool) -> FileStat {
-        FileStat {
-            path_id: 262_144,
-            size: 1 << 40,
-            checksum: full.then_some(0xAE8B_1486_0A79_9888),
-            created_at: 1_710_188_042,
-            status: if full { FileStatus::Deleted } else { FileStatus::Normal },
-            deleted_at: full.then_some(7),
-            expires_at: full.then_some(8),
-            name: full.then(|| "片".repeat(85)),
-            content_type: full.then(|| "t".repeat(255)),
-            store: "s".repeat(64),
         }
     }
 
@@ -377,28 +233,6 @@ mod tests {
             assert_eq!(Purge::decode(&bytes).unwrap(), purge);
             harden(&bytes, Purge::decode);
         }
-        for (after, filter) in
-            [(None, StatusFilter::Normal), (Some(file().file), StatusFilter::All)]
-        {
-            let list = List { app: file().app, user: file().user, filter, after, limit: 1000 };
-            let mut bytes = Vec::new();
-            list.encode(&mut bytes);
-            assert_eq!(List::decode(&bytes).unwrap(), list);
-            harden(&bytes, List::decode);
-        }
-    }
-
-    #[test]
-    fn a_limit_outside_one_to_a_thousand_is_refused() {
-        for (limit, legal) in
-            [(0, false), (1, true), (1000, true), (1001, false), (u16::MAX, false)]
-        {
-            let filter = StatusFilter::Deleted;
-            let list = List { app: file().app, user: file().user, filter, after: None, limit };
-            let mut bytes = Vec::new();
-            list.encode(&mut bytes);
-            assert_eq!(List::decode(&bytes).is_ok(), legal, "{limit}");
-        }
     }
 
     #[test]
@@ -414,21 +248,5 @@ mod tests {
         reply.encode(&mut bytes);
         assert_eq!(PurgeReply::decode(&bytes).unwrap(), reply);
         harden(&bytes, PurgeReply::decode);
-    }
-
-    #[test]
-    fn the_longest_list_fits_its_limit() {
-        let longest = Listed { file: FileId::parse(&"f".repeat(127)).unwrap(), stat: stat(true) };
-        let reply = ListReply { more: false, files: vec![longest; LIST_ENTRIES_MAX + 1] };
-        let mut bytes = Vec::new();
-        reply.encode(&mut bytes);
-        assert!(bytes.len() as u64 <= REPLY_BYTES_MAX, "{}", bytes.len());
-        let back = ListReply::decode(&bytes).unwrap();
-        assert_eq!((back.files.len(), back.more), (LIST_ENTRIES_MAX, true));
-        let short = ListReply { more: false, files: back.files[..2].to_vec() };
-        let mut bytes = Vec::new();
-        short.encode(&mut bytes);
-        assert_eq!(ListReply::decode(&bytes).unwrap(), short);
-        harden(&bytes, ListReply::decode);
     }
 }

@@ -7,7 +7,7 @@ use reel_proto::{
     body::BodyError,
     ext::{
         self, FileStat, GET_HEAD_LEN, Get, GetHead, List, ListReply, Locate, Located, Purge,
-        PurgeReply, PutHead, PutReply,
+        PurgeReply, PutHead, PutReply, Usage, UsageReply,
     },
     idgen::{self, IdGet},
     peer::{DrainNode, GatewayBeat, IdBlock, IdBlockReply, JoinExt, Report},
@@ -63,10 +63,12 @@ macro_rules! round_trips {
                 let _ = UploadHead::decode(&bytes, 1000);
                 let _ = PutHead::decode(&bytes, 1000);
                 let _ = GetHead::decode(&bytes, 1000);
-                if let Some(first) = bytes.first_mut() {
-                    *first = 1;
+                for version in [2, 1] {
+                    if let Some(first) = bytes.first_mut() {
+                        *first = version;
+                    }
+                    $(let _ = <$type>::decode(&bytes);)*
                 }
-                $(let _ = <$type>::decode(&bytes);)*
                 let _ = ext::decode_file(&bytes);
                 let _ = PutHead::decode(&bytes, 1000);
                 let _ = GetHead::decode(&bytes, 1000);
@@ -88,6 +90,8 @@ round_trips! {
     file_stat: samples::file_stat(), FileStat;
     list: samples::list(), List;
     list_reply: samples::list_reply(), ListReply;
+    usage: samples::usage(), Usage;
+    usage_reply: samples::usage_reply(), UsageReply;
     purge: samples::purge(), Purge;
     purge_reply: samples::purge_reply(), PurgeReply;
     put_reply: samples::put_reply(), PutReply;

@@ -1,9 +1,10 @@
-//! The layouts of our own commands, as docs/wire-protocol.md draws them: these bytes never change under version 1.
+//! The layouts of our own commands, as docs/wire-protocol.md draws them: these bytes never change under their version.
 
 use reel_proto::{
     ext::{
-        self, FileStat, FileStatus, Get, GetHead, List, ListReply, Listed, Locate, Located,
-        NodeAddr, Purge, PurgeReply, PutHead, PutOutcome, PutReply, StatusFilter, node_flag,
+        self, Cursor, FileStat, FileStatus, Get, GetHead, List, ListReply, Listed, Locate, Located,
+        NodeAddr, Purge, PurgeReply, PutHead, PutOutcome, PutReply, Selection, StatusFilter, Tally,
+        Usage, UsageReply, node_flag,
     },
     name::{AppId, FileId, GroupName, HostName, IdKey, UserId, Version},
     peer::{
@@ -86,13 +87,39 @@ fn stat_and_restore() {
     same(|out| stat().encode(out), &format!("01 {STAT}"));
 }
 
+/// App, user, states and a cursor.
+const OF_LISTING: &str = "07 746e766964656f 01 06 746e76303031 02 01 0000000065f15600 00";
+const CURSOR: &str = "01 0000000065f1560c 02 02 6631";
+
 #[test]
 fn list() {
     let FileRef { app, user, file } = file();
-    let list = List { app, user, filter: StatusFilter::All, after: Some(file), limit: 1000 };
-    same(|out| list.encode(out), "01 07 746e766964656f 06 746e76303031 02 01 02 6631 03e8");
-    let reply = ListReply { more: true, files: vec![Listed { file, stat: stat() }] };
-    same(|out| reply.encode(out), &format!("01 01 0001 02 6631 {STAT}"));
+    let of = Selection { since: Some(0x65F1_5600), ..Selection::of_user(app, user) };
+    let cursor = Some(Cursor { time: 0x65F1_560C, part: 2, file: "f1".to_owned() });
+    let list = List { of, after: cursor.clone(), limit: 1000 };
+    same(|out| list.encode(out), &format!("02 {OF_LISTING} {CURSOR} 03e8"));
+    let of = Selection { filter: StatusFilter::Deleted, ..Selection::of_app(app) };
+    let list = List { of, after: None, limit: 1 };
+    same(|out| list.encode(out), "02 07 746e766964656f 00 01 00 00 00 0001");
+    let files = vec![Listed { user, file, stat: stat() }];
+    let reply = ListReply { next: cursor, left_out: 3, files };
+    let entry = format!("06 746e76303031 02 6631 {STAT}");
+    same(|out| reply.encode(out), &format!("02 {CURSOR} 0003 0001 {entry}"));
+}
+
+#[test]
+fn usage() {
+    let FileRef { app, user, .. } = file();
+    let of = Selection { since: Some(0x65F1_5600), ..Selection::of_user(app, user) };
+    let after = Some(Cursor { time: 0x65F1_560C, part: 2, file: "f1".to_owned() });
+    let usage = Usage { of, after };
+    same(|out| usage.encode(out), &format!("01 {OF_LISTING} {CURSOR}"));
+    let normal = Tally { files: 3, bytes: 0x1000 };
+    let reply = UsageReply { next: None, normal, deleted: Tally { files: 1, bytes: 5 } };
+    same(
+        |out| reply.encode(out),
+        "01 00 0000000000000003 0000000000001000 0000000000000001 0000000000000005",
+    );
 }
 
 #[test]

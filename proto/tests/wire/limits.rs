@@ -36,6 +36,7 @@ fn body_lengths_at_and_past_each_commands_limits() {
         (command::PURGE, 2, 1024),
         (command::PUT, PUT_FIXED_LEN as u64, ANY),
         (command::GET, 2, 1024),
+        (command::USAGE, 2, 1024),
         (command::ID_BLOCK, 2, 8192 + envelope),
         (command::JOIN_EXT, 2, 8192 + envelope),
         (command::REPORT, 2, 8192 + envelope),

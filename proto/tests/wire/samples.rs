@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::{collection::vec, option, prelude::*};
 use reel_proto::{
     ext::{
-        FileStat, FileStatus, Get, GetHead, List, ListReply, Listed, Locate, Located, NodeAddr,
-        Purge, PurgeReply, PutOutcome, PutReply, StatusFilter,
+        Cursor, FileStat, FileStatus, Get, GetHead, List, ListReply, Listed, Locate, Located,
+        NodeAddr, Purge, PurgeReply, PutOutcome, PutReply, Selection, StatusFilter, Tally, Usage,
+        UsageReply,
     },
     idgen::IdGet,
     name::{AppId, FileId, GroupName, HostName, IdKey, UserId, Version},
@@ -125,19 +126,51 @@ pub(crate) fn file_stat() -> impl Strategy<Value = FileStat> {
     )
 }
 
-pub(crate) fn list() -> impl Strategy<Value = List> {
+fn selection() -> impl Strategy<Value = Selection> {
     let filter = prop_oneof![
         Just(StatusFilter::Normal),
         Just(StatusFilter::Deleted),
         Just(StatusFilter::All)
     ];
-    (app(), user(), filter, option::of(file()), 1u16..=1000)
-        .prop_map(|(app, user, filter, after, limit)| List { app, user, filter, after, limit })
+    (app(), option::of(user()), filter, any::<(Option<u64>, Option<u64>)>()).prop_map(
+        |(app, user, filter, (since, until))| Selection { app, user, filter, since, until },
+    )
+}
+
+fn cursor() -> impl Strategy<Value = Option<Cursor>> {
+    let cursor = (any::<(u64, u8)>(), ".{0,60}").prop_map(|((time, part), file)| Cursor {
+        time,
+        part,
+        file,
+    });
+    option::of(cursor)
+}
+
+pub(crate) fn list() -> impl Strategy<Value = List> {
+    (selection(), cursor(), 1u16..=1000).prop_map(|(of, after, limit)| List { of, after, limit })
 }
 
 pub(crate) fn list_reply() -> impl Strategy<Value = ListReply> {
-    let entry = (file(), file_stat()).prop_map(|(file, stat)| Listed { file, stat });
-    (any::<bool>(), vec(entry, 0..4)).prop_map(|(more, files)| ListReply { more, files })
+    let entry =
+        (user(), file(), file_stat()).prop_map(|(user, file, stat)| Listed { user, file, stat });
+    (cursor(), any::<u16>(), vec(entry, 0..4)).prop_map(|(next, left_out, files)| ListReply {
+        next,
+        left_out,
+        files,
+    })
+}
+
+pub(crate) fn usage() -> impl Strategy<Value = Usage> {
+    (selection(), cursor()).prop_map(|(of, after)| Usage { of, after })
+}
+
+pub(crate) fn usage_reply() -> impl Strategy<Value = UsageReply> {
+    let tally = || any::<(u64, u64)>().prop_map(|(files, bytes)| Tally { files, bytes });
+    (cursor(), tally(), tally()).prop_map(|(next, normal, deleted)| UsageReply {
+        next,
+        normal,
+        deleted,
+    })
 }
 
 pub(crate) fn purge() -> impl Strategy<Value = Purge> {

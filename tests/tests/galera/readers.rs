@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use reel_client::{
-    Client, ClientConfig, ClientError, FileId, Owner, Refusal, Span, StatusFilter, UploadDetails,
+    Client, ClientConfig, ClientError, FileId, Owner, Refusal, Selection, Span, UploadDetails,
     UploadSource, UserId, new_file_id,
 };
 use reel_tests::history::History;
@@ -70,7 +70,8 @@ impl Readers {
             Ok(())
         });
         self.ask(&mut running, &watch.lookups, stop, async |client: &Client| {
-            let page = client.list(owner(), StatusFilter::All, None, 10).await?;
+            let of = Selection::of_user(owner().app, owner().user);
+            let page = client.list(&of, None, 10).await?;
             assert_eq!(page.files.len(), 10);
             Ok(())
         });

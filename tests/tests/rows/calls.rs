@@ -7,12 +7,12 @@ use reel_meta::mysql::{
 };
 use reel_meta::{
     Adoption, Change, FileRow, FileStore, GroupStore, InsertOutcome, Relocation, Removal,
-    ScanCursor, SequenceStore, StatusChange, StatusFilter, TimeCursor,
+    ScanCursor, Selection, SequenceStore, StatusChange, StatusFilter, TimeCursor, TotalCursor,
 };
 use reel_tests::database::new_file;
 use reel_tests::seed::Seeded;
 
-use crate::fill::{APP, Filled, GIANT, TAKEN_OVER};
+use crate::fill::{APP, FIRST_UPLOAD, Filled, GIANT, TAKEN_OVER, UPLOAD_TIME};
 
 /// Where in a list a page begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +36,19 @@ pub(crate) enum Call {
     GetOwned,
     /// A page of the user with a tenth of all files.
     ListGiant(StatusFilter, Begin, usize),
+    /// A page of an app with most of all files.
+    ListApp(StatusFilter, Begin, usize),
+    /// A page of one day of it.
+    ListDay,
+    /// Within the many that were brought in in one second.
+    ListTogether(usize),
     /// A page of any user.
     List(StatusFilter),
+    /// Sizes of the user with a tenth of all files, and of the app.
+    TotalGiant(StatusFilter, Begin),
+    TotalApp(StatusFilter, Begin),
+    /// Of any user.
+    Total,
     DeletedBefore(Begin),
     /// Within the many that were deleted in one second.
     DeletedTogether(usize),
@@ -63,6 +74,9 @@ pub(crate) enum Call {
 /// Rows of a page, where nothing else is said.
 pub(crate) const PAGE: usize = 100;
 
+/// Rows whose sizes are read at once.
+const COUNTED: usize = 1000;
+
 /// Calls that change nothing, or the same again.
 pub(crate) fn all() -> Vec<Call> {
     let mut calls =
@@ -74,7 +88,14 @@ pub(crate) fn all() -> Vec<Call> {
         calls.push(Call::ListGiant(filter, Begin::Middle, 10));
         calls.push(Call::ListGiant(filter, Begin::Middle, 1000));
         calls.push(Call::List(filter));
+        for begin in [Begin::Start, Begin::Middle, Begin::End] {
+            calls.push(Call::ListApp(filter, begin, PAGE));
+        }
+        calls.push(Call::TotalGiant(filter, Begin::Middle));
+        calls.push(Call::TotalApp(filter, Begin::Middle));
     }
+    calls.extend([Call::TotalGiant(StatusFilter::Any, Begin::Start), Call::Total, Call::ListDay]);
+    calls.extend([10, PAGE].map(Call::ListTogether));
     calls.extend([Begin::Start, Begin::Middle, Begin::End].map(Call::DeletedBefore));
     calls.extend([10, PAGE].map(Call::DeletedTogether));
     calls.extend([Begin::Start, Begin::Middle, Begin::End].map(Call::ExpiredBefore));
@@ -96,6 +117,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// A second in which files were uploaded.
+    fn created(&self) -> u64 {
+        FIRST_UPLOAD + self.number.wrapping_mul(2_654_435_761) % UPLOAD_TIME
+    }
+
     /// So many places, drawn from all of the tables.
     pub(crate) async fn draw(
         store: &mut MysqlFileStore,
@@ -151,7 +177,9 @@ impl Call {
     pub(crate) fn page(self) -> usize {
         match self {
             Self::ListGiant(.., limit) | Self::DeletedTogether(limit) => limit + 1,
-            Self::List(_) | Self::DeletedBefore(_) | Self::Scan(_) => PAGE + 1,
+            Self::ListApp(.., limit) | Self::ListTogether(limit) => limit + 1,
+            Self::List(_) | Self::ListDay | Self::DeletedBefore(_) | Self::Scan(_) => PAGE + 1,
+            Self::TotalGiant(..) | Self::TotalApp(..) | Self::Total => COUNTED,
             Self::ExpiredBefore(_) | Self::ExpiredTogether => PAGE + 1,
             _ => 1,
         }
@@ -173,11 +201,37 @@ impl Call {
             Self::GetAndWait => one(writer.get(Some(row.table), &row.file).await.unwrap()),
             Self::GetOwned => one(reader.get_owned(&row.app, &row.user, &row.file).await.unwrap()),
             Self::ListGiant(filter, begin, limit) => {
-                let after = begin.id(place);
-                reader.list(APP, GIANT, filter, after, limit).await.unwrap().rows.len()
+                let of = Selection::of_user(APP, GIANT).in_state(filter);
+                listed(reader, &of, begin.created(place), limit).await
+            }
+            Self::ListApp(filter, begin, limit) => {
+                let of = Selection::of_app(APP).in_state(filter);
+                listed(reader, &of, begin.created(place), limit).await
+            }
+            Self::ListDay => {
+                let since = place.created();
+                let of = Selection { since, until: since + 86_400, ..Selection::of_app(APP) };
+                listed(reader, &of, None, PAGE).await
+            }
+            Self::ListTogether(limit) => {
+                let after = TimeCursor { time: TAKEN_OVER, table: 2, file: place.id.clone() };
+                let of = Selection::of_user(APP, GIANT).in_state(StatusFilter::Normal);
+                listed(reader, &of, Some(after), limit).await
             }
             Self::List(filter) => {
-                reader.list(&row.app, &row.user, filter, None, PAGE).await.unwrap().rows.len()
+                let of = Selection::of_user(&row.app, &row.user).in_state(filter);
+                listed(reader, &of, None, PAGE).await
+            }
+            Self::TotalGiant(filter, begin) => {
+                counted(reader, &Selection::of_user(APP, GIANT).in_state(filter), begin, place)
+                    .await
+            }
+            Self::TotalApp(filter, begin) => {
+                counted(reader, &Selection::of_app(APP).in_state(filter), begin, place).await
+            }
+            Self::Total => {
+                let of = Selection::of_user(&row.app, &row.user);
+                counted(reader, &of, Begin::Start, place).await
             }
             Self::DeletedBefore(begin) => deleted(reader, begin.time(), place, PAGE).await,
             Self::DeletedTogether(limit) => deleted(reader, Some(TAKEN_OVER), place, limit).await,
@@ -257,6 +311,16 @@ impl Begin {
         }
     }
 
+    /// Where in the order of uploads.
+    fn created(self, place: &Place) -> Option<TimeCursor> {
+        let time = match self {
+            Self::Start => return None,
+            Self::Middle => place.created(),
+            Self::End => FIRST_UPLOAD + UPLOAD_TIME - 1_000_000,
+        };
+        Some(TimeCursor { time, table: place.row.table, file: place.id.clone() })
+    }
+
     /// A second in which some were deleted.
     fn time(self) -> Option<u64> {
         match self {
@@ -265,6 +329,29 @@ impl Begin {
             Self::End => Some(TAKEN_OVER - 40_000),
         }
     }
+}
+
+async fn listed(
+    reader: &mut MysqlFileStore,
+    of: &Selection,
+    after: Option<TimeCursor>,
+    limit: usize,
+) -> usize {
+    reader.list(of, after.as_ref(), limit).await.unwrap().rows.len()
+}
+
+async fn counted(
+    reader: &mut MysqlFileStore,
+    of: &Selection,
+    begin: Begin,
+    place: &Place,
+) -> usize {
+    // The ranges of the giant's table, and of the app's last one.
+    let range = if of.user.is_some() { 2 * 4 } else { 3 * 4 }
+        + u8::from(of.filter == StatusFilter::Deleted);
+    let after = begin.created(place).map(|at| TotalCursor { range, time: at.time, file: at.file });
+    let (totals, _) = reader.total(of, after.as_ref(), COUNTED).await.unwrap();
+    usize::try_from(totals.normal.files + totals.deleted.files).unwrap()
 }
 
 async fn deleted(
@@ -290,14 +377,15 @@ fn changed(changes: &[Change]) -> usize {
     changes.iter().filter(|change| **change == Change::Applied).count()
 }
 
-/// Rows of one app of the giant that have a state that no version writes.
+/// Rows of the app that have a state that no version writes, in whichever table has most of them.
 pub(crate) async fn strange_rows(conn: &mut Conn) -> u64 {
-    let found: Option<u64> = conn
-        .exec_first(
-            "SELECT COUNT(*) FROM t_file_02 WHERE userid = ? AND appid = ? AND status NOT IN (0, 1)",
-            (GIANT, APP),
-        )
-        .await
-        .unwrap();
-    found.unwrap_or(0)
+    let mut most = 0;
+    for table in 1..=3 {
+        let count = format!(
+            "SELECT COUNT(*) FROM t_file_0{table} WHERE appid = ? AND status NOT IN (0, 1)"
+        );
+        let found: Option<u64> = conn.exec_first(count, (APP,)).await.unwrap();
+        most = most.max(found.unwrap_or(0));
+    }
+    most
 }

@@ -25,8 +25,13 @@ const FILES_OF_SMALL: u64 = 25;
 /// Rows of one INSERT.
 const ROWS_AT_ONCE: u64 = 500_000;
 
-/// When all deletions of a database that was taken over are said to have been, and when many files expire.
+/// When all deletions of a database that was taken over are said to have been, when many files were brought in, and when many
+/// expire.
 pub(crate) const TAKEN_OVER: u64 = 1_735_689_600;
+
+/// The second of the first upload, and the seconds until the last one.
+pub(crate) const FIRST_UPLOAD: u64 = 1_640_995_200;
+pub(crate) const UPLOAD_TIME: u64 = 94_608_000;
 
 /// A database for each role, with rows.
 pub(crate) struct Filled {
@@ -47,7 +52,8 @@ pub(crate) async fn fill(server: &MariaDb, rows: u64) -> Filled {
     enter_users(&mut conn, users).await;
     for table in 1..=3 {
         conn.query_drop(format!(
-            "ALTER TABLE t_file_0{table} DROP KEY reel_user, DROP KEY reel_deleted, DROP KEY reel_expires"
+            "ALTER TABLE t_file_0{table} DROP KEY reel_user, DROP KEY reel_app, DROP KEY reel_deleted, \
+             DROP KEY reel_expires"
         ))
         .await
         .unwrap();
@@ -125,7 +131,10 @@ async fn enter_files(conn: &mut Conn, table: u8, rows: u64, users: u64) {
          ELSE {LARGE} + 1 + FLOOR(POW({of_size}, 2) * {small}) END AS SIGNED)"
     );
     let stride = i64::MAX as u64 / (rows + 1);
-    let created = format!("(1640995200 + CAST(FLOOR({of_time} * 94608000) AS UNSIGNED))");
+    // 1 in 50 was brought in by a script, all of them in one second.
+    let created = format!(
+        "IF({of_time} < 0.02, {TAKEN_OVER}, {FIRST_UPLOAD} + CAST(FLOOR({of_time} * {UPLOAD_TIME}) AS UNSIGNED))"
+    );
     // 1 in 20 is deleted with a time of its own, 1 in 50 with that of the taking over, 1 in 100 without one; 1 in 10,000
     // has a state that no version writes.
     let status =

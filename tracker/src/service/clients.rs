@@ -85,9 +85,22 @@ impl Thread {
             (_, Some(user)) => {
                 // A file that nobody uploaded must not give its user a group.
                 let new = if question.file.is_some() { NewUser::Refuse } else { NewUser::Record };
-                self.group_of(conn, &app, user, new).await
+                match self.group_of(conn, &app, user, new).await? {
+                    Err(refused)
+                        if refused.refusal == Refusal::NoSuchFile && self.owners.is_some() =>
+                    {
+                        self.group_of_file(conn, question).await
+                    }
+                    group => Ok(group),
+                }
             }
             (Some(group), None) => Ok(Ok(group)),
+            // The files of the whole app: with a shared database any node knows them.
+            (None, None) if self.owners.is_some() => {
+                let mut snapshots = self.snapshots.borrow_mut();
+                let picked = snapshots.load().pick(&mut self.random.borrow_mut());
+                Ok(picked.ok_or_else(|| Refused::new(Outcome::NoNode, "no storage node is active")))
+            }
             (None, None) => Ok(Err(Refused::new(
                 Outcome::NoNode,
                 "a group cannot be told without a user: no storage node with embedded metadata is \
@@ -96,7 +109,8 @@ impl Thread {
         }
     }
 
-    /// The group of a file's owner.
+    /// The group of a file's owner. One who was never given a group has uploaded past all trackers, to a node: that of its
+    /// store.
     async fn group_of_file(
         &self,
         conn: &mut FrameConn,
@@ -108,7 +122,18 @@ impl Thread {
         // Replies to earlier requests must not wait for the database.
         conn.flush().await?;
         match owners.of(file).await {
-            Ok(Some((app, user))) => self.group_of(conn, &app, &user, NewUser::Refuse).await,
+            Ok(Some(owner)) => {
+                let route = self.route(conn, &owner.app, &owner.user, NewUser::Refuse).await?;
+                let of_store =
+                    || self.picture.look(|registry, _| registry.group_of_store(&owner.store));
+                Ok(route.and_then(|group| {
+                    group.or_else(of_store).ok_or_else(|| {
+                        let text =
+                            "its user has no group, and its store is not that of one group alone";
+                        Refused::new(Outcome::NoNode, text)
+                    })
+                }))
+            }
             Ok(None) => Ok(Err(no_such_file("nobody has this file"))),
             Err(error) => Ok(Err(Refused::new(Outcome::Failed, error))),
         }
@@ -122,13 +147,33 @@ impl Thread {
         user: &UserId,
         new: NewUser,
     ) -> Result<Result<GroupName, Refused>, Ended> {
+        let route = self.route(conn, app, user, new).await?;
+        Ok(route.and_then(|group| {
+            group.ok_or_else(|| match new {
+                NewUser::Refuse => no_such_file("this user has no group, so no files either"),
+                NewUser::Record => Refused::new(
+                    Outcome::NoNode,
+                    "no storage node is active, so a new user cannot be given a group",
+                ),
+            })
+        }))
+    }
+
+    /// The group that a user has, or is given.
+    async fn route(
+        &self,
+        conn: &mut FrameConn,
+        app: &AppId,
+        user: &UserId,
+        new: NewUser,
+    ) -> Result<Result<Option<GroupName>, Refused>, Ended> {
         if let Err(refused) = self.check_app(app) {
             return Ok(Err(refused));
         }
         let remembered = self.routes.borrow_mut().get(app, user);
-        if let Some(group) = remembered {
+        if remembered.is_some() {
             self.metrics.add(TrackerMetrics::ROUTE_HITS, 1);
-            return Ok(Ok(group));
+            return Ok(Ok(remembered));
         }
         let pick = match new {
             NewUser::Record => {
@@ -139,17 +184,12 @@ impl Thread {
         // Replies to earlier requests must not wait for the database.
         conn.flush().await?;
         Ok(match self.database.route(*app, *user, pick).await {
-            Ok(Some(group)) => {
-                self.routes.borrow_mut().insert(app, user, group);
+            Ok(group) => {
+                if let Some(group) = group {
+                    self.routes.borrow_mut().insert(app, user, group);
+                }
                 Ok(group)
             }
-            Ok(None) if new == NewUser::Refuse => {
-                Err(no_such_file("this user has no group, so no files either"))
-            }
-            Ok(None) => Err(Refused::new(
-                Outcome::NoNode,
-                "no storage node is active, so a new user cannot be given a group",
-            )),
             Err(error) => Err(Refused::new(Outcome::Failed, error)),
         })
     }

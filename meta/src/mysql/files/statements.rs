@@ -7,6 +7,7 @@ use mysql_async::{Params, Row, Value};
 
 use crate::error::MetaError;
 use crate::mysql::failure::Failure;
+use crate::page::StatusFilter;
 use crate::row::{FileRow, FileStatus, NewFile};
 
 /// The columns of a row, in the order that [`file_row`] reads them. A deployed row may have NULL in most of them: it is
@@ -27,33 +28,6 @@ macro_rules! per_table {
             concat!($before, "t_file_02", $after),
             concat!($before, "t_file_03", $after),
         ]
-    };
-}
-
-/// A user's files in one state after an id, by id. The key is named: with a user's rows spread over a large table the
-/// primary key would be the slower way to the same order.
-macro_rules! of_user {
-    ($table:literal, $status:literal) => {
-        concat!(
-            "(SELECT ",
-            columns!(),
-            " FROM ",
-            $table,
-            " FORCE INDEX (reel_user) WHERE userid = ? AND appid = ? AND ",
-            $status,
-            " AND id > ? ORDER BY id LIMIT ?)"
-        )
-    };
-}
-
-/// The files of several states: of each as many as the page may hold, one after the other. They are put in order by us: the server
-/// would do it in a table of its own, whose rows are as wide as they can be, and on its disk for a large page.
-macro_rules! list {
-    ($($status:literal),+) => {
-        [list!(@ "t_file_01", $($status),+), list!(@ "t_file_02", $($status),+), list!(@ "t_file_03", $($status),+)]
-    };
-    (@ $table:literal, $first:literal $(, $more:literal)*) => {
-        concat!(of_user!($table, $first) $(, " UNION ALL ", of_user!($table, $more))*)
     };
 }
 
@@ -129,11 +103,73 @@ pub(super) const LEAVE: &str =
     "INSERT INTO reel_left (file_path) VALUES (?) ON DUPLICATE KEY UPDATE file_path = file_path";
 pub(super) const WAS_LEFT: &str = "SELECT 1 FROM reel_left WHERE file_path = ?";
 
-// The other numbers are nobody's, and taken for deleted.
-pub(super) const LIST_NORMAL: [&str; 3] = list!("status = 0");
-pub(super) const LIST_DELETED: [&str; 3] = list!("status = 1", "status > 1", "status < 0");
-pub(super) const LIST_ANY: [&str; 3] =
-    list!("status = 0", "status = 1", "status > 1", "status < 0");
+/// The statements of a listing.
+pub(super) struct Listing {
+    /// Of each table, a page of files that are served, of the others, and of both.
+    pages: [[String; 3]; 3],
+    /// Of each table and each of [`STATES`], times, ids and sizes: of the rest of one second, and of later ones.
+    pub(super) sizes: [[[String; 2]; 3]; 3],
+}
+
+/// Of all files of a user, or of an app.
+pub(super) static OF_USER: LazyLock<Listing> =
+    LazyLock::new(|| Listing::new("reel_user", "appid = ? AND userid = ?"));
+pub(super) static OF_APP: LazyLock<Listing> =
+    LazyLock::new(|| Listing::new("reel_app", "appid = ?"));
+
+/// What the keys of a listing find apart. The last are numbers that no version has written, and none: taken for deleted.
+pub(super) const STATES: [FileStatus; 3] =
+    [FileStatus::Normal, FileStatus::Deleted, FileStatus::Deleted];
+const STATE_IS: [&str; 3] =
+    ["status = 0", "status = 1", "(status > 1 OR status < 0 OR status IS NULL)"];
+
+/// What a total reads of each row: the keys have all of it.
+const SIZES: &str = "COALESCE(UNIX_TIMESTAMP(create_time), 0), id, COALESCE(file_size, 0)";
+
+impl Listing {
+    /// `key`: the one that begins with what `of` compares, then state, time and id. It is named: with the rows spread over a
+    /// large table another one could look cheaper.
+    ///
+    /// A page has two parts of each state, the rest of one second (none, where a row does not say when it was made) and later
+    /// ones: with "or" between them the server would read the whole second for every page. Of each part it has as many rows as the page may
+    /// hold, and they are put in order by us: the server would do it in a table of its own, whose rows are as wide as they
+    /// can be, and on its disk for a large page.
+    fn new(key: &str, of: &str) -> Self {
+        const TABLES: [&str; 3] = ["t_file_01", "t_file_02", "t_file_03"];
+        let parts = |what: &str, table: &str, state: &str| {
+            let begin =
+                format!("SELECT {what} FROM {table} FORCE INDEX ({key}) WHERE {of} AND {state}");
+            [
+                format!(
+                    "{begin} AND create_time <=> FROM_UNIXTIME(?) AND id > ? ORDER BY id LIMIT ?"
+                ),
+                format!(
+                    "{begin} AND create_time > FROM_UNIXTIME(?) AND create_time <= FROM_UNIXTIME(?) \
+                     ORDER BY create_time, id LIMIT ?"
+                ),
+            ]
+        };
+        let page = |states: &[&str]| {
+            TABLES.map(|table| {
+                let parts = states.iter().flat_map(|state| parts(columns!(), table, state));
+                parts.map(|part| format!("({part})")).collect::<Vec<_>>().join(" UNION ALL ")
+            })
+        };
+        Self {
+            pages: [page(&STATE_IS[..1]), page(&STATE_IS[1..]), page(&STATE_IS)],
+            sizes: TABLES.map(|table| STATE_IS.map(|state| parts(SIZES, table, state))),
+        }
+    }
+
+    /// The pages of each table, and how many of [`STATES`] they have.
+    pub(super) fn pages(&self, filter: StatusFilter) -> (&[String; 3], usize) {
+        match filter {
+            StatusFilter::Normal => (&self.pages[0], 1),
+            StatusFilter::Deleted => (&self.pages[1], 2),
+            StatusFilter::Any => (&self.pages[2], 3),
+        }
+    }
+}
 
 pub(super) const SCAN: [&str; 3] =
     per_table!(concat!("SELECT ", columns!(), " FROM "), " WHERE id > ? ORDER BY id LIMIT ?");
@@ -187,7 +223,7 @@ pub(super) const EXPECT: &str = "INSERT INTO reel_stores (node, path, uuid, crea
     uuid = VALUES(uuid)";
 
 /// Last second that a TIMESTAMP holds on every server.
-const TIME_MAX: u64 = i32::MAX as u64;
+pub(super) const TIME_MAX: u64 = i32::MAX as u64;
 
 /// Values of a row that is inserted, appended to those of the rows before it.
 pub(super) fn push_new(values: &mut Vec<Value>, row: &NewFile) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, StatementStatus, params_from_iter};
 
 use super::{SqliteFileStore, statements as sql};
+use crate::page::StatusFilter;
 
 /// Rows in which a page costs what it has to.
 const FEW: u64 = 10_000;
@@ -36,21 +37,30 @@ fn filled(folder: &tempfile::TempDir, rows: u64) -> SqliteFileStore {
     store
 }
 
-/// What is asked, and the values: `id` is where a row could be.
-fn questions(id: &str) -> Vec<(&'static str, &'static str, Vec<Value>)> {
+/// What is asked, and the values: `id` is where a row could be, `at` a second in which one could have been made.
+fn questions(id: &str, at: i64) -> Vec<(&'static str, &'static str, Vec<Value>)> {
     let text = |text: &str| Value::Text(text.to_owned());
-    let page =
-        |user: &str, after: &str| vec![text("tnvideo"), text(user), text(after), PAGE.into()];
+    let page = |user: &str, at: i64| {
+        vec![text("tnvideo"), text(user), at.into(), text(id), i64::MAX.into(), PAGE.into()]
+    };
     let deleted = |at: i64| vec![i64::MAX.into(), at.into(), text(id), PAGE.into()];
+    let (user, app) = (&*sql::OF_USER, &*sql::OF_APP);
+    let [normal, gone, any] = [StatusFilter::Normal, StatusFilter::Deleted, StatusFilter::Any];
     vec![
         ("by id", sql::FIND[1], vec![text(id)]),
         ("by id, all tables", sql::FIND_ANYWHERE, vec![text(id)]),
-        ("served, giant", sql::LIST_NORMAL[1], page("giant", "")),
-        ("served, giant, middle", sql::LIST_NORMAL[1], page("giant", id)),
-        ("served, after many deleted", sql::LIST_NORMAL[1], page("cleaner", "")),
-        ("deleted, cleaner", sql::LIST_DELETED[1], page("cleaner", "")),
-        ("any, cleaner, middle", sql::LIST_ANY[1], page("cleaner", id)),
-        ("any, giant", sql::LIST_ANY[1], page("giant", "")),
+        ("served, giant", &user.pages(normal)[1], page("giant", 0)),
+        ("served, giant, middle", &user.pages(normal)[1], page("giant", at)),
+        ("served, after many deleted", &user.pages(normal)[1], page("cleaner", 0)),
+        ("deleted, cleaner", &user.pages(gone)[1], page("cleaner", 0)),
+        ("any, cleaner, middle", &user.pages(any)[1], page("cleaner", at)),
+        ("any, giant", &user.pages(any)[1], page("giant", 0)),
+        ("served, app", &app.pages(normal)[1], page("", 0)),
+        ("served, app, middle", &app.pages(normal)[1], page("", at)),
+        ("deleted, app", &app.pages(gone)[1], page("", 0)),
+        ("any, app, middle", &app.pages(any)[1], page("", at)),
+        ("sizes, giant", &user.sizes[1][0], page("giant", at)),
+        ("sizes of deleted, app", &app.sizes[1][1], page("", at)),
         ("deleted before", sql::DELETED_BEFORE[1], deleted(0)),
         ("deleted together", sql::DELETED_BEFORE[1], deleted(TOGETHER)),
         ("scan", sql::SCAN[1], vec![text(id), PAGE.into()]),
@@ -79,25 +89,28 @@ fn a_page_costs_the_same_however_many_rows_there_are() {
     let (few, many) = (filled(&folder, FEW), filled(&folder, rows));
     let (few, many) = (few.database.connection(), many.database.connection());
     let id = "20000000";
-    for ((name, statement, values), (.., same)) in questions(id).into_iter().zip(questions(id)) {
+    let of_few = questions(id, FEW as i64 / 4);
+    let of_many = questions(id, rows as i64 / 4);
+    for ((name, statement, values), (.., same)) in of_few.into_iter().zip(of_many) {
         let (few_rows, few_steps) = cost(few, statement, values);
         let (many_rows, many_steps) = cost(many, statement, same);
         println!("{name}: {few_steps} steps of {FEW}, {many_steps} of {rows} rows");
         assert_eq!(few_rows, many_rows, "{name}");
         assert!(many_steps <= few_steps + few_steps / 2, "{name}: {few_steps}, {many_steps}");
     }
-    tell_times(many);
+    tell_times(many, rows);
 }
 
 /// For people: nothing is judged by it.
-fn tell_times(connection: &Connection) {
+fn tell_times(connection: &Connection, rows: u64) {
     const TIMES: u64 = 200;
-    for question in 0..questions("").len() {
+    for question in 0..questions("", 0).len() {
         let mut times: Vec<Duration> = Vec::new();
         let mut told = "";
         for time in 0..TIMES {
             let id = format!("{:08x}", (time * 2_246_822_519) & 0xffff_ffff);
-            let (name, statement, values) = questions(&id).swap_remove(question);
+            let at = (time * rows / TIMES) as i64;
+            let (name, statement, values) = questions(&id, at).swap_remove(question);
             let begin = Instant::now();
             cost(connection, statement, values);
             times.push(begin.elapsed());

@@ -1,8 +1,11 @@
 //! Every statement of the storage database, and the mapping between its columns and rows.
 
+use std::sync::LazyLock;
+
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
 
+use crate::page::StatusFilter;
 use crate::row::{FileRow, FileStatus, NewFile};
 
 /// The columns of a row, in the order that [`file_row`] reads them.
@@ -21,46 +24,6 @@ macro_rules! per_table {
             concat!($before, "t_file_02", $after),
             concat!($before, "t_file_03", $after),
         ]
-    };
-}
-
-/// A user's files after an id, by id, those of one index. It is named: with a user's rows spread over a large
-/// table the primary key would be the slower way to the same order.
-macro_rules! of_user {
-    ($table:expr, $index:expr, $filter:expr) => {
-        concat!(
-            "SELECT ",
-            columns!(),
-            " FROM ",
-            $table,
-            " INDEXED BY reel_",
-            $table,
-            $index,
-            " WHERE appid = ?1 AND userid = ?2 AND id > ?3 AND ",
-            $filter
-        )
-    };
-}
-
-macro_rules! normal {
-    ($table:expr) => {
-        of_user!($table, "_normal_user", "status = 0")
-    };
-}
-
-macro_rules! deleted {
-    ($table:expr) => {
-        of_user!($table, "_deleted_user", "status <> 0")
-    };
-}
-
-/// The page of what `$of` gives; both are merged in order.
-macro_rules! list {
-    ($($of:ident),+) => {
-        [list!(@ "t_file_01", $($of),+), list!(@ "t_file_02", $($of),+), list!(@ "t_file_03", $($of),+)]
-    };
-    (@ $table:expr, $first:ident $(, $more:ident)*) => {
-        concat!($first!($table), $(" UNION ALL ", $more!($table),)* " ORDER BY id LIMIT ?4")
     };
 }
 
@@ -122,9 +85,55 @@ pub(super) const ADOPT: [&str; 3] = per_table!(
 pub(super) const LEAVE: &str = "INSERT OR IGNORE INTO reel_left (file_path) VALUES (?1)";
 pub(super) const WAS_LEFT: &str = "SELECT 1 FROM reel_left WHERE file_path = ?1";
 
-pub(super) const LIST_ANY: [&str; 3] = list!(normal, deleted);
-pub(super) const LIST_NORMAL: [&str; 3] = list!(normal);
-pub(super) const LIST_DELETED: [&str; 3] = list!(deleted);
+/// The statements of a listing.
+pub(super) struct Listing {
+    /// Of each table, a page of files that are served, of the others, and of both.
+    pages: [[String; 3]; 3],
+    /// Of each table, times, ids and sizes of the files that are served, and of the others.
+    pub(super) sizes: [[String; 2]; 3],
+}
+
+/// Of all files of a user (`?2`), or of an app.
+pub(super) static OF_USER: LazyLock<Listing> =
+    LazyLock::new(|| Listing::new("user", "appid = ?1 AND userid = ?2"));
+pub(super) static OF_APP: LazyLock<Listing> = LazyLock::new(|| Listing::new("app", "appid = ?1"));
+
+/// What a total reads of each row: the indexes have all of it.
+const SIZES: &str = "create_time, id, file_size";
+
+impl Listing {
+    /// Rows behind a second and an id in it (`?3`, `?4`), before another second (`?5`), at most `?6`. The index is named: with
+    /// the rows spread over a large table the primary key could look cheaper. Where there are two, both are merged in
+    /// order.
+    fn new(index: &str, of: &str) -> Self {
+        const TABLES: [&str; 3] = ["t_file_01", "t_file_02", "t_file_03"];
+        const STATES: [(&str, &str); 2] = [("normal", "status = 0"), ("deleted", "status <> 0")];
+        let rows = |what: &str, table: &str, states: &[(&str, &str)]| {
+            let ranges = states.iter().map(|(state, is)| {
+                format!(
+                    "SELECT {what} FROM {table} INDEXED BY reel_{table}_{state}_{index} \
+                     WHERE {of} AND {is} AND (create_time, id) > (?3, ?4) AND create_time < ?5"
+                )
+            });
+            let ranges = ranges.collect::<Vec<_>>().join(" UNION ALL ");
+            format!("{ranges} ORDER BY create_time, id LIMIT ?6")
+        };
+        let page = |states| TABLES.map(|table| rows(columns!(), table, states));
+        Self {
+            pages: [page(&STATES[..1]), page(&STATES[1..]), page(&STATES)],
+            sizes: TABLES.map(|table| STATES.map(|state| rows(SIZES, table, &[state]))),
+        }
+    }
+
+    /// The pages of each table.
+    pub(super) fn pages(&self, filter: StatusFilter) -> &[String; 3] {
+        match filter {
+            StatusFilter::Normal => &self.pages[0],
+            StatusFilter::Deleted => &self.pages[1],
+            StatusFilter::Any => &self.pages[2],
+        }
+    }
+}
 
 pub(super) const SCAN: [&str; 3] =
     per_table!(concat!("SELECT ", columns!(), " FROM "), " WHERE id > ?1 ORDER BY id LIMIT ?2");
@@ -283,10 +292,6 @@ mod tests {
             (RELOCATE, "SEARCH", "USING PRIMARY KEY (id=?)"),
             (ADOPT, "SEARCH", "USING PRIMARY KEY (id=?)"),
             (SCAN, "SEARCH", "USING PRIMARY KEY (id>?)"),
-            (LIST_ANY, "MERGE (UNION ALL)", "_normal_user (userid=? AND appid=? AND id>?)"),
-            (LIST_ANY, "MERGE (UNION ALL)", "_deleted_user (userid=? AND appid=? AND id>?)"),
-            (LIST_NORMAL, "SEARCH", "_normal_user (userid=? AND appid=? AND id>?)"),
-            (LIST_DELETED, "SEARCH", "_deleted_user (userid=? AND appid=? AND id>?)"),
             (DELETED_BEFORE, "SEARCH", "_deleted ((deleted_at,id)>(?,?) AND deleted_at<?)"),
             (EXPIRED_BEFORE, "SEARCH", "_expires ((expires_at,id)>(?,?) AND expires_at<?)"),
         ];
@@ -299,6 +304,41 @@ mod tests {
         }
         let plan = plan(connection, FIND_ANYWHERE);
         assert_eq!(plan.matches("USING PRIMARY KEY (id=?)").count(), 3, "{plan}");
+    }
+
+    #[test]
+    fn listings_are_found_by_their_index_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteFileStore::open(&folder.path().join("storage.db")).unwrap();
+        let connection = store.database.connection();
+        let judge = |statement: &str, how: &str, with: &[String]| {
+            let plan = plan(connection, statement);
+            assert!(plan.starts_with(how), "{statement}\n{plan}");
+            assert!(with.iter().all(|with| plan.contains(with)), "{statement}\n{plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{statement}\n{plan}");
+        };
+        for (listing, index, of) in
+            [(&OF_USER, "user", "appid=? AND userid=?"), (&OF_APP, "app", "appid=?")]
+        {
+            let found = |state: &str| {
+                format!("_{state}_{index} ({of} AND (create_time,id)>(?,?) AND create_time<?)")
+            };
+            let (normal, deleted) = (found("normal"), found("deleted"));
+            for statement in listing.pages(StatusFilter::Normal) {
+                judge(statement, "SEARCH", std::slice::from_ref(&normal));
+            }
+            for statement in listing.pages(StatusFilter::Deleted) {
+                judge(statement, "SEARCH", std::slice::from_ref(&deleted));
+            }
+            for statement in listing.pages(StatusFilter::Any) {
+                judge(statement, "MERGE (UNION ALL)", &[normal.clone(), deleted.clone()]);
+            }
+            for [of_normal, of_deleted] in &listing.sizes {
+                let covering = || "USING COVERING INDEX".to_owned();
+                judge(of_normal, "SEARCH", &[normal.clone(), covering()]);
+                judge(of_deleted, "SEARCH", &[deleted.clone(), covering()]);
+            }
+        }
     }
 
     #[test]

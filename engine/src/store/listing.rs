@@ -1,0 +1,79 @@
+//! Listings: what the rows say of many files, of this node and of others that share its database.
+
+use reel_meta::{FileRow, FileStatus, Selection, TimeCursor, TotalCursor, Totals};
+use reel_proto::path::PathId;
+
+use super::{FileKey, LookupError, Status, Stores, lookup_error};
+use crate::layout::key;
+
+/// A file of a listing. It may lie on another node.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Whose it is and what it is called.
+    pub key: FileKey,
+    /// The id key of its store path.
+    pub store: String,
+    /// The number of its place.
+    pub path_id: PathId,
+    /// What else is known of it.
+    pub row: FileRow,
+}
+
+impl Listed {
+    /// `None`: a row with names, or a place, that no version writes.
+    fn of(row: FileRow) -> Option<Self> {
+        let (store, path_id, _) = PathId::parse_file_path(&row.file_path).ok()?;
+        let (key, store) = (key(&row)?, store.to_owned());
+        Some(Self { key, store, path_id, row })
+    }
+
+    /// Normal or deleted.
+    pub fn status(&self) -> Status {
+        match self.row.status {
+            FileStatus::Normal => Status::Normal,
+            FileStatus::Deleted => Status::Deleted,
+        }
+    }
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// Its files, the oldest first.
+    pub files: Vec<Listed>,
+    /// Rows that are no files of ours to name.
+    pub left_out: usize,
+    /// Where the next page begins; `None`: this was the last one.
+    pub next: Option<TimeCursor>,
+}
+
+impl Stores {
+    /// A page of the files that are selected, behind `after`.
+    ///
+    /// # Errors
+    /// The metadata's, or busy.
+    pub async fn list(
+        &self,
+        of: Selection,
+        after: Option<TimeCursor>,
+        limit: usize,
+    ) -> Result<Listing, LookupError> {
+        let page = self.metadata.list(of, after, limit).await.map_err(lookup_error)?;
+        let next = page.rows.last().filter(|_| page.more).map(FileRow::listing_cursor);
+        let rows = page.rows.len();
+        let files: Vec<Listed> = page.rows.into_iter().filter_map(Listed::of).collect();
+        Ok(Listing { left_out: rows - files.len(), files, next })
+    }
+
+    /// How many files are selected and how many bytes they have, as far as one lookup's time reaches; and where to go on.
+    ///
+    /// # Errors
+    /// The metadata's, or busy.
+    pub async fn total(
+        &self,
+        of: Selection,
+        after: Option<TotalCursor>,
+    ) -> Result<(Totals, Option<TotalCursor>), LookupError> {
+        self.metadata.total(of, after).await.map_err(lookup_error)
+    }
+}
