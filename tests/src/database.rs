@@ -1,12 +1,15 @@
 //! Databases of a test's own on a private MariaDB, and the way to them.
 
+use std::path::Path;
+
 use anyhow::Result;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 use reel_meta::mysql::{MysqlOptions, migrate};
-use reel_meta::{MetaError, NewFile, Role};
+use reel_meta::{Location, MetaError, NewFile, Role};
 
-use crate::mariadb::MariaDb;
+use crate::mariadb::{self, MariaDb};
+use crate::process::Up;
 
 /// Whether there is a server to test with; says so where there is none.
 #[must_use]
@@ -40,6 +43,71 @@ pub async fn create(server: &MariaDb, role: Role) -> Result<MysqlOptions> {
     };
     migrate(&options, role, false).await?;
     Ok(options)
+}
+
+/// Where a role has its metadata whose test has no say in that: in this folder or, with `REEL_TEST_METADATA=mariadb`, in a database of
+/// its own on the server of this process.
+///
+/// # Errors
+/// The server's.
+pub fn location(folder: &Path, role: Role) -> Result<Location> {
+    if !mariadb::is_in_use() {
+        return Ok(Location::embedded(folder, role));
+    }
+    let options = MysqlOptions {
+        database: mariadb::database_of(folder, role),
+        ..MysqlOptions::new(role, vec![mariadb::shared()?], "root")
+    };
+    block_on(migrate(&options, role, false))?;
+    Ok(Location::Shared(options))
+}
+
+/// Loses all metadata of a stopped store that `reel up` keeps in this data folder, or on the server of this process.
+///
+/// # Errors
+/// The server's, or the file system's.
+pub fn lose_metadata(data: &Path) -> Result<()> {
+    if !mariadb::is_in_use() {
+        for entry in std::fs::read_dir(data.join("meta"))? {
+            let entry = entry?;
+            // The journal stays, as where somebody removes the database by its name.
+            if entry.file_type()?.is_file() {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        return Ok(());
+    }
+    let (host, port) = mariadb::shared()?;
+    let builder = OptsBuilder::default().ip_or_hostname(host).tcp_port(port).user(Some("root"));
+    block_on(async {
+        let mut conn = Conn::new(builder.prefer_socket(false)).await?;
+        for role in Role::ALL {
+            conn.query_drop(format!("DROP DATABASE {}", mariadb::database_of(data, role))).await?;
+        }
+        Ok(conn.disconnect().await?)
+    })
+}
+
+/// A store whose metadata is on a server that is reached at this address, as this user; its databases have their tables.
+///
+/// # Errors
+/// The server's.
+pub fn store_on(
+    server: &MariaDb,
+    (host, port): (String, u16),
+    user: &str,
+    data: &Path,
+) -> Result<Up> {
+    for role in Role::ALL {
+        let options = MysqlOptions::new(role, vec![server.address()], "root");
+        block_on(migrate(&options, role, false))?;
+    }
+    Ok(Up::new(data)
+        .set("meta.mysql.servers", &format!("[\"{host}:{port}\"]"))
+        .set("meta.mysql.user", user)
+        // Each has its own memory of files, and the kernel says which of them a connection gets.
+        .set("node.data_threads", "1")
+        .expect_log("metadata"))
 }
 
 /// A plain connection, as an operator's; to no database where that has no name.

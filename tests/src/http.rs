@@ -1,6 +1,7 @@
 //! One HTTP request at a time, over the raw connection of the cases, for tests that only need an answer.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -31,6 +32,27 @@ pub fn request(
         connection.response(method == "HEAD")
     };
     exchange().map_err(anyhow::Error::msg).with_context(|| format!("{method} {address}{target}"))
+}
+
+/// The status that a GET is answered with.
+pub fn status(address: SocketAddr, target: &str) -> Result<u16> {
+    Ok(request(address, "GET", target, &[], None)?.status)
+}
+
+/// How long it takes until a GET is answered with this status. The end of the wait ends a test that hangs; nothing is measured by it.
+pub fn until_status(address: SocketAddr, target: &str, wanted: u16) -> Result<Duration> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let begin = Instant::now();
+    loop {
+        let found = status(address, target)?;
+        if found == wanted {
+            return Ok(begin.elapsed());
+        }
+        if begin.elapsed() > PATIENCE {
+            bail!("{target}: {found}, not {wanted}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// GET of a JSON document, for admin pages.

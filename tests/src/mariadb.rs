@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
@@ -14,6 +15,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use reel_meta::Role;
 use tempfile::TempDir;
 
 use crate::network::{Host, Namespace, Way};
@@ -30,6 +32,8 @@ const HOST_PORT: u16 = 3306;
 pub struct Plan {
     arguments: Vec<OsString>,
     host: Option<Host>,
+    /// Where its folder is made; none: with other temporary ones.
+    disk: Option<PathBuf>,
     without_tables: bool,
 }
 
@@ -48,6 +52,13 @@ impl Plan {
         self
     }
 
+    /// Puts all of it on this disk.
+    #[must_use]
+    pub fn on_disk(mut self, mount: &Path) -> Self {
+        self.disk = Some(mount.to_owned());
+        self
+    }
+
     /// Without any tables, also those of the server itself: another server will send them.
     #[must_use]
     pub fn without_tables(mut self) -> Self {
@@ -60,7 +71,8 @@ impl Plan {
     /// # Errors
     /// It is not installed, or there is no place for it.
     pub fn make(self) -> Result<MariaDb> {
-        let folder = tempfile::Builder::new().prefix("reel-mariadb-").tempdir()?;
+        let disk = self.disk.unwrap_or_else(std::env::temp_dir);
+        let folder = tempfile::Builder::new().prefix("reel-mariadb-").tempdir_in(disk)?;
         let user = match &self.host {
             Some(_) => User::of_service()?,
             None => User::ours(),
@@ -349,6 +361,19 @@ impl Drop for MariaDb {
 #[must_use]
 pub fn is_in_use() -> bool {
     std::env::var_os("REEL_TEST_METADATA").is_some_and(|kind| kind == "mariadb")
+}
+
+/// The name of a role's database on the shared server, for the store in this folder.
+#[must_use]
+pub fn database_of(folder: &Path, role: Role) -> String {
+    let mut hasher = DefaultHasher::new();
+    folder.hash(&mut hasher);
+    let role = match role {
+        Role::Tracker => "tracker",
+        Role::Ids => "ids",
+        Role::Storage => "storage",
+    };
+    format!("reel_{:x}_{role}", hasher.finish())
 }
 
 /// Host and port of a server that all tests of this process share. It ends with the process, however that ends: it is the

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
@@ -18,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use reel_meta::Role;
 use serde_json::Value;
 
 use crate::{http, log::Log, mariadb, seccomp};
@@ -94,14 +94,15 @@ fn metadata_of(data: &Path) -> Result<BTreeMap<&'static str, String>> {
         return Ok(variables);
     }
     let (host, port) = mariadb::shared()?;
-    let mut hasher = DefaultHasher::new();
-    data.hash(&mut hasher);
-    let name = hasher.finish();
     variables.insert("REEL_META__MYSQL__SERVERS", format!("[\"{host}:{port}\"]"));
     variables.insert("REEL_META__MYSQL__USER", "root".to_owned());
-    variables.insert("REEL_META__MYSQL__TRACKER_DATABASE", format!("reel_{name:x}_tracker"));
-    variables.insert("REEL_META__MYSQL__IDS_DATABASE", format!("reel_{name:x}_ids"));
-    variables.insert("REEL_META__MYSQL__STORAGE_DATABASE", format!("reel_{name:x}_storage"));
+    for (key, role) in [
+        ("REEL_META__MYSQL__TRACKER_DATABASE", Role::Tracker),
+        ("REEL_META__MYSQL__IDS_DATABASE", Role::Ids),
+        ("REEL_META__MYSQL__STORAGE_DATABASE", Role::Storage),
+    ] {
+        variables.insert(key, mariadb::database_of(data, role));
+    }
     let output = command()?.arg("migrate").envs(&variables).output()?;
     if !output.status.success() {
         bail!("reel migrate: {}", String::from_utf8_lossy(&output.stderr));
@@ -109,10 +110,16 @@ fn metadata_of(data: &Path) -> Result<BTreeMap<&'static str, String>> {
     Ok(variables)
 }
 
+/// A `reel` command that works on a data folder: `verify`, `rebuild-index`.
+pub fn on_data(data: &Path, arguments: &[&str]) -> Result<Command> {
+    let mut command = command()?;
+    command.args(arguments).arg("--data").arg(data).envs(metadata_of(data)?);
+    Ok(command)
+}
+
 /// `reel verify` of a data folder that no process has open: every file against its row, its record and its checksum.
 pub fn verify(data: &Path) -> Result<()> {
-    let mut command = command()?;
-    let output = command.args(["verify", "--data"]).arg(data).envs(metadata_of(data)?).output()?;
+    let output = on_data(data, &["verify"])?.output()?;
     if !output.status.success() {
         let (out, err) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

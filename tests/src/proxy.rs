@@ -36,6 +36,8 @@ struct Orders {
     armed: Option<(Vec<u8>, Fault)>,
     /// A text, and what stands in its place in every message.
     replaced: Option<(Vec<u8>, Vec<u8>)>,
+    /// How long every message is kept.
+    latency: Duration,
 }
 
 impl Proxy {
@@ -79,6 +81,11 @@ impl Proxy {
     /// From now on new connections lead to this server, or to none: they are cut. Those that there are stay.
     pub fn lead_to(&self, server: Option<(String, u16)>) {
         lock(&self.orders).server = server;
+    }
+
+    /// From now on every message is kept for so long before it goes on.
+    pub fn slow_down(&self, latency: Duration) {
+        lock(&self.orders).latency = latency;
     }
 
     /// From now on every message has one text in place of another that is as long.
@@ -133,7 +140,11 @@ fn pass_messages(
             return Ok(());
         }
         let message = &mut buffer[..count];
-        let fault = lock(orders).take(message);
+        let (fault, latency) = {
+            let mut orders = lock(orders);
+            (orders.take(message), orders.latency)
+        };
+        thread::sleep(latency);
         match fault {
             None => server.write_all(message)?,
             Some(Fault::CutRequest(bytes)) => {

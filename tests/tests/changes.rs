@@ -13,10 +13,10 @@ use reel_meta::{
     mysql::{Changed, MysqlChangeLog, MysqlFileStore, MysqlOptions, migrate},
 };
 use reel_tests::{
-    database::{self, block_on, is_installed, operator},
-    http,
+    database::{self, block_on, is_installed, operator, store_on},
+    http::{self, until_status},
     mariadb::MariaDb,
-    process::{Store, Up},
+    process::Store,
 };
 
 /// Longest wait for what must become so. It ends a test that hangs; nothing is measured by it.
@@ -125,20 +125,8 @@ fn the_log_tells_of_every_change_whoever_makes_it() {
 
 /// A store on the server, with files `f1`, `f2`, `f3`.
 fn store(server: &MariaDb, folder: &std::path::Path) -> Store {
-    for role in Role::ALL {
-        let options = MysqlOptions::new(role, vec![server.address()], "root");
-        block_on(migrate(&options, role, false)).unwrap();
-    }
-    let (host, port) = server.address();
-    let store = Up::new(&folder.join("data"))
-        .set("meta.mysql.servers", &format!("[\"{host}:{port}\"]"))
-        .set("meta.mysql.user", "root")
-        .set("meta.mysql.statement_timeout", "2s")
-        // Each has its own memory of files, and the kernel says which of them a connection gets.
-        .set("node.data_threads", "1")
-        .expect_log("metadata")
-        .start()
-        .unwrap();
+    let up = store_on(server, server.address(), "root", &folder.join("data")).unwrap();
+    let store = up.set("meta.mysql.statement_timeout", "2s").start().unwrap();
     let source = folder.join("content");
     std::fs::write(&source, b"content").unwrap();
     for id in ["f1", "f2", "f3"] {
@@ -147,21 +135,13 @@ fn store(server: &MariaDb, folder: &std::path::Path) -> Store {
     store
 }
 
-fn status(address: SocketAddr, target: &str) -> u16 {
-    http::request(address, "GET", target, &[], None).unwrap().status
+fn status_of(address: SocketAddr, target: &str) -> u16 {
+    http::status(address, target).unwrap()
 }
 
 /// How long it takes until this is answered so.
 fn until(address: SocketAddr, target: &str, wanted: u16) -> Duration {
-    let begin = Instant::now();
-    loop {
-        let found = status(address, target);
-        if found == wanted {
-            return begin.elapsed();
-        }
-        assert!(begin.elapsed() < PATIENCE, "{target}: {found}, not {wanted}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until_status(address, target, wanted).unwrap()
 }
 
 /// Waits until a line of the metrics ends so.
@@ -189,7 +169,7 @@ fn a_node_hears_of_what_an_old_one_deletes_and_restores() {
     let media = store.addresses.media;
     let mut slowest = Duration::ZERO;
     for round in 0..5 {
-        assert_eq!(status(media, "/files/f1"), 200, "known to the node");
+        assert_eq!(status_of(media, "/files/f1"), 200, "known to the node");
         let set = |status: u8| {
             block_on(async {
                 let set = format!("UPDATE t_file_02 SET status = {status} WHERE id = 'f1'");
@@ -219,7 +199,7 @@ fn a_node_that_cannot_read_the_log_asks_for_each_file() {
     let sql = |statement: &str| {
         block_on(async { old_node(&server).await.query_drop(statement).await.unwrap() });
     };
-    assert_eq!(status(media, "/files/f1"), 200);
+    assert_eq!(status_of(media, "/files/f1"), 200);
     until(admin, "/readyz", 200);
     // Nothing can be changed in the rows without it, but for a trigger that is gone as well.
     sql("DROP TRIGGER reel_t_file_02_update");
@@ -245,7 +225,7 @@ fn known_files_are_served_while_the_database_is_gone() {
     let store = store(&server, folder.path());
     let (media, admin) = (store.addresses.media, store.addresses.engine_admin);
     let user = "/files/f1?app=tnvideo&user=tnv001";
-    assert_eq!((status(media, "/files/f1"), status(media, user)), (200, 200));
+    assert_eq!((status_of(media, "/files/f1"), status_of(media, user)), (200, 200));
     for frozen in [false, true] {
         until(admin, "/readyz", 200);
         if frozen {
@@ -258,7 +238,7 @@ fn known_files_are_served_while_the_database_is_gone() {
         for _ in 0..20 {
             let answer = http::request(media, "GET", "/files/f1", &[], None).unwrap();
             assert_eq!(answer.status, 200, "known: {}", answer.text());
-            assert_eq!(status(media, user), 200, "known");
+            assert_eq!(status_of(media, user), 200, "known");
         }
         let answer = http::request(media, "GET", "/files/f2", &[], None).unwrap();
         assert_eq!(answer.status, 503, "nothing is known of it: {}", answer.text());

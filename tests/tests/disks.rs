@@ -5,13 +5,14 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::FileExt, path::Path, process::Output};
 
 use reel_tests::{
+    database::lose_metadata,
     process::{self, Store, Up},
     seed::Content,
 };
 use serde_json::Value;
 
 fn on_disks(data: &Path, arguments: &[&str]) -> Output {
-    process::command().unwrap().args(arguments).arg("--data").arg(data).output().unwrap()
+    process::on_data(data, arguments).unwrap().output().unwrap()
 }
 
 fn last_json(output: &Output) -> Value {
@@ -63,12 +64,7 @@ fn rebuild_index_gives_back_every_file_from_the_disks_alone() {
     store.drain().unwrap();
 
     // The ID node's database is lost as well: the marks of the stores keep path ids going up.
-    for entry in fs::read_dir(data.join("meta")).unwrap().map(Result::unwrap) {
-        // The journal stays, as where somebody removes the database by its name.
-        if entry.file_type().unwrap().is_file() {
-            fs::remove_file(entry.path()).unwrap();
-        }
-    }
+    lose_metadata(&data).unwrap();
     let rebuilt = on_disks(&data, &["rebuild-index", "--json"]);
     assert!(rebuilt.status.success(), "{}", String::from_utf8_lossy(&rebuilt.stderr));
     let done = last_json(&rebuilt);

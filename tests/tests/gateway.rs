@@ -10,9 +10,10 @@ use std::sync::{Arc, OnceLock};
 
 use std::time::{Duration, Instant};
 
-use reel_meta::{Location, Role};
+use reel_meta::Role;
 use reel_node::config::{HumanTime, NodeConfig};
 use reel_node::{Process, Running};
+use reel_tests::database;
 use reel_tests::http_cases::{self, Connection};
 
 const LOOPBACK: SocketAddr =
@@ -40,7 +41,8 @@ impl Cluster {
         let node = NodeConfig { data_threads: Some(1), ..NodeConfig::default() };
         let beat = HumanTime(Duration::from_millis(200));
 
-        let location = |role| Location::embedded(&meta, role);
+        let location = |role| database::location(&meta, role).unwrap();
+        let files = location(Role::Storage);
         let config = reel_tracker::Config {
             listen: LOOPBACK,
             admin_listen: LOOPBACK,
@@ -48,7 +50,8 @@ impl Cluster {
             ..reel_tracker::Config::default()
         };
         let tracker =
-            reel_tracker::start(&config, &node, &location(Role::Tracker), None, &process).unwrap();
+            reel_tracker::start(&config, &node, &location(Role::Tracker), Some(&files), &process)
+                .unwrap();
         let tracker_address = tracker.addresses()[0].addr;
         let config = reel_idgen::Config {
             listen: LOOPBACK,
@@ -71,7 +74,7 @@ impl Cluster {
             node: &node,
             tokens: &[],
             store_paths: &[reel_engine::StorePath::new(folder.path().join("store"))],
-            database: &location(Role::Storage),
+            database: &files,
         };
         let engine = reel_engine::start(&setup, &process).unwrap();
         let http = engine.addresses().iter().find(|it| it.name.contains("http")).unwrap().addr;
@@ -158,6 +161,9 @@ fn a_redirect_leads_to_the_file() {
     let answer = cluster.get(&format!("/files/{}", facts.id)).unwrap();
     let location = format!("http://{}/files/{}", cluster.engine, facts.id);
     assert_eq!((answer.status, answer.header("location")), (307, Some(location.as_str())));
+    // Nobody asked a tracker when it was uploaded, and its user is new to all of them.
+    let named = format!("/files/{}?app=tnvideo&user=tnv001", facts.id);
+    assert_eq!(cluster.get(&named).unwrap().status, 307);
 }
 
 /// A relay in front of the engine, as the tracker sees it, that cuts each answer after so many

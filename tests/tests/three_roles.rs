@@ -9,7 +9,7 @@ use std::{
 };
 
 use reel_engine::StorePath;
-use reel_meta::{Location, Role as Kind};
+use reel_meta::Role as Kind;
 use reel_node::{
     Process, Running,
     config::{ByteSize, HumanTime, NodeConfig},
@@ -22,6 +22,7 @@ use reel_proto::{
     storage::FileRef,
     tracker::{Saddrs, SaddrsReply},
 };
+use reel_tests::database::location;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -86,7 +87,7 @@ fn idgen(folder: &Path, node: &NodeConfig, process: &Process) -> Role {
     let config =
         reel_idgen::Config { listen: loopback(), admin_listen: loopback(), ..Default::default() };
     Role::new(
-        reel_idgen::start(&config, node, &Location::embedded(folder, Kind::Ids), process).unwrap(),
+        reel_idgen::start(&config, node, &location(folder, Kind::Ids).unwrap(), process).unwrap(),
     )
 }
 
@@ -96,8 +97,8 @@ fn tracker(folder: &Path, listen: SocketAddr, node: &NodeConfig, process: &Proce
         reel_tracker::start(
             &config,
             node,
-            &Location::embedded(folder, Kind::Tracker),
-            None,
+            &location(folder, Kind::Tracker).unwrap(),
+            Some(&location(folder, Kind::Storage).unwrap()),
             process,
         )
         .unwrap(),
@@ -126,7 +127,7 @@ fn engine(
     let setup = reel_engine::Setup {
         config: &config,
         store_paths: &[store],
-        database: &Location::embedded(folder, Kind::Storage),
+        database: &location(folder, Kind::Storage).unwrap(),
         node,
         tokens: &[],
     };
@@ -163,7 +164,7 @@ fn upload(address: SocketAddr, id: &str, content: &[u8]) -> Result<(), String> {
 
 fn locate(tracker: SocketAddr) -> Option<Located> {
     let mut body = Vec::new();
-    Locate { file: Some(file("x").file), ..Locate::default() }.encode(&mut body);
+    Locate { user: Some(file("x").user), ..Locate::default() }.encode(&mut body);
     let located = Located::decode(&call(tracker, command::LOCATE, &body).ok()?).unwrap();
     (!located.nodes.is_empty()).then_some(located)
 }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use reel_meta::mysql::{MysqlFileStore, MysqlOptions};
 use reel_meta::{FileStore, MetaError};
 use reel_proto::name::{AppId, FileId, UserId};
+use reel_proto::path::PathId;
 
 use crate::database::RouteError;
 use crate::start::Error;
@@ -18,8 +19,14 @@ const QUEUE_MAX: usize = 4096;
 /// Connections that are asked over at the same time.
 const CONNECTIONS: usize = 4;
 
-/// App and user of a file.
-type Owner = (AppId, UserId);
+/// Whose a file is.
+#[derive(Debug, Clone)]
+pub(crate) struct Owner {
+    pub(crate) app: AppId,
+    pub(crate) user: UserId,
+    /// The id key of the store that has it; an older prefix in a database that was taken over.
+    pub(crate) store: String,
+}
 
 struct Question {
     file: FileId,
@@ -82,5 +89,10 @@ async fn answer(mut store: MysqlFileStore, queue: flume::Receiver<Option<Questio
 async fn find(store: &mut MysqlFileStore, file: &FileId) -> Result<Option<Owner>, MetaError> {
     let Some(row) = store.get(None, file.as_str()).await? else { return Ok(None) };
     // An owner whom no request can name has no files.
-    Ok(AppId::parse(&row.app).ok().zip(UserId::parse(&row.user).ok()))
+    let owner = AppId::parse(&row.app).ok().zip(UserId::parse(&row.user).ok());
+    Ok(owner.map(|(app, user)| {
+        let parsed = PathId::parse_file_path(&row.file_path);
+        let store = parsed.map_or(String::new(), |(store, ..)| store.to_owned());
+        Owner { app, user, store }
+    }))
 }

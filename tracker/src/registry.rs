@@ -269,6 +269,16 @@ impl Registry {
         }
     }
 
+    /// The group whose nodes have a store with this id key, if that is one group.
+    #[must_use]
+    pub fn group_of_store(&self, key: &str) -> Option<GroupName> {
+        let has =
+            |node: &&Node| node.announcement.stores.iter().any(|store| store.key.as_str() == key);
+        let mut groups = self.nodes.values().filter(has).map(|node| node.announcement.group);
+        let first = groups.next()?;
+        groups.all(|group| group == first).then_some(first)
+    }
+
     /// The node that a beat, report or drain belongs to: the one that joined on the same connection
     /// (`bound`), else the only one of that group, host name and connection address.
     ///

@@ -65,7 +65,7 @@ fn on_mariadb() -> Result<()> {
         return Ok(());
     }
     let mut whole = cargo(&["test", "--package", "reel-tests", "--locked", "--no-fail-fast"]);
-    for suite in ["cli", "faults", "http"] {
+    for suite in ["cli", "disks", "faults", "gateway", "http", "players", "three_roles"] {
         whole.args(["--test", suite]);
     }
     step("tests on MariaDB", whole.env("REEL_TEST_METADATA", "mariadb"))?;

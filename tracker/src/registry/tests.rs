@@ -209,6 +209,21 @@ fn nodes_of_a_group_must_have_the_same_stores() {
 }
 
 #[test]
+fn a_store_tells_its_group_where_no_other_has_one_like_it() {
+    let mut registry = registry(Rules { nodes_max: 10, ..rules() });
+    let mut join = |of: &str, name, stores: &[StoreIdentity]| {
+        let announcement = Announcement { group: group(of), ..with_stores(name, 23000, stores) };
+        registry.join(announcement, false, PEER, at(0)).unwrap();
+    };
+    join("group001", "a", &[store(1, "/srv/a"), store(2, "/srv/both")]);
+    join("group001", "b", &[store(1, "/srv/a"), store(2, "/srv/both")]);
+    join("group002", "c", &[store(3, "/srv/both")]);
+    assert_eq!(registry.group_of_store("/srv/a"), Some(group("group001")));
+    assert_eq!(registry.group_of_store("/srv/both"), None);
+    assert_eq!(registry.group_of_store("/srv"), None);
+}
+
+#[test]
 fn the_table_is_bounded_and_forgets() {
     let mut registry = registry(rules());
     for port in 1..=4 {
