@@ -10,6 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use reel_client::{AppId, FileId, Owner, Selection, UploadDetails, UploadSource, UserId};
 use reel_tests::{
     http,
     process::{self, Store, Up},
@@ -235,6 +236,99 @@ fn deletion_is_soft_until_the_purge() {
     assert_eq!(ids("all"), ["three"]);
     let table = fixture.store.reel(&["ls"]).unwrap();
     assert!(table.contains("ID") && table.contains("three") && table.contains("a.txt"), "{table}");
+    fixture.store.drain().unwrap();
+}
+
+/// What a careless system would take for SQL, a pattern, a path, a format, an end of text or of a line, or for another one of these.
+const TEXTS: [&str; 24] = [
+    "plain",
+    "Plain",
+    "plain ",
+    " plain",
+    "it's",
+    "\"double\"",
+    "`back`",
+    "100%",
+    "%s%n%d{}",
+    "a_b",
+    "axb",
+    "back\\slash",
+    "back\\",
+    "';DROP TABLE t_file_01;--",
+    "?1 :name $x @y",
+    "..",
+    "-rf",
+    "a?b#c&d=e+f",
+    "%2e%2e%2f%00",
+    "\u{1F600}",
+    "\u{1F601}",
+    "e\u{301}",
+    "\u{e9}",
+    "\u{7528}\u{6237}\u{10FFFF}",
+];
+
+/// An id, a user and a name may be any text: each file is its own user's, under its own id, with its own name, all the way through.
+#[test]
+fn any_text_is_data_all_the_way_through() {
+    let fixture = Fixture::new();
+    let client = fixture.store.client().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // A user may even be nobody, or have lines.
+    let users: Vec<&str> = TEXTS.into_iter().chain(["", "two\nlines", "tab\t"]).collect();
+    let owner = |user: &str| Owner {
+        app: AppId::parse("tnvideo").unwrap(),
+        user: UserId::parse(user).unwrap(),
+    };
+    runtime.block_on(async {
+        for (number, user) in users.iter().enumerate() {
+            let text = TEXTS[number % TEXTS.len()];
+            let file = owner(user).file(FileId::parse(text).unwrap());
+            let details = UploadDetails { name: Some(text.to_owned()), ..UploadDetails::default() };
+            let source = UploadSource::bytes(format!("{number}"));
+            client.upload(&file, &source, &details, &mut |_| {}).await.unwrap();
+        }
+        for (number, user) in users.iter().enumerate() {
+            let text = TEXTS[number % TEXTS.len()];
+            let file = owner(user).file(FileId::parse(text).unwrap());
+            let stat = client.stat(&file).await.unwrap();
+            assert_eq!(
+                (stat.name.as_deref(), stat.size),
+                (Some(text), number.to_string().len() as u64)
+            );
+            let of = Selection::of_user(file.app, file.user);
+            let listed = client.list(&of, None, 1000).await.unwrap().files;
+            let ids: Vec<&str> = listed.iter().map(|file| file.file.as_str()).collect();
+            assert_eq!(ids, [text], "of {user:?}");
+            assert_eq!(client.usage(&of).await.unwrap().0.files, 1);
+            client.delete(&file).await.unwrap();
+            assert!(client.stat(&file).await.unwrap().deleted_at.is_some());
+            client.restore(&file).await.unwrap();
+        }
+    });
+    for (number, user) in users.iter().enumerate() {
+        let file = owner(user).file(FileId::parse(TEXTS[number % TEXTS.len()]).unwrap());
+        let url = runtime.block_on(client.locate(Owner::of(&file))).unwrap().url(&file).unwrap();
+        let (host, target) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let got = http::request(host.parse().unwrap(), "GET", &format!("/{target}"), &[], None);
+        assert_eq!(got.unwrap().body, number.to_string().as_bytes(), "{url}");
+    }
+    let listed = fixture.lines(&["ls", "--all-users", "--json"]);
+    let mut found: Vec<(String, String)> = listed
+        .iter()
+        .map(|file| [&file["user"], &file["id"]].map(|text| text.as_str().unwrap().to_owned()))
+        .map(|[user, id]| (user, id))
+        .collect();
+    let mut expected: Vec<(String, String)> = users
+        .iter()
+        .enumerate()
+        .map(|(number, user)| ((*user).to_owned(), TEXTS[number % TEXTS.len()].to_owned()))
+        .collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    // One line for each file, and one for what the columns are.
+    let table = fixture.store.reel(&["ls", "--all-users"]).unwrap();
+    assert_eq!(table.lines().count(), users.len() + 1, "{table}");
     fixture.store.drain().unwrap();
 }
 
