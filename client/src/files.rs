@@ -81,7 +81,7 @@ impl Client {
         List { of: *of, after: after.cloned(), limit }.encode(&mut body);
         let decode = |body: &[u8]| {
             let reply = ListReply::decode(body)?;
-            goes_on(after, reply.next.as_ref())?;
+            goes_on(after, reply.next.as_ref(), in_list)?;
             Ok(reply)
         };
         let reply = self.ask(scope(of), command::LIST, &body, decode);
@@ -98,7 +98,7 @@ impl Client {
             usage.encode(&mut body);
             let decode = |body: &[u8]| {
                 let reply = UsageReply::decode(body)?;
-                goes_on(usage.after.as_ref(), reply.next.as_ref())?;
+                goes_on(usage.after.as_ref(), reply.next.as_ref(), in_usage)?;
                 Ok(reply)
             };
             let reply = self.ask(scope(of), command::USAGE, &body, decode);
@@ -259,9 +259,28 @@ fn scope(of: &Selection) -> Scope {
     Scope { app: of.app, user: of.user }
 }
 
-/// A node that gives the same cursor again would hold us for ever.
-fn goes_on(after: Option<&Cursor>, next: Option<&Cursor>) -> Result<(), BodyError> {
-    if next.is_some() && next == after { Err(BodyError::Value { field: "cursor" }) } else { Ok(()) }
+/// In which order a list goes on.
+fn in_list(at: &Cursor) -> (u64, u8, &str) {
+    (at.time, at.part, &at.file)
+}
+
+/// In which order a count goes on.
+fn in_usage(at: &Cursor) -> (u8, u64, &str) {
+    (at.part, at.time, &at.file)
+}
+
+/// A node whose cursors do not go on in their order would hold us for ever.
+fn goes_on<'a, O: Ord>(
+    after: Option<&'a Cursor>,
+    next: Option<&'a Cursor>,
+    order: impl Fn(&'a Cursor) -> O,
+) -> Result<(), BodyError> {
+    match (after, next) {
+        (Some(after), Some(next)) if order(next) <= order(after) => {
+            Err(BodyError::Value { field: "cursor" })
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn exchange(

@@ -98,6 +98,8 @@ pub struct Stores {
     random: AtomicU64,
     hasher: RandomState,
     passes: Mutex<Passes>,
+    /// Somebody counts files.
+    counting: AtomicBool,
     threads: Mutex<Threads>,
 }
 
@@ -188,6 +190,7 @@ impl Stores {
             random: AtomicU64::new(0),
             hasher: RandomState::new(),
             passes: Mutex::default(),
+            counting: AtomicBool::new(false),
             threads: Mutex::new(threads),
         });
         let housekeeper = housekeeping::start(&stores, config);

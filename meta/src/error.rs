@@ -72,7 +72,7 @@ pub enum MetaError {
         operation: &'static str,
     },
     /// No server of the database can be reached, or none takes this now. Nothing was changed.
-    #[error("the database does not answer ({operation}): {cause}")]
+    #[error("the database does not answer ({operation})")]
     Unavailable {
         /// Which method.
         operation: &'static str,

@@ -1,6 +1,6 @@
 //! Many rows at a time: which ones are asked for, the pages that come, and where the next one begins.
 
-use std::ops::AddAssign;
+use std::ops::{AddAssign, RangeInclusive};
 
 use reel_proto::table::table_of_user;
 
@@ -94,7 +94,9 @@ impl Selection {
                 let number = table * STATES_MAX + state as u8;
                 let begin = match after {
                     Some(cursor) if number < cursor.range => continue,
-                    Some(cursor) if number == cursor.range => (cursor.time, cursor.file.as_str()),
+                    Some(cursor) if number == cursor.range => {
+                        (cursor.time, cursor.file.as_str()).max((self.since, ""))
+                    }
                     _ => (self.since, ""),
                 };
                 if self.filter.takes(status) {
@@ -142,6 +144,9 @@ pub struct TimeCursor {
 }
 
 impl TimeCursor {
+    /// The tables that there are.
+    pub const TABLES: RangeInclusive<u8> = 1..=3;
+
     /// The cursor as a lower bound (exclusive) of a table's own order (time, id): no id is empty.
     pub(crate) fn bound(&self, table: u8) -> (u64, &str) {
         if table < self.table {
@@ -180,10 +185,15 @@ impl Range<'_> {
 pub struct TotalCursor {
     /// Which range.
     pub range: u8,
-    /// The second, since 1970,
+    /// The second of the last row that was counted, since 1970.
     pub time: u64,
-    /// and the file id that are behind it.
+    /// Its file id.
     pub file: String,
+}
+
+impl TotalCursor {
+    /// The ranges that there may be: none has the number of a table, so a cursor of a list is none of a total.
+    pub const RANGES: RangeInclusive<u8> = STATES_MAX..=4 * STATES_MAX - 1;
 }
 
 /// How many files, and how large they are together.

@@ -61,7 +61,7 @@ mod tests {
             expires_at: full.then_some(8),
             name: full.then(|| "片".repeat(85)),
             content_type: full.then(|| "t".repeat(255)),
-            store: "s".repeat(64),
+            store: "s".repeat(if full { 255 } else { 64 }),
         }
     }
 }

@@ -86,8 +86,8 @@ pub const HTTP_DOWNLOAD_NAME_BYTES_MAX: usize = 255;
 /// The longest, LIST, has 561.
 pub const EXT_REQUEST_BYTES_MAX: u64 = 1024;
 /// Bytes of a reply of ours that a reader takes, GET's content aside. Longer: the connection is closed.
-/// The longest, a LIST of 1,000 entries with every text at its longest, has some 1,016,000.
-pub const EXT_REPLY_BYTES_MAX: u64 = 1024 * 1024;
+/// The longest, a LIST of 1,000 entries with every text at its longest, has some 1,207,000.
+pub const EXT_REPLY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// Storage nodes, and gateways, in a LOCATE reply. A writer sends the first so many, a reader refuses more.
 pub const LOCATED_NODES_MAX: usize = 16;
 /// Entries of a LIST reply. A request for more is refused.

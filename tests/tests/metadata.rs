@@ -14,7 +14,7 @@ use reel_meta::{
     FileRow, FileStatus, FileStore, GroupStore, InsertOutcome, MetaError, Role, Selection,
     SequenceStore, StatusFilter,
 };
-use reel_tests::database::{block_on, create, is_installed, new_file, operator, said};
+use reel_tests::database::{block_on, create, is_installed, new_file, operator, said, store_on};
 use reel_tests::mariadb::MariaDb;
 use reel_tests::process::Up;
 use reel_tests::proxy::{Fault, Proxy};
@@ -373,6 +373,7 @@ fn a_row_that_does_not_say_when_it_was_made_is_listed_first() {
         .await
         .unwrap();
         for (id, status, time) in [
+            // Its size is said to be negative.
             ("a", "0", "NULL"),
             ("b", "NULL", "NULL"),
             ("c", "7", "NULL"),
@@ -383,7 +384,7 @@ fn a_row_that_does_not_say_when_it_was_made_is_listed_first() {
         ] {
             conn.query_drop(format!(
                 "INSERT INTO t_file_02 (id, appid, userid, status, file_path, file_size, create_time) \
-                 VALUES ('{id}', 'tnvideo', 'tnv001', {status}, '../data', 3, {time})"
+                 VALUES ('{id}', 'tnvideo', 'tnv001', {status}, '../data', IF('{id}' = 'a', -1, 3), {time})"
             ))
             .await
             .unwrap();
@@ -422,6 +423,40 @@ fn a_row_that_does_not_say_when_it_was_made_is_listed_first() {
             }
         }
     });
+}
+
+/// A deployed id may have 256 characters, of up to four bytes: more than a cursor takes.
+#[test]
+fn a_row_that_no_cursor_can_name_stops_no_listing() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let up = store_on(&server, server.address(), "root", &folder.path().join("data")).unwrap();
+    let store = up.start().unwrap();
+    let path = folder.path().join("a");
+    std::fs::write(&path, b"content").unwrap();
+    store.reel(&["put", path.to_str().unwrap(), "--id", "last"]).unwrap();
+    let client = store.client().unwrap();
+    block_on(async {
+        let mut conn = operator(&server, Role::Storage.database()).await.unwrap();
+        conn.query_drop(
+            "INSERT INTO t_file_02 (id, appid, userid, status, file_path, file_size, create_time) \
+             SELECT CONCAT(seq, REPEAT('\u{e9}', 200)), 'tnvideo', 'tnv001', 0, '../data', 3, FROM_UNIXTIME(seq) \
+             FROM seq_1_to_5",
+        )
+        .await
+        .unwrap();
+        let (app, user) = ("tnvideo".parse().unwrap(), "tnv001".parse().unwrap());
+        let of = reel_client::Selection::of_user(app, user);
+        let page = client.list(&of, None, 1).await.unwrap();
+        assert_eq!((page.files.len(), page.left_out, page.next), (1, 5, None));
+        assert_eq!(page.files[0].file.as_str(), "last");
+        let (normal, _) = client.usage(&of).await.unwrap();
+        assert_eq!((normal.files, normal.bytes), (6, 5 * 3 + 7));
+    });
+    store.drain().unwrap();
 }
 
 /// Keys of a database that an earlier version has migrated are made anew where they are others now.

@@ -88,11 +88,11 @@ fn a_database_that_is_read_only_refuses_changes_and_serves_files() {
     sql(&server, "CREATE USER reel@'127.0.0.1'").unwrap();
     for role in Role::ALL {
         let database = role.database();
-        let grant =
-            format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.* TO reel@'127.0.0.1'");
-        sql(&server, &grant).unwrap();
+        let rights = "SELECT, INSERT, UPDATE, DELETE, TRIGGER";
+        sql(&server, &format!("GRANT {rights} ON {database}.* TO reel@'127.0.0.1'")).unwrap();
     }
     let up = store_on(&server, server.address(), "reel", &folder.path().join("data")).unwrap();
+    // Its user is new to the tracker, who reads from no server that takes no changes: what that has may be late.
     let up = up.expect_log("upload").expect_log("the group of a user could not be told");
     let store = up.start().unwrap();
     let media = store.addresses.media;
@@ -103,10 +103,10 @@ fn a_database_that_is_read_only_refuses_changes_and_serves_files() {
 
     sql(&server, "SET GLOBAL read_only = ON").unwrap();
     is_refused_for_now(&put(media, "late", b"late"));
+    assert!(store.log().text().contains("the server is read only"), "an operator is told why");
     let deleted = http::request(media, "DELETE", "/files/a", &[], None).unwrap();
     is_refused_for_now(&deleted);
-    let error = store.reel(&["rm", "b"]).unwrap_err().to_string();
-    assert!(error.contains("read_only") || error.contains("read only"), "{error}");
+    store.reel(&["rm", "b"]).unwrap_err();
     for id in ["a", "b"] {
         assert_eq!(get(media, id).body, b"content", "known or not");
     }

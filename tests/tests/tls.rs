@@ -1,4 +1,4 @@
-//! A shared database over TLS: nothing goes in the clear, and a server that cannot prove who it is gets no password.
+//! A shared database over TLS: nothing goes in the clear, and a server that cannot prove who it is is not used.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};

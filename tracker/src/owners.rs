@@ -30,6 +30,8 @@ pub(crate) struct Owner {
 
 struct Question {
     file: FileId,
+    /// Only if it is this one's.
+    of: Option<(AppId, UserId)>,
     answer: flume::Sender<Result<Option<Owner>, RouteError>>,
 }
 
@@ -59,10 +61,14 @@ impl Owners {
         Ok((Self { questions }, thread))
     }
 
-    /// The owner of a file: of the older one, where two have its id. None: nobody has.
-    pub(crate) async fn of(&self, file: FileId) -> Result<Option<Owner>, RouteError> {
+    /// The owner of a file: of the older one, where two have its id, unless it is asked of one owner. None: nobody has.
+    pub(crate) async fn of_file(
+        &self,
+        file: FileId,
+        of: Option<(AppId, UserId)>,
+    ) -> Result<Option<Owner>, RouteError> {
         let (answer, wait) = flume::bounded(1);
-        let question = Question { file, answer };
+        let question = Question { file, of, answer };
         self.questions.send_async(Some(question)).await.map_err(|_| RouteError::Stopping)?;
         wait.recv_async().await.map_err(|_| RouteError::Stopping)?
     }
@@ -76,8 +82,8 @@ impl Owners {
 }
 
 async fn answer(mut store: MysqlFileStore, queue: flume::Receiver<Option<Question>>) {
-    while let Ok(Some(Question { file, answer })) = queue.recv_async().await {
-        let found = find(&mut store, &file).await.map_err(|error| {
+    while let Ok(Some(Question { file, of, answer })) = queue.recv_async().await {
+        let found = find(&mut store, &file, of.as_ref()).await.map_err(|error| {
             tracing::warn!(%file, %error, "the owner of a file could not be told");
             RouteError::Failed(Arc::from(error.to_string()))
         });
@@ -86,8 +92,16 @@ async fn answer(mut store: MysqlFileStore, queue: flume::Receiver<Option<Questio
     }
 }
 
-async fn find(store: &mut MysqlFileStore, file: &FileId) -> Result<Option<Owner>, MetaError> {
-    let Some(row) = store.get(None, file.as_str()).await? else { return Ok(None) };
+async fn find(
+    store: &mut MysqlFileStore,
+    file: &FileId,
+    of: Option<&(AppId, UserId)>,
+) -> Result<Option<Owner>, MetaError> {
+    let found = match of {
+        None => store.get(None, file.as_str()).await?,
+        Some((app, user)) => store.get_owned(app.as_str(), user.as_str(), file.as_str()).await?,
+    };
+    let Some(row) = found else { return Ok(None) };
     // An owner whom no request can name has no files.
     let owner = AppId::parse(&row.app).ok().zip(UserId::parse(&row.user).ok());
     Ok(owner.map(|(app, user)| {

@@ -1,7 +1,7 @@
 //! LIST and USAGE: files of a user or of a whole app, from the metadata alone.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reel_meta::{Selection, StatusFilter, TimeCursor, TotalCursor, Totals};
 use reel_node::frame_server::FrameConn;
@@ -13,19 +13,31 @@ use super::{Stop, body};
 use crate::store::{Listed, LookupError};
 use crate::thread::Thread;
 
+/// How often it is looked whether another count is over.
+const COUNT_LOOK: Duration = Duration::from_millis(5);
+
 pub(super) async fn list(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<(), Stop> {
     let List { of, after, limit } = body(conn, BODY_BYTES_MAX, List::decode).await?;
     conn.flush().await?;
     let of = selection(of);
-    let after = after.map(|Cursor { time, part, file }| TimeCursor { time, table: part, file });
-    let page = thread.stores().list(of.clone(), after, usize::from(limit)).await;
-    let page = page.map_err(|error| Stop::of_listing(&of, &error))?;
-    let next = page.next.map(|TimeCursor { time, table, file }| cursor(time, table, file));
-    let reply = ListReply {
-        next: next.transpose()?,
-        left_out: u16::try_from(page.left_out).unwrap_or(u16::MAX),
-        files: page.files.into_iter().map(entry).collect(),
-    };
+    let mut after = after.map(list_cursor).transpose()?;
+    let mut limit = usize::from(limit);
+    let (mut files, mut left_out) = (Vec::new(), 0);
+    loop {
+        let page = thread.stores().list(of.clone(), after, limit).await;
+        let page = page.map_err(|error| Stop::of_listing(&of, &error))?;
+        files.extend(page.files.into_iter().map(entry));
+        left_out += page.left_out;
+        after = page.next;
+        // A page ends at a row that a cursor can name. One that it cannot is left out, so there is a place more.
+        if after.as_ref().is_none_or(|after| is_named(&after.file)) {
+            break;
+        }
+        limit = 1;
+    }
+    let next = after.map(|TimeCursor { time, table, file }| Cursor { time, part: table, file });
+    let left_out = u16::try_from(left_out).unwrap_or(u16::MAX);
+    let reply = ListReply { next, left_out, files };
     conn.reply_with(|out| reply.encode(out)).await?;
     Ok(())
 }
@@ -33,28 +45,52 @@ pub(super) async fn list(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<()
 pub(super) async fn usage(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<(), Stop> {
     let Usage { of, after } = body(conn, BODY_BYTES_MAX, Usage::decode).await?;
     conn.flush().await?;
-    let until = Instant::now() + TURN_MAX;
     let of = selection(of);
-    let mut after =
-        after.map(|Cursor { time, part, file }| TotalCursor { range: part, time, file });
+    let mut after = after.map(total_cursor).transpose()?;
     let mut totals = Totals::default();
+    let until = Instant::now() + TURN_MAX;
+    let turn = loop {
+        match thread.stores().counting_turn() {
+            Some(turn) => break turn,
+            None if Instant::now() >= until => {
+                return Err(Stop::refused(Refusal::Busy, "busy: others count"));
+            }
+            None => monoio::time::sleep(COUNT_LOOK).await,
+        }
+    };
+    let until = Instant::now() + TURN_MAX;
     loop {
         let some = thread.stores().total(of.clone(), after).await;
         let (some, next) = some.map_err(|error| Stop::of_listing(&of, &error))?;
         totals += some;
         after = next;
-        if after.is_none() || Instant::now() >= until {
+        let Some(after) = &after else { break };
+        if is_named(&after.file) && Instant::now() >= until {
             break;
         }
     }
-    let next = after.map(|TotalCursor { range, time, file }| cursor(time, range, file));
-    let reply = UsageReply {
-        next: next.transpose()?,
-        normal: tally(totals.normal),
-        deleted: tally(totals.deleted),
-    };
+    drop(turn);
+    let next = after.map(|TotalCursor { range, time, file }| Cursor { time, part: range, file });
+    let reply = UsageReply { next, normal: tally(totals.normal), deleted: tally(totals.deleted) };
     conn.reply_with(|out| reply.encode(out)).await?;
     Ok(())
+}
+
+/// A cursor is this node's own, or of another one of ours, or made up.
+fn list_cursor(Cursor { time, part, file }: Cursor) -> Result<TimeCursor, Stop> {
+    let table = Some(part).filter(|table| TimeCursor::TABLES.contains(table));
+    let table = table.ok_or_else(|| Stop::malformed("the cursor is of no list"))?;
+    Ok(TimeCursor { time, table, file })
+}
+
+fn total_cursor(Cursor { time, part, file }: Cursor) -> Result<TotalCursor, Stop> {
+    let range = Some(part).filter(|range| TotalCursor::RANGES.contains(range));
+    let range = range.ok_or_else(|| Stop::malformed("the cursor is of no count"))?;
+    Ok(TotalCursor { range, time, file })
+}
+
+fn is_named(file: &str) -> bool {
+    file.len() <= ext::CURSOR_FILE_BYTES_MAX
 }
 
 fn selection(of: ext::Selection) -> Selection {
@@ -69,15 +105,6 @@ fn selection(of: ext::Selection) -> Selection {
         since: of.since.unwrap_or(0),
         until: of.until.unwrap_or(u64::MAX),
     }
-}
-
-/// A place in the metadata, for a client to come back with.
-fn cursor(time: u64, part: u8, file: String) -> Result<Cursor, Stop> {
-    if file.len() > ext::CURSOR_FILE_BYTES_MAX {
-        let text = format!("a row with an id of {} bytes stands in the way", file.len());
-        return Err(Stop::failed(Refusal::Failed, text));
-    }
-    Ok(Cursor { time, part, file })
 }
 
 fn entry(listed: Listed) -> ext::Listed {

@@ -1,5 +1,7 @@
 //! Listings: what the rows say of many files, of this node and of others that share its database.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use reel_meta::{FileRow, FileStatus, Selection, TimeCursor, TotalCursor, Totals};
 use reel_proto::path::PathId;
 
@@ -47,6 +49,15 @@ pub struct Listing {
     pub next: Option<TimeCursor>,
 }
 
+/// Who counts; given back when it is dropped.
+pub(crate) struct CountingTurn<'a>(&'a AtomicBool);
+
+impl Drop for CountingTurn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl Stores {
     /// A page of the files that are selected, behind `after`.
     ///
@@ -63,6 +74,12 @@ impl Stores {
         let rows = page.rows.len();
         let files: Vec<Listed> = page.rows.into_iter().filter_map(Listed::of).collect();
         Ok(Listing { left_out: rows - files.len(), files, next })
+    }
+
+    /// The turn to count: lookups wait for one count at most. `None`: somebody else has it.
+    pub(crate) fn counting_turn(&self) -> Option<CountingTurn<'_>> {
+        let taken = self.counting.swap(true, Ordering::Acquire);
+        (!taken).then_some(CountingTurn(&self.counting))
     }
 
     /// How many files are selected and how many bytes they have, as far as one lookup's time reaches; and where to go on.

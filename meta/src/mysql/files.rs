@@ -256,14 +256,16 @@ impl FileStore for MysqlFileStore {
                     let [in_second, later] = &sizes[slot(range.table)][range.state];
                     for (statement, is_later) in [(in_second, false), (later, true)] {
                         let values = if is_later { span.later(left) } else { span.in_second(left) };
-                        let found: Vec<(u64, String, u64)> =
+                        let found: Vec<Row> =
                             conn.exec(statement.as_str(), Params::Positional(values)).await?;
-                        left -= found.len() as u64;
-                        found.iter().for_each(|(.., size)| totals.add(range.status, *size));
-                        if left == 0
-                            && let Some((time, file, _)) = found.into_iter().next_back()
-                        {
-                            return Ok((totals, Some(range.cursor(time, file))));
+                        for mut row in found {
+                            totals.add(range.status, sql::column(&mut row, 2)?);
+                            left -= 1;
+                            if left == 0 {
+                                let time = sql::column(&mut row, 0)?;
+                                let file = sql::column(&mut row, 1)?;
+                                return Ok((totals, Some(range.cursor(time, file))));
+                            }
                         }
                     }
                 }

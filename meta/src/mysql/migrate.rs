@@ -191,8 +191,12 @@ impl Found {
             .await?;
         let keys: Vec<(String, String)> = conn
             .exec(
-                "SELECT index_name, GROUP_CONCAT(column_name ORDER BY seq_in_index SEPARATOR ', ') \
-                 FROM information_schema.statistics WHERE table_schema = ? AND table_name = ? GROUP BY index_name",
+                // With what makes a key another one: a prefix, a falling order. One of expressions names no columns.
+                "SELECT index_name, COALESCE(GROUP_CONCAT(CONCAT(column_name, \
+                 COALESCE(CONCAT('(', sub_part, ')'), ''), IF(`collation` = 'D', ' DESC', '')) \
+                 ORDER BY seq_in_index SEPARATOR ', '), '') \
+                 FROM information_schema.statistics WHERE table_schema = ? AND table_name = ? \
+                 GROUP BY index_name",
                 (database, table),
             )
             .await?;

@@ -15,7 +15,7 @@ use crate::error::MetaError;
 use crate::mysql::schema;
 
 /// Prepared statements kept by a connection: more than all of one store.
-const STATEMENTS_MAX: usize = 128;
+const STATEMENTS_MAX: usize = 192;
 
 /// After so many seconds without a word in a transaction the server ends it. Well below the fence of [`super::link`].
 const IDLE_SECONDS: u64 = 10;

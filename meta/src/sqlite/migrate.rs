@@ -74,6 +74,10 @@ pub(crate) fn run(
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
     let version = version(&transaction, path, schema)?;
+    if (1..schema.steps.len()).contains(&version) {
+        let (from, to) = (version, schema.steps.len());
+        tracing::info!(path = %path.display(), from, to, "bringing the database to this version");
+    }
     for step in schema.steps.iter().skip(version) {
         step(&transaction).map_err(fail)?;
     }

@@ -36,7 +36,8 @@ const LOOKED_INTO: [&str; 5] = [
 const STRANGE: &str = "status > 1 OR status < 0";
 
 /// What a total reads, and how the server says that the key has all of it.
-const SIZES: &str = "SELECT COALESCE(UNIX_TIMESTAMP(create_time), 0), id, COALESCE(file_size, 0)";
+const SIZES: &str =
+    "SELECT COALESCE(UNIX_TIMESTAMP(create_time), 0), id, GREATEST(COALESCE(file_size, 0), 0)";
 const BY_KEY_ALONE: &str = "Using index";
 
 /// An operator's connection that sees what others send.

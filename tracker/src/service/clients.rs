@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use reel_node::frame_server::{Ended, FrameConn};
 use reel_proto::ext::Locate;
-use reel_proto::name::{AppId, GroupName, UserId};
+use reel_proto::name::{AppId, FileId, GroupName, UserId};
 use reel_proto::refusal::Refusal;
 use reel_proto::tracker::Saddrs;
 
@@ -77,31 +77,30 @@ impl Thread {
             return Ok(Err(refused));
         }
         let only = self.snapshots.borrow_mut().load().only_group();
-        match (only, &question.user) {
-            (Some(group), _) if question.file.is_some() => Ok(Ok(group)),
-            (None, None) if question.file.is_some() && self.owners.is_some() => {
-                self.group_of_file(conn, question).await
+        match (only, question.user, question.file) {
+            (Some(group), _, Some(_)) | (Some(group), None, None) => Ok(Ok(group)),
+            (None, None, Some(file)) if self.owners.is_some() => {
+                self.group_of_file(conn, file, None).await
             }
-            (_, Some(user)) => {
-                // A file that nobody uploaded must not give its user a group.
-                let new = if question.file.is_some() { NewUser::Refuse } else { NewUser::Record };
-                match self.group_of(conn, &app, user, new).await? {
+            (_, Some(user), None) => self.group_of(conn, &app, &user, NewUser::Record).await,
+            // A file that nobody uploaded must not give its user a group.
+            (None, Some(user), Some(file)) => {
+                match self.group_of(conn, &app, &user, NewUser::Refuse).await? {
                     Err(refused)
                         if refused.refusal == Refusal::NoSuchFile && self.owners.is_some() =>
                     {
-                        self.group_of_file(conn, question).await
+                        self.group_of_file(conn, file, Some((app, user))).await
                     }
                     group => Ok(group),
                 }
             }
-            (Some(group), None) => Ok(Ok(group)),
             // The files of the whole app: with a shared database any node knows them.
-            (None, None) if self.owners.is_some() => {
+            (None, None, None) if self.owners.is_some() => {
                 let mut snapshots = self.snapshots.borrow_mut();
                 let picked = snapshots.load().pick(&mut self.random.borrow_mut());
                 Ok(picked.ok_or_else(|| Refused::new(Outcome::NoNode, "no storage node is active")))
             }
-            (None, None) => Ok(Err(Refused::new(
+            (None, None, _) => Ok(Err(Refused::new(
                 Outcome::NoNode,
                 "a group cannot be told without a user: no storage node with embedded metadata is \
                  there, and no shared database of files",
@@ -114,14 +113,15 @@ impl Thread {
     async fn group_of_file(
         &self,
         conn: &mut FrameConn,
-        question: &Locate,
+        file: FileId,
+        of: Option<(AppId, UserId)>,
     ) -> Result<Result<GroupName, Refused>, Ended> {
-        let (Some(file), Some(owners)) = (question.file, &self.owners) else {
+        let Some(owners) = &self.owners else {
             return Ok(Err(no_such_file("nobody has this file")));
         };
         // Replies to earlier requests must not wait for the database.
         conn.flush().await?;
-        match owners.of(file).await {
+        match owners.of_file(file, of).await {
             Ok(Some(owner)) => {
                 let route = self.route(conn, &owner.app, &owner.user, NewUser::Refuse).await?;
                 let of_store =

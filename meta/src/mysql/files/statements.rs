@@ -15,7 +15,7 @@ use crate::row::{FileRow, FileStatus, NewFile};
 macro_rules! columns {
     () => {
         "id, COALESCE(appid, ''), COALESCE(userid, ''), COALESCE(status, 1), COALESCE(file_path, ''), \
-         COALESCE(file_size, 0), COALESCE(UNIX_TIMESTAMP(create_time), 0), \
+         GREATEST(COALESCE(file_size, 0), 0), COALESCE(UNIX_TIMESTAMP(create_time), 0), \
          COALESCE(UNIX_TIMESTAMP(update_time), 0), checksum, original_name, content_type, deleted_at, expires_at"
     };
 }
@@ -124,7 +124,8 @@ const STATE_IS: [&str; 3] =
     ["status = 0", "status = 1", "(status > 1 OR status < 0 OR status IS NULL)"];
 
 /// What a total reads of each row: the keys have all of it.
-const SIZES: &str = "COALESCE(UNIX_TIMESTAMP(create_time), 0), id, COALESCE(file_size, 0)";
+const SIZES: &str =
+    "COALESCE(UNIX_TIMESTAMP(create_time), 0), id, GREATEST(COALESCE(file_size, 0), 0)";
 
 impl Listing {
     /// `key`: the one that begins with what `of` compares, then state, time and id. It is named: with the rows spread over a
