@@ -260,13 +260,13 @@ fn scope(of: &Selection) -> Scope {
 }
 
 /// In which order a list goes on.
-fn in_list(at: &Cursor) -> (u64, u8, &str) {
-    (at.time, at.part, &at.file)
+fn in_list(at: &Cursor) -> (u64, u8, u64, &str) {
+    (at.time, at.part, at.order, &at.file)
 }
 
 /// In which order a count goes on.
-fn in_usage(at: &Cursor) -> (u8, u64, &str) {
-    (at.part, at.time, &at.file)
+fn in_usage(at: &Cursor) -> (u8, u64, u64, &str) {
+    (at.part, at.time, at.order, &at.file)
 }
 
 /// A node whose cursors do not go on in their order would hold us for ever.

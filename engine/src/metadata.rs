@@ -13,8 +13,9 @@ use std::{
 
 use flume::Sender;
 use reel_meta::{
-    Adoption, Change, ExpectedStore, FileRow, FileStore, Location, MetaError, Page, Relocation,
-    Removal, ScanCursor, Selection, StatusChange, TableCount, TimeCursor, TotalCursor, Totals,
+    Adoption, Change, ExpectedStore, FileRow, FileStore, ListCursor, Location, MetaError, Page,
+    Relocation, Removal, ScanCursor, Selection, StatusChange, TableCount, TimeCursor, TotalCursor,
+    Totals,
 };
 
 use reel_proto::table::table_of_user;
@@ -379,16 +380,16 @@ impl Metadata {
         self.read(|answer| Read::GetOwned(owned, answer)).await
     }
 
-    /// A page of a listing, behind `after`.
+    /// A page of a listing, behind `after`; and where the next one begins.
     ///
     /// # Errors
     /// The database's, or busy.
     pub async fn list(
         &self,
         of: Selection,
-        after: Option<TimeCursor>,
+        after: Option<ListCursor>,
         limit: usize,
-    ) -> Result<Page, RowError> {
+    ) -> Result<(Vec<FileRow>, Option<ListCursor>), RowError> {
         self.read(|answer| Read::List(of, after, limit, answer)).await
     }
 

@@ -23,7 +23,9 @@ mod text;
 
 pub use error::{Cause, MetaError};
 pub use location::{Location, Role};
-pub use page::{Page, ScanCursor, Selection, StatusFilter, Tally, TimeCursor, TotalCursor, Totals};
+pub use page::{
+    ListCursor, Page, ScanCursor, Selection, StatusFilter, Tally, TimeCursor, TotalCursor, Totals,
+};
 pub use row::{
     Adoption, Change, ExpectedStore, FileRow, FileStatus, InsertOutcome, NewFile, Relocation,
     Removal, RowRef, Sequence, StatusChange, TableCount,

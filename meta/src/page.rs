@@ -1,5 +1,6 @@
 //! Many rows at a time: which ones are asked for, the pages that come, and where the next one begins.
 
+use std::cmp::Ordering;
 use std::ops::{AddAssign, RangeInclusive};
 
 use reel_proto::table::table_of_user;
@@ -95,9 +96,9 @@ impl Selection {
                 let begin = match after {
                     Some(cursor) if number < cursor.range => continue,
                     Some(cursor) if number == cursor.range => {
-                        (cursor.time, cursor.file.as_str()).max((self.since, ""))
+                        (cursor.time, cursor.order, cursor.file.as_str()).max((self.since, 0, ""))
                     }
-                    _ => (self.since, ""),
+                    _ => (self.since, 0, ""),
                 };
                 if self.filter.takes(status) {
                     ranges.push(Range { number, table, state, status, begin });
@@ -107,9 +108,9 @@ impl Selection {
         ranges
     }
 
-    /// Where a listing begins in a table: behind this second and this id in it.
-    pub(crate) fn begin<'a>(&self, table: u8, after: Option<&'a TimeCursor>) -> (u64, &'a str) {
-        let first = (self.since, "");
+    /// Where a listing begins in a table.
+    pub(crate) fn begin<'a>(&self, table: u8, after: Option<&'a ListCursor>) -> Bound<'a> {
+        let first = (self.since, 0, "");
         after.map_or(first, |cursor| cursor.bound(table).max(first))
     }
 }
@@ -144,20 +145,44 @@ pub struct TimeCursor {
 }
 
 impl TimeCursor {
-    /// The tables that there are.
-    pub const TABLES: RangeInclusive<u8> = 1..=3;
-
     /// The cursor as a lower bound (exclusive) of a table's own order (time, id): no id is empty.
     pub(crate) fn bound(&self, table: u8) -> (u64, &str) {
-        if table < self.table {
-            (self.time.saturating_add(1), "")
-        } else if table == self.table {
-            (self.time, self.file.as_str())
-        } else {
-            (self.time, "")
+        match table.cmp(&self.table) {
+            Ordering::Less => (self.time.saturating_add(1), ""),
+            Ordering::Equal => (self.time, self.file.as_str()),
+            Ordering::Greater => (self.time, ""),
         }
     }
 }
+
+/// A place in the order of [`list`](crate::FileStore::list): by time, then by table, then as the store has them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListCursor {
+    /// Seconds since 1970.
+    pub time: u64,
+    /// Number of the table, one of [`Self::TABLES`].
+    pub table: u8,
+    /// Place in that second, where a store has one for it.
+    pub order: u64,
+    /// File id.
+    pub file: String,
+}
+
+impl ListCursor {
+    /// The tables that there are.
+    pub const TABLES: RangeInclusive<u8> = 1..=3;
+
+    fn bound(&self, table: u8) -> Bound<'_> {
+        match table.cmp(&self.table) {
+            Ordering::Less => (self.time.saturating_add(1), 0, ""),
+            Ordering::Equal => (self.time, self.order, self.file.as_str()),
+            Ordering::Greater => (self.time, 0, ""),
+        }
+    }
+}
+
+/// A lower bound (exclusive) of a table's own order: second, place in it, file id.
+pub(crate) type Bound<'a> = (u64, u64, &'a str);
 
 /// States that a store may find apart, of each table.
 const STATES_MAX: u8 = 4;
@@ -169,15 +194,25 @@ pub(crate) struct Range<'a> {
     /// Which of the states that the store finds apart, and what that is to others.
     pub(crate) state: usize,
     pub(crate) status: FileStatus,
-    /// Behind this second, and this id in it.
-    pub(crate) begin: (u64, &'a str),
+    pub(crate) begin: Bound<'a>,
 }
 
 impl Range<'_> {
     /// The place of one of its rows.
-    pub(crate) fn cursor(&self, time: u64, file: String) -> TotalCursor {
-        TotalCursor { range: self.number, time, file }
+    pub(crate) fn cursor(&self, time: u64, order: u64, file: String) -> TotalCursor {
+        TotalCursor { range: self.number, time, order, file }
     }
+}
+
+/// A page of rows that are in order, of which one more than it may hold was asked for; and where the next one begins.
+pub(crate) fn listed(
+    mut rows: Vec<(ListCursor, FileRow)>,
+    limit: usize,
+) -> (Vec<FileRow>, Option<ListCursor>) {
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().map(|(cursor, _)| cursor.clone()).filter(|_| more);
+    (rows.into_iter().map(|(_, row)| row).collect(), next)
 }
 
 /// A place in the order of [`total`](crate::FileStore::total): the store goes through its ranges of rows one after the other.
@@ -187,6 +222,8 @@ pub struct TotalCursor {
     pub range: u8,
     /// The second of the last row that was counted, since 1970.
     pub time: u64,
+    /// Its place in that second, where a store has one for it.
+    pub order: u64,
     /// Its file id.
     pub file: String,
 }

@@ -97,12 +97,6 @@ impl FileRow {
         RowRef { user: self.user.clone(), file: self.file.clone(), path: self.file_path.clone() }
     }
 
-    /// Place of this row in the order of [`list`](crate::FileStore::list).
-    #[must_use]
-    pub fn listing_cursor(&self) -> TimeCursor {
-        TimeCursor { time: self.created_at, table: self.table, file: self.file.clone() }
-    }
-
     /// Place of this row in the order of [`scan`](crate::FileStore::scan).
     #[must_use]
     pub fn scan_cursor(&self) -> ScanCursor {

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use crate::error::MetaError;
-use crate::page::{Page, ScanCursor, Selection, TimeCursor, TotalCursor, Totals};
+use crate::page::{ListCursor, Page, ScanCursor, Selection, TimeCursor, TotalCursor, Totals};
 use crate::row::{
     Adoption, Change, ExpectedStore, FileRow, InsertOutcome, NewFile, Relocation, Removal,
     Sequence, StatusChange, TableCount,
@@ -141,16 +141,17 @@ pub trait FileStore {
     async fn was_left(&mut self, file_path: &str) -> Result<bool, MetaError>;
 
     /// Files in the order of their times, those after `after` (exclusive), at most `limit` and at most
-    /// [`PAGE_ROWS_MAX`](crate::PAGE_ROWS_MAX). What is uploaded meanwhile comes at the end.
+    /// [`PAGE_ROWS_MAX`](crate::PAGE_ROWS_MAX); and where the rest begins, if there is one. The order within a second is the
+    /// store's own, and stays. What is uploaded meanwhile comes at the end.
     ///
     /// # Errors
     /// Texts outside of their limits; the database's.
     async fn list(
         &mut self,
         of: &Selection,
-        after: Option<&TimeCursor>,
+        after: Option<&ListCursor>,
         limit: usize,
-    ) -> Result<Page, MetaError>;
+    ) -> Result<(Vec<FileRow>, Option<ListCursor>), MetaError>;
 
     /// How many files there are and how large they are, of at most `limit` and at most
     /// [`TOTAL_ROWS_MAX`](crate::TOTAL_ROWS_MAX) of them, those after `after`; and where the rest begins, if there is one.

@@ -83,7 +83,7 @@ pub const HTTP_DOWNLOAD_NAME_BYTES_MAX: usize = 255;
 // ---- our own commands ----
 
 /// Bytes of a small request of ours (200–219, but PUT's content). Longer: error frame, connection closed.
-/// The longest, LIST, has 561.
+/// The longest, LIST, has 569.
 pub const EXT_REQUEST_BYTES_MAX: u64 = 1024;
 /// Bytes of a reply of ours that a reader takes, GET's content aside. Longer: the connection is closed.
 /// The longest, a LIST of 1,000 entries with every text at its longest, has some 1,207,000.

@@ -11,8 +11,8 @@ use reel_meta::mysql::{
     MysqlFileStore, MysqlGroupStore, MysqlOptions, MysqlSequenceStore, migrate,
 };
 use reel_meta::{
-    FileRow, FileStatus, FileStore, GroupStore, InsertOutcome, MetaError, Role, Selection,
-    SequenceStore, StatusFilter,
+    FileStatus, FileStore, GroupStore, InsertOutcome, MetaError, Role, Selection, SequenceStore,
+    StatusFilter,
 };
 use reel_tests::database::{block_on, create, is_installed, new_file, operator, said, store_on};
 use reel_tests::mariadb::MariaDb;
@@ -96,8 +96,8 @@ fn a_commit_without_an_answer_is_told_and_then_settled() {
             }
         }
         let of = Selection::of_user("tnvideo", "tnv001");
-        let page = other.list(&of, None, 100).await.unwrap();
-        assert_eq!(page.rows.len(), 24, "one row each");
+        let (rows, _) = other.list(&of, None, 100).await.unwrap();
+        assert_eq!(rows.len(), 24, "one row each");
     });
     println!("{committed} had been committed, {lost} had not, {answered} were answered");
     assert!(committed > 0 && lost > 0);
@@ -165,7 +165,7 @@ fn a_server_that_dies_and_comes_back_costs_errors_and_no_rows() {
         std::thread::sleep(Duration::from_millis(2100));
     }
     let page = runtime.block_on(reader.list(&Selection::of_user("tnvideo", "bob"), None, 10));
-    assert_eq!(page.unwrap().rows.len(), 5);
+    assert_eq!(page.unwrap().0.len(), 5);
 }
 
 #[test]
@@ -327,8 +327,8 @@ fn a_deployed_database_is_taken_over_where_it_is() {
         assert_eq!((film.created_at, film.updated_at), (1_710_307_884, 1_710_396_000));
         assert_eq!(film.file_path, "../data/000/000/000/65F1560C_001");
         let of = Selection::of_user("tnvideo", "tnv001").in_state(StatusFilter::Deleted);
-        let page = store.list(&of, None, 10).await.unwrap();
-        assert_eq!(page.rows[0].file, "gone.mp4");
+        let (rows, _) = store.list(&of, None, 10).await.unwrap();
+        assert_eq!(rows[0].file, "gone.mp4");
         assert!(store.deleted_before(u64::MAX / 2, None, 10).await.unwrap().rows.is_empty());
         // An old node goes on.
         conn.query_drop(format!(
@@ -402,10 +402,10 @@ fn a_row_that_does_not_say_when_it_was_made_is_listed_first() {
                 let mut ids = String::new();
                 let mut after = None;
                 loop {
-                    let page = store.list(&of, after.as_ref(), 1).await.unwrap();
-                    ids.extend(page.rows.iter().map(|row| row.file.as_str()));
-                    after = page.rows.last().map(FileRow::listing_cursor);
-                    if !page.more {
+                    let (rows, next) = store.list(&of, after.as_ref(), 1).await.unwrap();
+                    ids.extend(rows.iter().map(|row| row.file.as_str()));
+                    after = next;
+                    if after.is_none() {
                         break;
                     }
                 }

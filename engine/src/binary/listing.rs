@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use reel_meta::{Selection, StatusFilter, TimeCursor, TotalCursor, Totals};
+use reel_meta::{ListCursor, Selection, StatusFilter, TotalCursor, Totals};
 use reel_node::frame_server::FrameConn;
 use reel_proto::ext::{self, Cursor, FileStat, List, ListReply, Tally, Usage, UsageReply};
 use reel_proto::refusal::Refusal;
@@ -35,7 +35,8 @@ pub(super) async fn list(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<()
         }
         limit = 1;
     }
-    let next = after.map(|TimeCursor { time, table, file }| Cursor { time, part: table, file });
+    let next =
+        after.map(|at| Cursor { time: at.time, part: at.table, order: at.order, file: at.file });
     let left_out = u16::try_from(left_out).unwrap_or(u16::MAX);
     let reply = ListReply { next, left_out, files };
     conn.reply_with(|out| reply.encode(out)).await?;
@@ -70,23 +71,24 @@ pub(super) async fn usage(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<(
         }
     }
     drop(turn);
-    let next = after.map(|TotalCursor { range, time, file }| Cursor { time, part: range, file });
+    let next =
+        after.map(|at| Cursor { time: at.time, part: at.range, order: at.order, file: at.file });
     let reply = UsageReply { next, normal: tally(totals.normal), deleted: tally(totals.deleted) };
     conn.reply_with(|out| reply.encode(out)).await?;
     Ok(())
 }
 
 /// A cursor is this node's own, or of another one of ours, or made up.
-fn list_cursor(Cursor { time, part, file }: Cursor) -> Result<TimeCursor, Stop> {
-    let table = Some(part).filter(|table| TimeCursor::TABLES.contains(table));
+fn list_cursor(Cursor { time, part, order, file }: Cursor) -> Result<ListCursor, Stop> {
+    let table = Some(part).filter(|table| ListCursor::TABLES.contains(table));
     let table = table.ok_or_else(|| Stop::malformed("the cursor is of no list"))?;
-    Ok(TimeCursor { time, table, file })
+    Ok(ListCursor { time, table, order, file })
 }
 
-fn total_cursor(Cursor { time, part, file }: Cursor) -> Result<TotalCursor, Stop> {
+fn total_cursor(Cursor { time, part, order, file }: Cursor) -> Result<TotalCursor, Stop> {
     let range = Some(part).filter(|range| TotalCursor::RANGES.contains(range));
     let range = range.ok_or_else(|| Stop::malformed("the cursor is of no count"))?;
-    Ok(TotalCursor { range, time, file })
+    Ok(TotalCursor { range, time, order, file })
 }
 
 fn is_named(file: &str) -> bool {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use flume::Sender;
 use reel_meta::{
-    Adoption, Change, ExpectedStore, FileRow, InsertOutcome, NewFile, Page, Relocation, Removal,
-    ScanCursor, Selection, StatusChange, TableCount, TimeCursor, TotalCursor, Totals,
+    Adoption, Change, ExpectedStore, FileRow, InsertOutcome, ListCursor, NewFile, Page, Relocation,
+    Removal, ScanCursor, Selection, StatusChange, TableCount, TimeCursor, TotalCursor, Totals,
 };
 
 use super::RowError;
@@ -89,7 +89,7 @@ pub(super) enum Read {
     Stop,
     Get(Option<u8>, String, Answer<Option<FileRow>>),
     GetOwned(Owned, Answer<Option<FileRow>>),
-    List(Selection, Option<TimeCursor>, usize, Answer<Page>),
+    List(Selection, Option<ListCursor>, usize, Answer<(Vec<FileRow>, Option<ListCursor>)>),
     Total(Selection, Option<TotalCursor>, Answer<(Totals, Option<TotalCursor>)>),
     DeletedBefore(u64, Option<TimeCursor>, usize, Answer<Page>),
     ExpiredBefore(u64, Option<TimeCursor>, usize, Answer<Page>),

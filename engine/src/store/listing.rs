@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use reel_meta::{FileRow, FileStatus, Selection, TimeCursor, TotalCursor, Totals};
+use reel_meta::{FileRow, FileStatus, ListCursor, Selection, TotalCursor, Totals};
 use reel_proto::path::PathId;
 
 use super::{FileKey, LookupError, Status, Stores, lookup_error};
@@ -46,7 +46,7 @@ pub struct Listing {
     /// Rows that are no files of ours to name.
     pub left_out: usize,
     /// Where the next page begins; `None`: this was the last one.
-    pub next: Option<TimeCursor>,
+    pub next: Option<ListCursor>,
 }
 
 /// Who counts; given back when it is dropped.
@@ -66,14 +66,13 @@ impl Stores {
     pub async fn list(
         &self,
         of: Selection,
-        after: Option<TimeCursor>,
+        after: Option<ListCursor>,
         limit: usize,
     ) -> Result<Listing, LookupError> {
-        let page = self.metadata.list(of, after, limit).await.map_err(lookup_error)?;
-        let next = page.rows.last().filter(|_| page.more).map(FileRow::listing_cursor);
-        let rows = page.rows.len();
-        let files: Vec<Listed> = page.rows.into_iter().filter_map(Listed::of).collect();
-        Ok(Listing { left_out: rows - files.len(), files, next })
+        let (rows, next) = self.metadata.list(of, after, limit).await.map_err(lookup_error)?;
+        let count = rows.len();
+        let files: Vec<Listed> = rows.into_iter().filter_map(Listed::of).collect();
+        Ok(Listing { left_out: count - files.len(), files, next })
     }
 
     /// The turn to count: lookups wait for one count at most. `None`: somebody else has it.

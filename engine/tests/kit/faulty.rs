@@ -8,8 +8,8 @@ use std::{
 
 use reel_engine::metadata::Metadata;
 use reel_meta::{
-    Adoption, Change, ExpectedStore, FileRow, FileStatus, FileStore, InsertOutcome, MetaError,
-    NewFile, Page, Relocation, Removal, ScanCursor, Selection, StatusChange, TableCount,
+    Adoption, Change, ExpectedStore, FileRow, FileStatus, FileStore, InsertOutcome, ListCursor,
+    MetaError, NewFile, Page, Relocation, Removal, ScanCursor, Selection, StatusChange, TableCount,
     TimeCursor, TotalCursor, Totals, sqlite::SqliteFileStore,
 };
 
@@ -197,9 +197,9 @@ impl FileStore for Faulty {
     async fn list(
         &mut self,
         of: &Selection,
-        after: Option<&TimeCursor>,
+        after: Option<&ListCursor>,
         limit: usize,
-    ) -> Result<Page, MetaError> {
+    ) -> Result<(Vec<FileRow>, Option<ListCursor>), MetaError> {
         self.real.list(of, after, limit).await
     }
 

@@ -25,15 +25,16 @@ pub(super) async fn are_data<S: Source<Store: FileStore>>(source: &S) {
     for text in WEIRD {
         let owned = NewFile { file: format!("of {text}"), ..new_file(text, "", 2) };
         insert_all(&mut store, std::slice::from_ref(&owned)).await;
-        let page = store.list(&Selection::of_user("tnvideo", text), None, 10).await.unwrap();
-        assert_eq!(page.rows, [row_of(&owned)], "the files of {text:?} and nobody else's");
+        let of = Selection::of_user("tnvideo", text);
+        let (listed, _) = store.list(&of, None, 10).await.unwrap();
+        assert_eq!(listed, [row_of(&owned)], "the files of {text:?} and nobody else's");
     }
     for row in &rows {
         let reference = row_of(row).reference();
         store.set_status(&[deletion(reference.clone(), 3)]).await.unwrap();
         let of = Selection::of_user("tnvideo", "tnv001").in_state(StatusFilter::Deleted);
-        let page = store.list(&of, None, 100).await.unwrap();
-        assert_eq!(page.rows.len(), 1, "{:?} alone was deleted", row.file);
+        let (listed, _) = store.list(&of, None, 100).await.unwrap();
+        assert_eq!(listed.len(), 1, "{:?} alone was deleted", row.file);
         store.remove(&[Removal { row: reference, only: None }]).await.unwrap();
         assert_eq!(store.get(None, &row.file).await.unwrap(), None);
     }

@@ -12,7 +12,9 @@ use super::MysqlStore;
 use super::failure::Failure;
 use super::session::Access;
 use crate::error::MetaError;
-use crate::page::{Page, ScanCursor, Selection, TimeCursor, TotalCursor, Totals};
+use crate::page::{
+    Bound, ListCursor, Page, ScanCursor, Selection, TimeCursor, TotalCursor, Totals, listed,
+};
 use crate::row::{
     Adoption, Change, ExpectedStore, FileRow, InsertOutcome, NewFile, Relocation, Removal,
     StatusChange, TableCount,
@@ -215,13 +217,13 @@ impl FileStore for MysqlFileStore {
     async fn list(
         &mut self,
         of: &Selection,
-        after: Option<&TimeCursor>,
+        after: Option<&ListCursor>,
         limit: usize,
-    ) -> Result<Page, MetaError> {
+    ) -> Result<(Vec<FileRow>, Option<ListCursor>), MetaError> {
         of.check()?;
         let limit = limit.min(PAGE_ROWS_MAX);
         let (pages, states) = listing(of).pages(of.filter);
-        let mut found = self
+        let found = self
             .link
             .read("list", async |conn: &mut Conn| {
                 let mut found = Vec::new();
@@ -234,8 +236,14 @@ impl FileStore for MysqlFileStore {
                 Ok(found)
             })
             .await?;
-        found.sort_by_cached_key(FileRow::listing_cursor);
-        Ok(page(found, limit))
+        let cursor = |row: &FileRow| {
+            let (time, table, file) = (row.created_at, row.table, row.file.clone());
+            ListCursor { time, table, order: 0, file }
+        };
+        let mut found: Vec<(ListCursor, FileRow)> =
+            found.into_iter().map(|row| (cursor(&row), row)).collect();
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(listed(found, limit))
     }
 
     async fn total(
@@ -264,7 +272,7 @@ impl FileStore for MysqlFileStore {
                             if left == 0 {
                                 let time = sql::column(&mut row, 0)?;
                                 let file = sql::column(&mut row, 1)?;
-                                return Ok((totals, Some(range.cursor(time, file))));
+                                return Ok((totals, Some(range.cursor(time, 0, file))));
                             }
                         }
                     }
@@ -417,7 +425,7 @@ struct Span<'a> {
 
 impl<'a> Span<'a> {
     /// None where nothing can be in it.
-    fn new(of: &'a Selection, (time, file): (u64, &'a str)) -> Option<Self> {
+    fn new(of: &'a Selection, (time, _, file): Bound<'a>) -> Option<Self> {
         let last = of.until.checked_sub(1)?.min(sql::TIME_MAX);
         (time <= last).then_some(Self { of, time, file, last })
     }

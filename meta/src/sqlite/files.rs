@@ -11,11 +11,14 @@ pub(super) use statements::unsigned;
 use std::path::Path;
 
 use reel_proto::table::table_of_user;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use self::statements as sql;
 use crate::error::MetaError;
-use crate::page::{Page, ScanCursor, Selection, TimeCursor, TotalCursor, Totals};
+use crate::page::{
+    Bound, ListCursor, Page, ScanCursor, Selection, TimeCursor, TotalCursor, Totals, listed,
+};
 use crate::row::{
     Adoption, Change, ExpectedStore, FileRow, FileStatus, InsertOutcome, NewFile, Relocation,
     Removal, StatusChange, TableCount,
@@ -227,6 +230,7 @@ impl FileStore for SqliteFileStore {
                         path,
                         status.number(),
                         sql::time(*deleted_at),
+                        sql::listing_order(path),
                     ])?;
                 if count > 0 {
                     connection.prepare_cached(sql::LEAVE)?.execute(params![row.path])?;
@@ -266,36 +270,34 @@ impl FileStore for SqliteFileStore {
     async fn list(
         &mut self,
         of: &Selection,
-        after: Option<&TimeCursor>,
+        after: Option<&ListCursor>,
         limit: usize,
-    ) -> Result<Page, MetaError> {
+    ) -> Result<(Vec<FileRow>, Option<ListCursor>), MetaError> {
         of.check()?;
         let limit = limit.min(PAGE_ROWS_MAX);
         let pages = listing(of).pages(of.filter);
         let mut rows = self.database.read("list", |connection| {
-            let mut rows = Vec::new();
+            let mut rows: Vec<(ListCursor, FileRow)> = Vec::new();
             for &table in of.tables() {
                 let mut statement = connection.prepare_cached(&pages[slot(table)])?;
-                let (time, file) = of.begin(table, after);
-                let values = params![
-                    of.app,
-                    of.user,
-                    sql::bounded(time),
-                    file,
-                    sql::bounded(of.until),
-                    one_more(limit)
-                ];
-                let found = statement.query_map(values, |row| sql::file_row(table, row))?;
-                for row in found {
-                    rows.push(row?);
+                let mut found = statement.query(params_from_iter(in_range(
+                    of,
+                    of.begin(table, after),
+                    one_more(limit),
+                )))?;
+                while let Some(found) = found.next()? {
+                    let row = sql::file_row(table, found)?;
+                    let order = sql::unsigned(found, sql::COLUMN_COUNT)?;
+                    let (time, file) = (row.created_at, row.file.clone());
+                    rows.push((ListCursor { time, table, order, file }, row));
                 }
             }
             Ok(rows)
         })?;
         if of.tables().len() > 1 {
-            rows.sort_by_cached_key(FileRow::listing_cursor);
+            rows.sort_by(|(a, _), (b, _)| a.cmp(b));
         }
-        Ok(page(rows, limit))
+        Ok(listed(rows, limit))
     }
 
     async fn total(
@@ -312,21 +314,14 @@ impl FileStore for SqliteFileStore {
             for range in of.ranges(&STATES, after) {
                 let statement = &sizes[slot(range.table)][range.state];
                 let mut statement = connection.prepare_cached(statement)?;
-                let (time, file) = range.begin;
-                let mut rows = statement.query(params![
-                    of.app,
-                    of.user,
-                    sql::bounded(time),
-                    file,
-                    sql::bounded(of.until),
-                    left
-                ])?;
+                let values = in_range(of, range.begin, left);
+                let mut rows = statement.query(params_from_iter(values))?;
                 while let Some(row) = rows.next()? {
-                    totals.add(range.status, sql::unsigned(row, 2)?);
+                    totals.add(range.status, sql::unsigned(row, 3)?);
                     left -= 1;
                     if left == 0 {
-                        let cursor = range.cursor(sql::unsigned(row, 0)?, row.get(1)?);
-                        return Ok((totals, Some(cursor)));
+                        let (time, order) = (sql::unsigned(row, 0)?, sql::unsigned(row, 1)?);
+                        return Ok((totals, Some(range.cursor(time, order, row.get(2)?))));
                     }
                 }
             }
@@ -445,6 +440,23 @@ const STATES: [FileStatus; 2] = [FileStatus::Normal, FileStatus::Deleted];
 
 fn listing(of: &Selection) -> &'static sql::Listing {
     if of.user.is_some() { &sql::OF_USER } else { &sql::OF_APP }
+}
+
+/// The values of a range of a listing, behind `begin`.
+fn in_range<'a>(
+    of: &'a Selection,
+    (time, order, file): Bound<'a>,
+    limit: i64,
+) -> [ToSqlOutput<'a>; 7] {
+    [
+        of.app.as_str().into(),
+        of.user.as_deref().map_or(ToSqlOutput::Owned(rusqlite::types::Value::Null), Into::into),
+        sql::bounded(time).into(),
+        sql::bounded(order).into(),
+        file.into(),
+        sql::bounded(of.until).into(),
+        limit.into(),
+    ]
 }
 
 /// Index of a table's statement.

@@ -98,6 +98,8 @@ pub struct Cursor {
     pub time: u64,
     /// Which part of the metadata.
     pub part: u8,
+    /// A place in that second.
+    pub order: u64,
     /// The id of a file, at most [`CURSOR_FILE_BYTES_MAX`]: what a row has, be it an id that no version gives.
     pub file: String,
 }
@@ -105,14 +107,16 @@ pub struct Cursor {
 impl Cursor {
     fn read(fields: &mut Fields<'_>) -> Result<Self, BodyError> {
         let (time, part) = (fields.u64("cursor's time")?, fields.u8("cursor's part")?);
+        let order = fields.u64("cursor's order")?;
         let file = std::str::from_utf8(fields.short("cursor's file id")?)
             .map_err(|_| BodyError::Value { field: "cursor's file id" })?;
-        Ok(Self { time, part, file: file.to_owned() })
+        Ok(Self { time, part, order, file: file.to_owned() })
     }
 
     fn write(&self, out: &mut Vec<u8>) {
         put_u64(out, self.time);
         out.push(self.part);
+        put_u64(out, self.order);
         put_short(out, self.file.as_bytes());
     }
 }
@@ -313,7 +317,7 @@ mod tests {
             since: Some(1),
             until: Some(u64::MAX),
         };
-        (of, Cursor { time: 1_710_188_042, part: 3, file: "\n".repeat(255) })
+        (of, Cursor { time: 1_710_188_042, part: 3, order: 1 << 40, file: "\n".repeat(255) })
     }
 
     #[test]

@@ -89,13 +89,13 @@ fn stat_and_restore() {
 
 /// App, user, states and a cursor.
 const OF_LISTING: &str = "07 746e766964656f 01 06 746e76303031 02 01 0000000065f15600 00";
-const CURSOR: &str = "01 0000000065f1560c 02 02 6631";
+const CURSOR: &str = "01 0000000065f1560c 02 0000000000000201 02 6631";
 
 #[test]
 fn list() {
     let FileRef { app, user, file } = file();
     let of = Selection { since: Some(0x65F1_5600), ..Selection::of_user(app, user) };
-    let cursor = Some(Cursor { time: 0x65F1_560C, part: 2, file: "f1".to_owned() });
+    let cursor = Some(Cursor { time: 0x65F1_560C, part: 2, order: 513, file: "f1".to_owned() });
     let list = List { of, after: cursor.clone(), limit: 1000 };
     same(|out| list.encode(out), &format!("02 {OF_LISTING} {CURSOR} 03e8"));
     let of = Selection { filter: StatusFilter::Deleted, ..Selection::of_app(app) };
@@ -111,7 +111,7 @@ fn list() {
 fn usage() {
     let FileRef { app, user, .. } = file();
     let of = Selection { since: Some(0x65F1_5600), ..Selection::of_user(app, user) };
-    let after = Some(Cursor { time: 0x65F1_560C, part: 2, file: "f1".to_owned() });
+    let after = Some(Cursor { time: 0x65F1_560C, part: 2, order: 513, file: "f1".to_owned() });
     let usage = Usage { of, after };
     same(|out| usage.encode(out), &format!("01 {OF_LISTING} {CURSOR}"));
     let normal = Tally { files: 3, bytes: 0x1000 };

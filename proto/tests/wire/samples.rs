@@ -138,11 +138,8 @@ fn selection() -> impl Strategy<Value = Selection> {
 }
 
 fn cursor() -> impl Strategy<Value = Option<Cursor>> {
-    let cursor = (any::<(u64, u8)>(), ".{0,60}").prop_map(|((time, part), file)| Cursor {
-        time,
-        part,
-        file,
-    });
+    let cursor = (any::<(u64, u8, u64)>(), ".{0,60}")
+        .prop_map(|((time, part, order), file)| Cursor { time, part, order, file });
     option::of(cursor)
 }
 

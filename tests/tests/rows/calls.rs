@@ -6,8 +6,9 @@ use reel_meta::mysql::{
     Changed, MysqlChangeLog, MysqlFileStore, MysqlGroupStore, MysqlSequenceStore,
 };
 use reel_meta::{
-    Adoption, Change, FileRow, FileStore, GroupStore, InsertOutcome, Relocation, Removal,
-    ScanCursor, Selection, SequenceStore, StatusChange, StatusFilter, TimeCursor, TotalCursor,
+    Adoption, Change, FileRow, FileStore, GroupStore, InsertOutcome, ListCursor, Relocation,
+    Removal, ScanCursor, Selection, SequenceStore, StatusChange, StatusFilter, TimeCursor,
+    TotalCursor,
 };
 use reel_tests::database::new_file;
 use reel_tests::seed::Seeded;
@@ -214,7 +215,8 @@ impl Call {
                 listed(reader, &of, None, PAGE).await
             }
             Self::ListTogether(limit) => {
-                let after = TimeCursor { time: TAKEN_OVER, table: 2, file: place.id.clone() };
+                let after =
+                    ListCursor { time: TAKEN_OVER, table: 2, order: 0, file: place.id.clone() };
                 let of = Selection::of_user(APP, GIANT).in_state(StatusFilter::Normal);
                 listed(reader, &of, Some(after), limit).await
             }
@@ -312,13 +314,13 @@ impl Begin {
     }
 
     /// Where in the order of uploads.
-    fn created(self, place: &Place) -> Option<TimeCursor> {
+    fn created(self, place: &Place) -> Option<ListCursor> {
         let time = match self {
             Self::Start => return None,
             Self::Middle => place.created(),
             Self::End => FIRST_UPLOAD + UPLOAD_TIME - 1_000_000,
         };
-        Some(TimeCursor { time, table: place.row.table, file: place.id.clone() })
+        Some(ListCursor { time, table: place.row.table, order: 0, file: place.id.clone() })
     }
 
     /// A second in which some were deleted.
@@ -334,10 +336,10 @@ impl Begin {
 async fn listed(
     reader: &mut MysqlFileStore,
     of: &Selection,
-    after: Option<TimeCursor>,
+    after: Option<ListCursor>,
     limit: usize,
 ) -> usize {
-    reader.list(of, after.as_ref(), limit).await.unwrap().rows.len()
+    reader.list(of, after.as_ref(), limit).await.unwrap().0.len()
 }
 
 async fn counted(
@@ -349,7 +351,12 @@ async fn counted(
     // The ranges of the giant's table, and of the app's last one.
     let range = if of.user.is_some() { 2 * 4 } else { 3 * 4 }
         + u8::from(of.filter == StatusFilter::Deleted);
-    let after = begin.created(place).map(|at| TotalCursor { range, time: at.time, file: at.file });
+    let after = begin.created(place).map(|at| TotalCursor {
+        range,
+        time: at.time,
+        order: 0,
+        file: at.file,
+    });
     let (totals, _) = reader.total(of, after.as_ref(), COUNTED).await.unwrap();
     usize::try_from(totals.normal.files + totals.deleted.files).unwrap()
 }

@@ -41,7 +41,15 @@ fn filled(folder: &tempfile::TempDir, rows: u64) -> SqliteFileStore {
 fn questions(id: &str, at: i64) -> Vec<(&'static str, &'static str, Vec<Value>)> {
     let text = |text: &str| Value::Text(text.to_owned());
     let page = |user: &str, at: i64| {
-        vec![text("tnvideo"), text(user), at.into(), text(id), i64::MAX.into(), PAGE.into()]
+        vec![
+            text("tnvideo"),
+            text(user),
+            at.into(),
+            0.into(),
+            text(id),
+            i64::MAX.into(),
+            PAGE.into(),
+        ]
     };
     let deleted = |at: i64| vec![i64::MAX.into(), at.into(), text(id), PAGE.into()];
     let (user, app) = (&*sql::OF_USER, &*sql::OF_APP);

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use reel_proto::path::PathId;
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
 
@@ -49,14 +50,18 @@ const INSERT: [&str; 3] = per_table!(
     concat!(
         " (",
         columns!(),
-        ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+        ", listing_order) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
          ON CONFLICT (id) DO NOTHING"
     )
 );
 
 const UPSERT: [&str; 3] = per_table!(
     "INSERT OR REPLACE INTO ",
-    concat!(" (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)")
+    concat!(
+        " (",
+        columns!(),
+        ", listing_order) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
+    )
 );
 
 pub(super) const SET_STATUS: [&str; 3] = per_table!(
@@ -72,7 +77,7 @@ pub(super) const REMOVE: [&str; 3] = per_table!(
 
 pub(super) const RELOCATE: [&str; 3] = per_table!(
     "UPDATE ",
-    " SET file_path = ?4 WHERE id = ?1 AND userid = ?2 AND file_path = ?3 \
+    " SET file_path = ?4, listing_order = ?7 WHERE id = ?1 AND userid = ?2 AND file_path = ?3 \
      AND status = ?5 AND deleted_at IS ?6"
 );
 
@@ -98,11 +103,14 @@ pub(super) static OF_USER: LazyLock<Listing> =
     LazyLock::new(|| Listing::new("user", "appid = ?1 AND userid = ?2"));
 pub(super) static OF_APP: LazyLock<Listing> = LazyLock::new(|| Listing::new("app", "appid = ?1"));
 
-/// What a total reads of each row: the indexes have all of it.
-const SIZES: &str = "create_time, id, file_size";
+/// What a page reads of each row: after its columns, its place in its second.
+const PAGE: &str = concat!(columns!(), ", listing_order");
+
+/// What a total reads: the indexes have all of it.
+const SIZES: &str = "create_time, listing_order, id, file_size";
 
 impl Listing {
-    /// Rows behind a second and an id in it (`?3`, `?4`), before another second (`?5`), at most `?6`. The index is named: with
+    /// Rows behind a second and a place and an id in it (`?3`, `?4`, `?5`), before another second (`?6`), at most `?7`. The index is named: with
     /// the rows spread over a large table the primary key could look cheaper. Where there are two, both are merged in
     /// order.
     fn new(index: &str, of: &str) -> Self {
@@ -112,13 +120,14 @@ impl Listing {
             let ranges = states.iter().map(|(state, is)| {
                 format!(
                     "SELECT {what} FROM {table} INDEXED BY reel_{table}_{state}_{index} \
-                     WHERE {of} AND {is} AND (create_time, id) > (?3, ?4) AND create_time < ?5"
+                     WHERE {of} AND {is} AND (create_time, listing_order, id) > (?3, ?4, ?5) \
+                     AND create_time < ?6"
                 )
             });
             let ranges = ranges.collect::<Vec<_>>().join(" UNION ALL ");
-            format!("{ranges} ORDER BY create_time, id LIMIT ?6")
+            format!("{ranges} ORDER BY create_time, listing_order, id LIMIT ?7")
         };
-        let page = |states| TABLES.map(|table| rows(columns!(), table, states));
+        let page = |states| TABLES.map(|table| rows(PAGE, table, states));
         Self {
             pages: [page(&STATES[..1]), page(&STATES[1..]), page(&STATES)],
             sizes: TABLES.map(|table| STATES.map(|state| rows(SIZES, table, &[state]))),
@@ -186,6 +195,7 @@ pub(super) fn insert(
         row.content_type,
         time(row.deleted_at),
         time(row.expires_at),
+        listing_order(&row.file_path),
     ])?;
     Ok(count == 1)
 }
@@ -209,8 +219,15 @@ pub(super) fn upsert(connection: &Connection, slot: usize, row: &FileRow) -> rus
         row.content_type,
         time(row.deleted_at),
         time(row.expires_at),
+        listing_order(&row.file_path),
     ])?;
     Ok(())
+}
+
+/// The place of a row in the listing of its second: its path id. Those go up, so the rows of a commit lie beside each other in
+/// the listings' indexes, where ids would spread them over all that came in the same second: a page to write for each.
+pub(super) fn listing_order(file_path: &str) -> i64 {
+    PathId::parse_file_path(file_path).map_or(0, |(_, id, _)| id.get().cast_signed())
 }
 
 /// A row from its columns.
@@ -321,7 +338,9 @@ mod tests {
             [(&OF_USER, "user", "appid=? AND userid=?"), (&OF_APP, "app", "appid=?")]
         {
             let found = |state: &str| {
-                format!("_{state}_{index} ({of} AND (create_time,id)>(?,?) AND create_time<?)")
+                format!(
+                    "_{state}_{index} ({of} AND (create_time,listing_order,id)>(?,?,?) AND create_time<?)"
+                )
             };
             let (normal, deleted) = (found("normal"), found("deleted"));
             for statement in listing.pages(StatusFilter::Normal) {
