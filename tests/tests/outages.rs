@@ -145,8 +145,11 @@ fn a_slow_database_slows_uploads_and_not_files_that_are_known() {
         assert_eq!(get(media, "known").body, b"content", "{round}");
     }
     assert_eq!(put(media, "slow", b"slow").status, 201, "late, and durable all the same");
-    assert_eq!(get(media, "slow").body, b"slow");
-    assert_eq!(get(media, "other").body, b"content", "looked up, slowly");
+    // What has to be looked up comes slowly, or later where there is no connection for it yet: making one takes too long.
+    for (id, content) in [("slow", &b"slow"[..]), ("other", b"content")] {
+        let answer = get(media, id);
+        assert!(answer.status == 503 || answer.body == content, "{id}: {}", answer.text());
+    }
     proxy.slow_down(Duration::ZERO);
     until_status(admin, "/readyz", 200).unwrap();
     assert_eq!(listed(&store), ["known", "other", "slow"]);
