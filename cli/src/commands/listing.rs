@@ -63,7 +63,7 @@ pub(crate) async fn ls(arguments: Ls) -> Result<ExitCode> {
     }
     if left_out > 0 {
         say(format_args!(
-            "{left_out} rows are left out: their names or places are none of Reel's (`reel adopt --check` lists them)"
+            "{left_out} rows are left out: their names or places are none that Reel writes"
         ));
     }
     Ok(ExitCode::SUCCESS)

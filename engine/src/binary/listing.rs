@@ -23,6 +23,7 @@ pub(super) async fn list(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<()
     let mut after = after.map(list_cursor).transpose()?;
     let mut limit = usize::from(limit);
     let (mut files, mut left_out) = (Vec::new(), 0);
+    let until = Instant::now() + TURN_MAX;
     loop {
         let page = thread.stores().list(of.clone(), after, limit).await;
         let page = page.map_err(|error| Stop::of_listing(&of, &error))?;
@@ -32,6 +33,10 @@ pub(super) async fn list(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<()
         // A page ends at a row that a cursor can name. One that it cannot is left out, so there is a place more.
         if after.as_ref().is_none_or(|after| is_named(&after.file)) {
             break;
+        }
+        if Instant::now() >= until {
+            let text = "too many rows whose ids no version gives stand in the way";
+            return Err(Stop::failed(Refusal::Failed, text));
         }
         limit = 1;
     }
