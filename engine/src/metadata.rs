@@ -87,9 +87,8 @@ impl RowError {
 #[derive(Clone)]
 pub struct Metadata {
     writes: Sender<Write>,
-    reads: Sender<Read>,
-    /// Each takes one [`Read::Stop`].
-    readers: usize,
+    /// Several may wait at its other end, where each is woken for what it then gets.
+    reads: async_channel::Sender<Read>,
     epochs: Arc<Epochs>,
     watch: Arc<Watch>,
     /// After the senders: fields are dropped in this order, and the threads end when the last sender is gone.
@@ -153,7 +152,7 @@ impl Metadata {
         reader: impl FnOnce() -> Result<R, MetaError> + Send + 'static,
     ) -> Result<Self, RowError> {
         let (writes, write_queue) = flume::bounded(WRITE_QUEUE_MAX);
-        let (reads, read_queue) = flume::bounded(READ_QUEUE_MAX);
+        let (reads, read_queue) = async_channel::bounded(READ_QUEUE_MAX);
         // The writer's connection closes last: SQLite takes the log in with the last one, and one that only reads
         // cannot.
         let (reading, reader_gone) = flume::bounded::<()>(0);
@@ -168,7 +167,6 @@ impl Metadata {
         Ok(Self {
             writes,
             reads,
-            readers: 1,
             epochs: Arc::new(Epochs::new()),
             watch: Arc::default(),
             threads: Threads::new(vec![write_thread, read_thread]),
@@ -189,7 +187,7 @@ impl Metadata {
     /// answered as by a database that is gone. Blocks until it is closed.
     pub fn close(&self) {
         let _ = self.writes.send(Write::Stop);
-        (0..self.readers).for_each(|_| drop(self.reads.send(Read::Stop)));
+        self.reads.close();
         self.threads.join();
     }
 
@@ -486,8 +484,8 @@ impl Metadata {
     async fn read<T>(&self, command: impl FnOnce(Answer<T>) -> Read) -> Result<T, RowError> {
         let (answer, wait) = flume::bounded(1);
         self.reads.try_send(command(answer)).map_err(|error| match error {
-            flume::TrySendError::Full(_) => RowError::busy(),
-            flume::TrySendError::Disconnected(_) => RowError::gone(),
+            async_channel::TrySendError::Full(_) => RowError::busy(),
+            async_channel::TrySendError::Closed(_) => RowError::gone(),
         })?;
         wait.recv_async().await.unwrap_or_else(|_| Err(RowError::gone()))
     }

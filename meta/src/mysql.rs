@@ -20,6 +20,7 @@ mod groups;
 mod link;
 mod mark;
 mod migrate;
+mod readers;
 mod schema;
 mod sequences;
 mod session;
@@ -33,6 +34,7 @@ pub use changes::{Changed, MysqlChangeLog};
 pub use files::MysqlFileStore;
 pub use groups::MysqlGroupStore;
 pub use migrate::{Migration, Step, migrate};
+pub use readers::serve_readers;
 pub use sequences::MysqlSequenceStore;
 
 use self::link::Link;

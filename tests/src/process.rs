@@ -485,6 +485,18 @@ impl Store {
         Ok(kib.trim().parse::<u64>()? * 1024)
     }
 
+    /// Time that the process has had on CPUs.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // The name in parentheses may hold anything.
+        let (_, fields) = text.rsplit_once(')').context("no name")?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        // SAFETY: a system call with a number.
+        let tick = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        let ticks: u64 = ticks.sum::<Result<_, _>>()?;
+        Ok(Duration::from_secs_f64(ticks as f64 / tick as f64))
+    }
+
     fn reap(&mut self) -> Result<ExitStatus> {
         let begin = Instant::now();
         let status = loop {

@@ -124,6 +124,36 @@ fn a_database_that_is_read_only_refuses_changes_and_serves_files() {
     store.drain().unwrap();
 }
 
+/// Several connections take from one queue: each is woken for what it gets, and for nothing else.
+#[test]
+fn a_store_whose_lookups_are_answered_is_at_rest() {
+    if !is_installed() {
+        return;
+    }
+    let server = MariaDb::start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let up = store_on(&server, server.address(), "root", &folder.path().join("data")).unwrap();
+    let store = up.start().unwrap();
+    let media = store.addresses.media;
+    std::thread::scope(|scope| {
+        for client in 0..8 {
+            scope.spawn(move || {
+                for number in 0..50 {
+                    assert_eq!(get(media, &format!("{client}-{number}")).status, 404);
+                }
+            });
+        }
+    });
+    let (cpu, memory) = (store.cpu_time().unwrap(), store.resident_bytes().unwrap());
+    let rest = Duration::from_secs(2);
+    std::thread::sleep(rest);
+    let cpu = store.cpu_time().unwrap() - cpu;
+    let memory = store.resident_bytes().unwrap().saturating_sub(memory);
+    assert!(cpu < rest / 4, "{cpu:?} of CPU for nothing");
+    assert!(memory < 8 << 20, "{memory} bytes for nothing");
+    store.drain().unwrap();
+}
+
 #[test]
 fn a_slow_database_slows_uploads_and_not_files_that_are_known() {
     if !is_installed() {

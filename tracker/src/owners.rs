@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use reel_meta::mysql::{MysqlFileStore, MysqlOptions};
+use reel_meta::mysql::{MysqlFileStore, MysqlOptions, serve_readers};
 use reel_meta::{FileStore, MetaError};
 use reel_proto::name::{AppId, FileId, UserId};
 use reel_proto::path::PathId;
@@ -38,14 +38,13 @@ struct Question {
 /// The way to the thread. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Owners {
-    /// None: end, for one connection.
-    questions: flume::Sender<Option<Question>>,
+    questions: async_channel::Sender<Question>,
 }
 
 impl Owners {
     /// Starts the thread. The database is connected to when it is first asked, and need not be there before.
     pub(crate) fn start(options: MysqlOptions) -> Result<(Self, JoinHandle<()>), Error> {
-        let (questions, queue) = flume::bounded(QUEUE_MAX);
+        let (questions, queue) = async_channel::bounded(QUEUE_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -53,9 +52,8 @@ impl Owners {
         let thread = std::thread::Builder::new()
             .name("tracker-owners".to_owned())
             .spawn(move || {
-                let connections = (0..CONNECTIONS)
-                    .map(|_| answer(MysqlFileStore::new_reader(options.clone()), queue.clone()));
-                runtime.block_on(futures_util::future::join_all(connections));
+                let serve = move |store| answer(store, queue.clone());
+                runtime.block_on(serve_readers(options, CONNECTIONS, serve));
             })
             .map_err(Error::Thread)?;
         Ok((Self { questions }, thread))
@@ -69,20 +67,18 @@ impl Owners {
     ) -> Result<Option<Owner>, RouteError> {
         let (answer, wait) = flume::bounded(1);
         let question = Question { file, of, answer };
-        self.questions.send_async(Some(question)).await.map_err(|_| RouteError::Stopping)?;
+        self.questions.send(question).await.map_err(|_| RouteError::Stopping)?;
         wait.recv_async().await.map_err(|_| RouteError::Stopping)?
     }
 
     /// Ends the thread once it has answered what is queued.
-    pub(crate) async fn stop(&self) {
-        for _ in 0..CONNECTIONS {
-            let _ = self.questions.send_async(None).await;
-        }
+    pub(crate) fn stop(&self) {
+        self.questions.close();
     }
 }
 
-async fn answer(mut store: MysqlFileStore, queue: flume::Receiver<Option<Question>>) {
-    while let Ok(Some(Question { file, of, answer })) = queue.recv_async().await {
+async fn answer(mut store: MysqlFileStore, queue: async_channel::Receiver<Question>) {
+    while let Ok(Question { file, of, answer }) = queue.recv().await {
         let found = find(&mut store, &file, of.as_ref()).await.map_err(|error| {
             tracing::warn!(%file, %error, "the owner of a file could not be told");
             RouteError::Failed(Arc::from(error.to_string()))

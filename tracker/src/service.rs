@@ -218,7 +218,7 @@ impl reel_node::Service for Service {
         self.stopped.store(true, Ordering::Relaxed);
         self.database.stop().await;
         if let Some(owners) = &self.owners {
-            owners.stop().await;
+            owners.stop();
         }
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));

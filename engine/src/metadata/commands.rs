@@ -85,8 +85,6 @@ pub(super) enum Write {
 }
 
 pub(super) enum Read {
-    /// Close; see [`super::Metadata::close`].
-    Stop,
     Get(Option<u8>, String, Answer<Option<FileRow>>),
     GetOwned(Owned, Answer<Option<FileRow>>),
     List(Selection, Option<ListCursor>, usize, Answer<(Vec<FileRow>, Option<ListCursor>)>),

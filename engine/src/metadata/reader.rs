@@ -1,15 +1,14 @@
-//! The reader: lookups and pages on a connection of its own, one after the other.
+//! A reader: lookups and pages on a connection of its own, one after the other.
 
-use flume::Receiver;
+use async_channel::Receiver;
 use reel_meta::{FileStore, TOTAL_ROWS_MAX};
 
 use super::{Owned, Read, StorePlace, reply};
 
-/// Answers until [`Read::Stop`], or until nobody can ask any more.
+/// Answers until the queue is closed and empty.
 pub(super) async fn run(mut store: impl FileStore, queue: Receiver<Read>) {
-    while let Ok(command) = queue.recv_async().await {
+    while let Ok(command) = queue.recv().await {
         match command {
-            Read::Stop => return,
             Read::Get(table, file, answer) => reply(&answer, store.get(table, &file).await),
             Read::GetOwned(Owned { app, user, file }, answer) => {
                 reply(&answer, store.get_owned(&app, &user, &file).await);

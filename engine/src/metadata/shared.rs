@@ -3,10 +3,10 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use futures_util::future::{join_all, select};
+use futures_util::future::select;
 use reel_meta::{
     MetaError,
-    mysql::{Changed, MysqlChangeLog, MysqlFileStore, MysqlOptions},
+    mysql::{Changed, MysqlChangeLog, MysqlFileStore, MysqlOptions, serve_readers},
 };
 use tokio::{
     runtime::Runtime,
@@ -38,7 +38,7 @@ const REMOVE_EVERY: Duration = Duration::from_secs(60);
 /// Opens the database and starts its threads.
 pub(super) fn open(options: &MysqlOptions) -> Result<Metadata, RowError> {
     let (writes, write_queue) = flume::bounded(WRITE_QUEUE_MAX);
-    let (reads, read_queue) = flume::bounded(READ_QUEUE_MAX);
+    let (reads, read_queue) = async_channel::bounded(READ_QUEUE_MAX);
     let (epochs, watch) = (Arc::new(Epochs::new()), Arc::<Watch>::default());
     let write_options = options.clone();
     let open_writer = move || {
@@ -61,16 +61,14 @@ pub(super) fn open(options: &MysqlOptions) -> Result<Metadata, RowError> {
     let read_options = options.clone();
     let (epochs_there, watch_there) = (Arc::clone(&epochs), Arc::clone(&watch));
     let read_thread = spawn("reel-meta-read", open_log, move |(runtime, log)| {
-        let readers = (0..READERS).map(|_| {
-            let store = MysqlFileStore::new_reader(read_options.clone());
-            reader::run(store, read_queue.clone())
-        });
+        let serve = move |store: MysqlFileStore| reader::run(store, read_queue.clone());
+        let readers = pin!(serve_readers(read_options, READERS, serve));
         let follower = pin!(follow(log, &epochs_there, &watch_there));
         // The follower never ends by itself.
-        runtime.block_on(select(join_all(readers), follower));
+        runtime.block_on(select(readers, follower));
     })?;
     let threads = Threads::new(vec![write_thread, read_thread]);
-    Ok(Metadata { writes, reads, readers: READERS, epochs, watch, threads })
+    Ok(Metadata { writes, reads, epochs, watch, threads })
 }
 
 /// Tells caches what others have changed.
