@@ -1,6 +1,6 @@
 //! The checks and the test suites, in the order in which they find a fault soonest.
 
-use std::{path::Path, time::SystemTime};
+use std::{path::Path, process::Command, time::SystemTime};
 
 use anyhow::Result;
 
@@ -70,7 +70,7 @@ fn on_mariadb() -> Result<()> {
     }
     step("tests on MariaDB", whole.env("REEL_TEST_METADATA", "mariadb"))?;
     let mut kills = cargo(&["test", "--package", "reel-tests", "--locked"]);
-    kills.args(["--test", "torture", "--", "kill_nine_under_uploads"]);
+    kills.args(["--test", "torture", "--", KILLS]);
     step("kills on MariaDB", kills.env("REEL_TEST_METADATA", "mariadb"))
 }
 
@@ -80,12 +80,27 @@ pub(crate) fn torture(seed: Option<u64>, rounds: Option<u32>, only: Option<&str>
     let seed = seed.unwrap_or_else(seed_of_now);
     println!("== torture: seed {seed} (repeat with: cargo xtask torture --seed {seed})");
     step("build", &mut cargo(&["build", "--release", "--locked", "--package", "reel"]))?;
-    let mut command = cargo(&["test", "--release", "--locked", "--package", "reel-tests"]);
-    command.args(["--test", "torture", "--test", "galera"]);
-    command.args(["--", "--nocapture", "--test-threads=1"]);
-    if let Some(name) = only {
-        command.arg(name);
+    let full = |suites: &[&str], name: Option<&str>| {
+        let mut command = cargo(&["test", "--release", "--locked", "--package", "reel-tests"]);
+        for suite in suites {
+            command.args(["--test", suite]);
+        }
+        command.args(["--", "--nocapture", "--test-threads=1"]).args(name);
+        full_counts(&mut command, seed, rounds);
+        command
+    };
+    step("torture", &mut full(&["torture", "cluster", "galera"], only))?;
+    if !setup::on_path("mariadbd") || only.is_some_and(|name| !KILLS.contains(name)) {
+        return Ok(());
     }
+    let mut kills = full(&["torture"], Some(KILLS));
+    step("torture on MariaDB", kills.env("REEL_TEST_METADATA", "mariadb"))
+}
+
+/// The test that kills the store, and the database that it is on.
+const KILLS: &str = "kill_nine_under_uploads";
+
+fn full_counts(command: &mut Command, seed: u64, rounds: Option<u32>) {
     command.env("REEL_TORTURE_SEED", seed.to_string());
     for (name, full) in [
         ("KILLS", 50),
@@ -94,12 +109,13 @@ pub(crate) fn torture(seed: Option<u64>, rounds: Option<u32>, only: Option<&str>
         ("REPLAYS", 10),
         ("FLIPS", 20),
         ("GALERA", 10),
+        ("ID_DEATHS", 40),
     ] {
         command.env(format!("REEL_TORTURE_{name}"), rounds.unwrap_or(full).to_string());
     }
     command.env("REEL_TORTURE_FILES", "5000");
     command.env("REEL_TORTURE_IDLE", "10000");
-    step("torture", &mut command)
+    command.env("REEL_TORTURE_IDS", "100000");
 }
 
 fn seed_of_now() -> u64 {

@@ -10,6 +10,8 @@
 //! | `REEL_TORTURE_FLIPS` | 1 | 20 | journals with a flipped bit, after each of the three |
 //! | `REEL_TORTURE_FILES` | 600 | 5000 | files in such a journal |
 //! | `REEL_TORTURE_IDLE` | 2000 | 10000 | idle HTTP connections |
+//! | `REEL_TORTURE_IDS` | 10000 | 100000 | ids that each of eight clients draws (`tests/tests/cluster.rs`) |
+//! | `REEL_TORTURE_ID_DEATHS` | 12 | 40 | deaths of ID nodes and their database meanwhile |
 //! | `REEL_TORTURE_GALERA` | 1 | 10 | rounds in which a Galera loses the server in use in three ways (`tests/tests/galera`) |
 
 #![allow(clippy::unwrap_used)]
