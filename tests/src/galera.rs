@@ -181,6 +181,19 @@ impl Galera {
         self.until(node, "wsrep_ready", "ON").await
     }
 
+    /// Waits until every server is part of one cluster of all, and has what that agreed on. One that was cut off may take
+    /// itself for a part of it for longer than the others do: what it says alone is not enough.
+    ///
+    /// # Errors
+    /// One has ended, or takes too long.
+    pub async fn until_whole(&mut self) -> Result<()> {
+        for node in 0..NODES {
+            self.until(node, "wsrep_cluster_size", &NODES.to_string()).await?;
+            self.until_synced(node).await?;
+        }
+        Ok(())
+    }
+
     /// Waits until a server says this of itself.
     ///
     /// # Errors

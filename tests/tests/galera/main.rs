@@ -106,7 +106,9 @@ async fn lose(galera: &mut Galera, loss: Loss, watch: &Watch) {
     }
     println!("  server {node} {loss:?}");
     if loss != Loss::Blocked {
-        galera.until((node + 1) % NODES, "wsrep_cluster_size", "2").await.unwrap();
+        for other in [(node + 1) % NODES, (node + 2) % NODES] {
+            galera.until(other, "wsrep_cluster_size", "2").await.unwrap();
+        }
         println!("  the others agree on it after {}", seconds(begin));
     }
     watch.goes_on("the loss").await;
@@ -114,16 +116,10 @@ async fn lose(galera: &mut Galera, loss: Loss, watch: &Watch) {
     let begin = Instant::now();
     match loss {
         Loss::Killed => galera.run_again(node).await.unwrap(),
-        Loss::CutOff | Loss::CutOffFromOthers => {
-            galera.join(node).unwrap();
-            galera.until(node, "wsrep_cluster_size", "3").await.unwrap();
-            galera.until_synced(node).await.unwrap();
-        }
-        Loss::Blocked => {
-            galera.unblock().await.unwrap();
-            galera.until_synced(node).await.unwrap();
-        }
+        Loss::CutOff | Loss::CutOffFromOthers => galera.join(node).unwrap(),
+        Loss::Blocked => galera.unblock().await.unwrap(),
     }
+    galera.until_whole().await.unwrap();
     println!("  server {node} is back after {}", seconds(begin));
     watch.goes_on("its return").await;
 }
@@ -144,10 +140,7 @@ async fn lose_quorum(galera: &mut Galera, watch: &Watch) {
     for other in others {
         galera.join(other).unwrap();
     }
-    for node in 0..NODES {
-        galera.until(node, "wsrep_cluster_size", "3").await.unwrap();
-        galera.until_synced(node).await.unwrap();
-    }
+    galera.until_whole().await.unwrap();
     println!("  the quorum was lost, and is there again after {}", seconds(begin));
     watch.begin();
     watch.goes_on("its return").await;
