@@ -124,12 +124,15 @@ impl Default for Config {
     }
 }
 
-/// `[[store_path]]`: one disk.
+/// `[[store_path]]`: a disk, or a volume that the nodes of a group mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StorePath {
-    /// The folder, on a local file system with user attributes.
+    /// The folder, on a file system with user attributes: of this machine, or a mount that other nodes have, too.
     pub path: PathBuf,
+    /// Whether other nodes mount it, too; unset: if it lies on a file system that other machines may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<bool>,
     /// Its key at the ID node; unset: the path's text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_key: Option<String>,
@@ -157,6 +160,7 @@ impl StorePath {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            shared: None,
             id_key: None,
             aliases: Vec::new(),
             reserve: None,
@@ -181,6 +185,7 @@ impl StorePath {
 
     fn config(&self) -> StorePathConfig {
         let mut config = StorePathConfig::new(&self.path);
+        config.shared = self.shared;
         config.id_key.clone_from(&self.id_key);
         config.aliases.clone_from(&self.aliases);
         config.workers = self.workers.max(1);

@@ -55,7 +55,7 @@ pub(crate) fn start(
             }
             // Not among the first requests after a start.
             if !first {
-                repair::all_due(&stores, &mut schedule, age_min, &stop);
+                repair::all_due(&stores, &mut schedule, age_min, &|store| ours[store], &stop);
             }
             first = false;
         }

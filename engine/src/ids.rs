@@ -138,6 +138,11 @@ impl Ledger {
         self.known
     }
 
+    /// Ids below `mark` were given, to whomever.
+    pub fn raise(&mut self, mark: u64) {
+        self.mark = self.mark.max(mark);
+    }
+
     /// What an earlier run held and no sweep has looked at yet.
     pub fn earlier(&self) -> &[Range<u64>] {
         &self.earlier

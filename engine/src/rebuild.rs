@@ -105,10 +105,10 @@ struct Rebuild<'a> {
     batch: HashMap<(u8, String), FileRow>,
 }
 
-/// The blocks that the last engine held here: what is not settled lies in them.
+/// The blocks that engines held here: what is not settled lies in them.
 fn held_blocks(store: &Opened) -> Result<Vec<Range<u64>>, PassError> {
     match mark::read_all(store.root.as_fd()) {
-        Ok(marks) => Ok(marks.state.held),
+        Ok(marks) => Ok(marks.held()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(at(&store.folder)(error)),
     }

@@ -17,16 +17,18 @@ mod schedule;
 
 pub(crate) use schedule::Schedule;
 
-/// Repairs every store path that is well and due, until `stop` says so. Logged; a fault on one leaves the others alone.
+/// Repairs every store path that is `ours` to look after, well and due, until `stop` says so. Logged; a fault on one leaves the others alone.
 pub(crate) fn all_due(
     stores: &Stores,
     schedule: &mut Schedule,
     age_min: Duration,
+    ours: &dyn Fn(usize) -> bool,
     stop: &dyn Fn() -> bool,
 ) {
     for store in stores.paths() {
         let now = stores.clock().now();
-        if store.is_read_only() || store.is_adopting() || stop() || !schedule.is_due(store, now) {
+        let is_well = !store.is_read_only() && !store.is_adopting();
+        if !ours(store.index) || !is_well || stop() || !schedule.is_due(store, now) {
             continue;
         }
         match run(stores, store, age_min, stop) {

@@ -27,6 +27,7 @@ mod place;
 pub mod placement;
 mod salvage;
 mod same;
+pub(crate) mod sharing;
 pub(crate) mod sys;
 mod upload;
 pub(crate) mod walk;
@@ -157,7 +158,7 @@ impl Stores {
                 Ok(opened) => {
                     threads.committers.push(opened.committer);
                     threads.keepers.push(opened.keeper);
-                    threads.locks.push(opened.lock);
+                    threads.locks.extend(opened.locks);
                     paths.push(opened.store);
                 }
                 Err(error) => {

@@ -168,7 +168,7 @@ pub(crate) fn sweep(
         }
     }
     let swept = cleaner.finish()?;
-    if swept.removed + swept.purged > 0 {
+    if swept.removed + swept.purged > 0 && !store.sharing.is_shared() {
         // Before the mark lets go of these blocks: an unlink that a power loss undoes would never be found again.
         sys::open_folder(&store.folder)
             .and_then(|folder| sys::syncfs(folder.as_fd()))
@@ -298,7 +298,14 @@ impl<'a> Cleaner<'a> {
     }
 
     fn adopt(&mut self, entry: &Entry) -> Result<(), SweepError> {
-        let Some((record, id)) = self.record(entry)? else { return Ok(()) };
+        let Some((file, id)) = self.open(entry)? else { return Ok(()) };
+        let Seal::Good(record) = inspect::seal_of(&file, id).map_err(at(&entry.relative))? else {
+            return Ok(());
+        };
+        if self.store.syncs_each {
+            // Whoever wrote it may not have come so far.
+            file.sync_all().map_err(at(&entry.relative))?;
+        }
         let mut row = new_row(&record, self.store.file_path(&id.relative(entry.time)));
         if record.state == State::Deleted {
             row.deleted_at = record.deleted_at.or_else(|| Some(self.store.clock.now()));

@@ -35,7 +35,7 @@ fn holder_text(holder: Option<u32>) -> String {
     }
 }
 
-/// An exclusive lock on a data folder, held until it is dropped. The kernel drops it with the
+/// A lock on a data folder, held until it is dropped. The kernel drops it with the
 /// process, so a crash leaves nothing to clean up; the file itself stays.
 #[derive(Debug)]
 pub struct FolderLock {
@@ -50,27 +50,17 @@ impl FolderLock {
     /// Another process holds it, or the file cannot be made (permission, no space) or, on a read-only file system, is
     /// not there.
     pub fn take(folder: &Path) -> Result<Self, LockError> {
-        let path = folder.join(LOCK_FILE);
-        let io_error = |source| LockError::Io { path: path.clone(), source };
-        let made =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let mut file = match made {
-            // A disk that has become read-only still has files to read, by one process at a time. The lock itself
-            // writes nothing.
-            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
-            made => made,
-        }
-        .map_err(io_error)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let holder =
-                    file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-                return Err(LockError::Held { folder: folder.to_owned(), holder });
-            }
-            Err(TryLockError::Error(source)) => return Err(io_error(source)),
-        }
+        Self::take_file(folder, LOCK_FILE)
+    }
+
+    /// As [`Self::take`], by a file of another name: several may lock the folder then, each by a name of its own.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn take_file(folder: &Path, name: &str) -> Result<Self, LockError> {
+        let path = folder.join(name);
+        let mut file = open(&path)?;
+        held_by_another(file.try_lock(), folder, &path, &mut file)?;
         // Only a note for the error message of the next one: it is not synced, and a full or read-only disk that
         // does not take it may be locked all the same.
         let _ = file.set_len(0).and_then(|()| file.rewind());
@@ -78,9 +68,48 @@ impl FolderLock {
         Ok(Self { _file: file, path })
     }
 
+    /// A share of the lock on `folder`: others may have one, too, and nobody the whole.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn share(folder: &Path) -> Result<Self, LockError> {
+        let path = folder.join(LOCK_FILE);
+        let mut file = open(&path)?;
+        held_by_another(file.try_lock_shared(), folder, &path, &mut file)?;
+        Ok(Self { _file: file, path })
+    }
+
     /// The lock file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+fn open(path: &Path) -> Result<File, LockError> {
+    let made = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
+    let opened = match made {
+        // A disk that has become read-only still has files to read, by one process at a time. The lock itself
+        // writes nothing.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path),
+        made => made,
+    };
+    opened.map_err(|source| LockError::Io { path: path.to_owned(), source })
+}
+
+fn held_by_another(
+    locked: Result<(), TryLockError>,
+    folder: &Path,
+    path: &Path,
+    file: &mut File,
+) -> Result<(), LockError> {
+    match locked {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let holder = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            Err(LockError::Held { folder: folder.to_owned(), holder })
+        }
+        Err(TryLockError::Error(source)) => Err(LockError::Io { path: path.to_owned(), source }),
     }
 }
 
@@ -101,6 +130,20 @@ mod tests {
         assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
         drop(first);
         FolderLock::take(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn shares_go_together_and_keep_out_who_wants_the_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let shares = [(); 2].map(|()| FolderLock::share(folder.path()).unwrap());
+        assert!(matches!(FolderLock::take(folder.path()), Err(LockError::Held { .. })));
+        let names = ["a", "b"].map(|name| FolderLock::take_file(folder.path(), name).unwrap());
+        assert!(FolderLock::take_file(folder.path(), "a").is_err());
+        drop((shares, names));
+        let whole = FolderLock::take(folder.path()).unwrap();
+        assert!(matches!(FolderLock::share(folder.path()), Err(LockError::Held { .. })));
+        drop(whole);
+        FolderLock::share(folder.path()).unwrap();
     }
 
     #[test]

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
+use crate::mounts::Mounts;
+
 /// What all addresses begin with. The same in every test: none of them knows of another.
 const PREFIX: [u8; 2] = [10, 77];
 
@@ -126,7 +128,8 @@ impl Network {
     /// # Errors
     /// The kernel's.
     pub fn host(&self, number: u8) -> Result<Host> {
-        let host = Host { namespace: Namespace::new()?, switch: self.switch.clone(), number };
+        let (namespace, switch) = (Namespace::new()?, self.switch.clone());
+        let host = Host { namespace, switch, number, mounts: None };
         host.namespace.ip("link set lo up")?;
         for way in Way::ALL {
             let (bridge, port, address) = (way.bridge(), host.port(way), host.address(way));
@@ -148,6 +151,7 @@ pub struct Host {
     namespace: Namespace,
     switch: Namespace,
     number: u8,
+    mounts: Option<Mounts>,
 }
 
 impl Host {
@@ -156,6 +160,27 @@ impl Host {
     pub fn address(&self, way: Way) -> Ipv4Addr {
         let [a, b] = PREFIX;
         Ipv4Addr::new(a, b, way as u8, self.number)
+    }
+
+    /// Gives it mounts of its own. Those who had a clone of it before see the machine's.
+    #[must_use]
+    pub fn with_mounts(mut self, mounts: Mounts) -> Self {
+        self.mounts = Some(mounts);
+        self
+    }
+
+    /// What it has mounted by itself.
+    #[must_use]
+    pub fn mounts(&self) -> Option<&Mounts> {
+        self.mounts.as_ref()
+    }
+
+    /// Lets a command run there.
+    pub fn place(&self, command: &mut Command) {
+        self.namespace.place(command);
+        if let Some(mounts) = &self.mounts {
+            mounts.place(command);
+        }
     }
 
     /// Where its processes are.

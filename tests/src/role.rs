@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::network::{Host, Way};
 use crate::process::{command, end_with_us, signal};
 
 /// How long a role may need to start, with all tries. It ends a test that hangs; nothing is measured by it.
@@ -20,6 +21,8 @@ pub struct RoleProcess {
     name: &'static str,
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
+    /// Where it runs; none: where we do.
+    host: Option<Host>,
     log: PathBuf,
     child: Option<Child>,
     /// Its listeners by their configuration keys.
@@ -36,12 +39,39 @@ impl RoleProcess {
         folder: &Path,
         environment: BTreeMap<String, String>,
     ) -> Result<Self> {
+        Self::start_at(name, folder, environment, None)
+    }
+
+    /// As [`Self::start`], on a host of a test's network: it listens at that one's address for clients.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_on(
+        host: &Host,
+        name: &'static str,
+        folder: &Path,
+        environment: BTreeMap<String, String>,
+    ) -> Result<Self> {
+        Self::start_at(name, folder, environment, Some(host.clone()))
+    }
+
+    fn start_at(
+        name: &'static str,
+        folder: &Path,
+        environment: BTreeMap<String, String>,
+        host: Option<Host>,
+    ) -> Result<Self> {
         let meta = folder.join("meta").display().to_string();
-        let arguments = ["--meta-dir", &meta, "--listen", "0", "--admin-listen", "0"];
+        let any_port = match &host {
+            Some(host) => format!("{}:0", host.address(Way::Front)),
+            None => "0".to_owned(),
+        };
+        let arguments = ["--meta-dir", &meta, "--listen", &any_port, "--admin-listen", &any_port];
         let mut role = Self {
             name,
             arguments: arguments.map(str::to_owned).to_vec(),
             environment,
+            host,
             log: folder.join(format!("{name}.log")),
             child: None,
             addresses: BTreeMap::new(),
@@ -123,6 +153,9 @@ impl RoleProcess {
         let mut command = command()?;
         command.arg(self.name).args(&self.arguments).envs(&self.environment);
         end_with_us(&mut command);
+        if let Some(host) = &self.host {
+            host.place(&mut command);
+        }
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("it is piped")?).lines();
         self.addresses.clear();

@@ -20,6 +20,7 @@ const PACKAGES: &[Package] = &[
     ("galera-4", "/usr/lib/galera/libgalera_smm.so", "three databases that agree on every commit"),
     ("rsync", "rsync", "the tables of a database that joins the others"),
     ("iproute2", "ip", "hosts of their own, and the network between them"),
+    ("glusterfs-server", "glusterd", "a volume that several hosts mount"),
 ];
 
 /// What `cargo xtask bench` drives besides: not needed by any test.

@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{identity, mark, sys, walk};
+use super::{mark, sys, walk};
 
 /// Format of what this version writes.
 const FORMAT: u32 = 1;
@@ -182,7 +182,7 @@ impl Adoption {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         sys::rename_at(root, NEW, FILE)?;
-        Ok(mark::sync_folder(root, identity::FOLDER)?)
+        Ok(mark::settle_name(root, FILE)?)
     }
 }
 

@@ -28,8 +28,10 @@ pub enum Durability {
 /// One store path.
 #[derive(Debug, Clone)]
 pub struct StorePathConfig {
-    /// The folder, on a local file system with user attributes.
+    /// The folder, on a file system with user attributes.
     pub path: PathBuf,
+    /// Whether other nodes mount it, too; `None`: if it lies on a file system that other machines may have.
+    pub shared: Option<bool>,
     /// Its key at the ID node, at most 64 bytes; `None`: the path's text, or a generated key if that is too long.
     /// Fixed in the store's identity when it is made; another one later refuses to start.
     pub id_key: Option<String>,
@@ -50,6 +52,7 @@ impl StorePathConfig {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            shared: None,
             id_key: None,
             aliases: Vec::new(),
             reserve: Reserve::default(),

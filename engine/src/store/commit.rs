@@ -19,6 +19,7 @@ use super::{
     mark,
     path::{StorePath, count},
     place::NewPlace,
+    sharing::Sharing,
     sys,
     write::WriteError,
 };
@@ -94,12 +95,17 @@ pub(crate) trait Strategy: Send {
     fn make_durable(&mut self, store: &StorePath, group: &[&Sealed]) -> Result<(), NotDurable>;
 }
 
-/// The strategy for a durability. The folder is opened once more: a descriptor of our own tells us every write-back
+/// The strategy of a store path. The folder is opened once more: a descriptor of our own tells us every write-back
 /// error since now, whoever else syncs the file system.
-pub(crate) fn strategy(durability: Durability, folder: OwnedFd) -> Box<dyn Strategy> {
-    match durability {
-        Durability::Sync => Box::new(SyncGroup { folder }),
-        Durability::Async => Box::new(NoSync),
+pub(crate) fn strategy(
+    durability: Durability,
+    sharing: &Sharing,
+    folder: OwnedFd,
+) -> Box<dyn Strategy> {
+    match (durability, sharing) {
+        (Durability::Sync, Sharing::Alone) => Box::new(SyncGroup { folder }),
+        // Each file was synced by whoever sealed it.
+        (Durability::Sync, Sharing::With(_)) | (Durability::Async, _) => Box::new(NoSync),
     }
 }
 
@@ -143,7 +149,7 @@ fn to_sync(store: &StorePath, group: &[&Sealed]) -> (BTreeSet<String>, Fresh) {
     store.folders.to_sync(group.iter().map(|sealed| sealed.place.relative().directory()))
 }
 
-/// `durability = "async"`.
+/// Of files that are durable already, or shall not be waited for.
 struct NoSync;
 
 impl Strategy for NoSync {

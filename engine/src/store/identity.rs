@@ -233,9 +233,10 @@ fn make(
         }
         Err(error) => return Err(at(path, error)),
     }
-    for folder in [&folder.join(FOLDER), folder] {
-        let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| at(folder, error))?;
+    // The file: on a mount its sync is what makes its names durable.
+    for synced in [path, &folder.join(FOLDER), folder] {
+        let done = fs::File::open(synced).and_then(|file| file.sync_all());
+        done.map_err(|error| at(synced, error))?;
     }
     Ok(identity)
 }

@@ -118,7 +118,7 @@ pub(crate) fn quarantine_in(root: BorrowedFd<'_>, relative: &str) -> io::Result<
             Err(error) => return Err(error),
         }
         sys::rename_at(root, relative, &to)?;
-        mark::sync_folder(root, identity::QUARANTINE)?;
+        mark::settle_name(root, &to)?;
         if let Some((folder, _)) = relative.rsplit_once('/') {
             mark::sync_folder(root, folder)?;
         }

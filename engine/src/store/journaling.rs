@@ -14,6 +14,7 @@ use super::{
     open::{Claim, OpenError},
     path::{READ_ONLY, StorePath},
     salvage::{self, Memory, Salvage},
+    sharing::Sharing,
     sys,
 };
 use crate::{
@@ -113,7 +114,7 @@ fn replayed(
         return Ok(Replayed::default());
     }
     let roots: Vec<Option<OwnedFd>> =
-        claims.iter().map(|claim| writable(&claim.path.path)).collect();
+        claims.iter().map(|claim| writable(&claim.path.path, &claim.sharing)).collect();
     let done = journal::replay(recovered, position, metadata, layout, &roots)?;
     tracing::info!(
         live = found.live,
@@ -136,8 +137,8 @@ fn replayed(
 }
 
 /// A store path's folder, unless it waits for an operator.
-fn writable(folder: &Path) -> Option<OwnedFd> {
-    let marked = folder.join(READ_ONLY).try_exists().unwrap_or(true);
+fn writable(folder: &Path, sharing: &Sharing) -> Option<OwnedFd> {
+    let marked = folder.join(sharing.own_file(READ_ONLY)).try_exists().unwrap_or(true);
     sys::open_folder(folder).ok().filter(|_| !marked)
 }
 

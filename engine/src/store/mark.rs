@@ -1,7 +1,7 @@
 //! The mark file: how far path ids of a store have been given, and which blocks of them this node holds.
 //!
 //! `.reel/marks/<node>.mark`, one for each node that mounts the store, so that no two write one file; the store's
-//! mark is the highest of them. A local store has one, `local.mark`.
+//! mark is the highest of them. A store of one node has one, `local.mark`.
 //!
 //! ```text
 //!  0  8  magic "REELMARK"
@@ -14,7 +14,9 @@
 //! ```
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write as _},
+    ops::Range,
     os::fd::{AsFd, BorrowedFd},
 };
 
@@ -96,13 +98,37 @@ fn crc_of(bytes: &[u8]) -> u64 {
     crc.finish()
 }
 
-/// What the mark files of a store say together.
+/// What the mark files of a store say.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
-    /// The highest mark, and the blocks that this node held.
-    pub(crate) state: MarkState,
+    /// By the name of the file.
+    states: BTreeMap<String, MarkState>,
     /// Files that could not be believed.
     pub(crate) damaged: Vec<String>,
+}
+
+impl Marks {
+    /// The store's mark: every id that was ever given is below.
+    pub(crate) fn mark(&self) -> u64 {
+        self.states.values().map(|state| state.mark).max().unwrap_or(0)
+    }
+
+    /// The blocks that the node with this mark file held.
+    pub(crate) fn held_by(&self, name: &str) -> Vec<Range<u64>> {
+        self.states.get(name).map(|state| state.held.clone()).unwrap_or_default()
+    }
+
+    /// The blocks that any node held.
+    pub(crate) fn held(&self) -> Vec<Range<u64>> {
+        self.states.values().flat_map(|state| state.held.iter().cloned()).collect()
+    }
+
+    /// Whether a node other than the one with this mark file holds an id of a block.
+    pub(crate) fn is_anothers(&self, name: &str, block: &Range<u64>) -> bool {
+        let others = self.states.iter().filter(|(other, _)| *other != name);
+        let mut held = others.flat_map(|(_, state)| &state.held);
+        held.any(|held| held.start < block.end && block.start < held.end)
+    }
 }
 
 /// Reads all mark files below `root`.
@@ -120,12 +146,7 @@ pub(crate) fn read_all(root: BorrowedFd<'_>) -> io::Result<Marks> {
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut io::Read::take(&mut file, LEN_MAX as u64 + 1), &mut bytes)?;
         match decode(&bytes) {
-            Ok(state) => {
-                marks.state.mark = marks.state.mark.max(state.mark);
-                if name == LOCAL {
-                    marks.state.held = state.held;
-                }
-            }
+            Ok(state) => drop(marks.states.insert(name, state)),
             Err(Damaged) => marks.damaged.push(name),
         }
     }
@@ -137,14 +158,24 @@ pub(crate) fn read_all(root: BorrowedFd<'_>) -> io::Result<Marks> {
 ///
 /// # Errors
 /// See [`NotDurable`]; either of the two may be there then, and the ids may not be used.
-pub(crate) fn write(root: BorrowedFd<'_>, state: &MarkState) -> Result<(), NotDurable> {
-    let new = format!("{FOLDER}/{LOCAL}.new");
+pub(crate) fn write(root: BorrowedFd<'_>, name: &str, state: &MarkState) -> Result<(), NotDurable> {
+    let (new, name) = (format!("{FOLDER}/{name}.new"), format!("{FOLDER}/{name}"));
     let mut file = sys::open_at(root, &new, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC)
         .map_err(NotDurable::Unasked)?;
     file.write_all(&encode(state)).map_err(NotDurable::Unasked)?;
     file.sync_all().map_err(NotDurable::Refused)?;
-    sys::rename_at(root, &new, &format!("{FOLDER}/{LOCAL}")).map_err(NotDurable::Unasked)?;
-    sync_folder(root, FOLDER)
+    sys::rename_at(root, &new, &name).map_err(NotDurable::Unasked)?;
+    settle_name(root, &name)
+}
+
+/// Makes a name durable that a file has got: on a local file system the folder says so, on a mount the file.
+///
+/// # Errors
+/// See [`NotDurable`].
+pub(crate) fn settle_name(root: BorrowedFd<'_>, name: &str) -> Result<(), NotDurable> {
+    let file = sys::open_at(root, name, libc::O_RDONLY).map_err(NotDurable::Unasked)?;
+    file.sync_all().map_err(NotDurable::Refused)?;
+    sync_folder(root, name.rsplit_once('/').map_or("", |(folder, _)| folder))
 }
 
 /// Makes the names in a folder durable. "" is the root itself.
@@ -191,14 +222,21 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(place.path().join(FOLDER)).unwrap();
         let root = sys::open_folder(place.path()).unwrap();
-        write(root.as_fd(), &sample()).unwrap();
-        assert_eq!(read_all(root.as_fd()).unwrap().state, sample());
+        write(root.as_fd(), LOCAL, &sample()).unwrap();
+        let marks = read_all(root.as_fd()).unwrap();
+        assert_eq!((marks.mark(), marks.held_by(LOCAL)), (3072, sample().held));
         // Another node's mark counts, its blocks are not ours.
         let other = MarkState { mark: 9000, held: vec![8000..9000] };
         std::fs::write(place.path().join(FOLDER).join("other.mark"), encode(&other)).unwrap();
         std::fs::write(place.path().join(FOLDER).join("bad.mark"), b"nothing").unwrap();
         let marks = read_all(root.as_fd()).unwrap();
-        assert_eq!(marks.state, MarkState { mark: 9000, held: sample().held });
+        assert_eq!((marks.mark(), marks.held_by(LOCAL)), (9000, sample().held));
+        assert_eq!(marks.held(), [1024..2048, 2048..3072, 8000..9000]);
+        for (block, anothers) in
+            [(8999..9500, true), (7000..8001, true), (9000..9500, false), (1024..2048, false)]
+        {
+            assert_eq!(marks.is_anothers(LOCAL, &block), anothers, "{block:?}");
+        }
         assert_eq!(marks.damaged, ["bad.mark"]);
     }
 }

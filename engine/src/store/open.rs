@@ -12,6 +12,7 @@ use reel_node::{
     lock::{FolderLock, LockError},
     worker::Pool,
 };
+use reel_proto::name::HostName;
 
 use super::{
     adoption::Adoption,
@@ -22,6 +23,7 @@ use super::{
     keeper::{self, Keeper},
     order::at,
     path::{Parts, READ_ONLY, StorePath},
+    sharing::Sharing,
     sys,
 };
 use crate::{
@@ -134,7 +136,7 @@ pub(crate) struct Opened {
     pub(crate) store: Arc<StorePath>,
     pub(crate) committer: JoinHandle<()>,
     pub(crate) keeper: JoinHandle<()>,
-    pub(crate) lock: FolderLock,
+    pub(crate) locks: Vec<FolderLock>,
 }
 
 /// What all store paths of a node share.
@@ -151,11 +153,12 @@ pub(crate) struct Claim<'a> {
     pub(super) path: &'a StorePathConfig,
     identity: Identity,
     place: StorePlace,
-    lock: FolderLock,
+    pub(super) sharing: Sharing,
+    locks: Vec<FolderLock>,
 }
 
 /// Who the stores are, made where there is none and none is expected; and where rows name their files. No other
-/// process has them from here on.
+/// process of this node has them from here on, nor of any other unless they are shared.
 pub(crate) fn claim<'a>(shared: &Shared<'a>) -> Result<(Layout, Vec<Claim<'a>>), OpenError> {
     let config = shared.config;
     let mut layout = Layout::default();
@@ -174,10 +177,31 @@ pub(crate) fn claim<'a>(shared: &Shared<'a>) -> Result<(Layout, Vec<Claim<'a>>),
         }
     }
     let locked = |(path, identity, place): (&'a StorePathConfig, Identity, StorePlace)| {
-        let lock = FolderLock::take(&path.path.join(identity::FOLDER))?;
-        Ok(Claim { path, identity, place, lock })
+        let folder = path.path.join(identity::FOLDER);
+        let sharing = sharing(path, &config.node)?;
+        let locks = match &sharing {
+            Sharing::Alone => vec![FolderLock::take(&folder)?],
+            Sharing::With(_) => vec![
+                FolderLock::share(&folder)?,
+                FolderLock::take_file(&path.path, &sharing.own_file("lock"))?,
+            ],
+        };
+        Ok(Claim { path, identity, place, sharing, locks })
     };
     Ok((layout, found.into_iter().map(locked).collect::<Result<_, OpenError>>()?))
+}
+
+/// Who else has a store path: what is configured, else by where it lies.
+fn sharing(path: &StorePathConfig, node: &HostName) -> Result<Sharing, OpenError> {
+    let is_shared = match path.shared {
+        Some(is_shared) => is_shared,
+        None => {
+            let root =
+                sys::open_folder(&path.path).map_err(at(&path.path, "opening the folder"))?;
+            sys::may_be_remote(root.as_fd())
+        }
+    };
+    Ok(if is_shared { Sharing::with(node) } else { Sharing::Alone })
 }
 
 /// Opens one store path: what was left to put in order, threads.
@@ -187,7 +211,7 @@ pub(crate) fn open(
     index: usize,
     claim: Claim<'_>,
 ) -> Result<Opened, OpenError> {
-    let Claim { path, identity, place, lock } = claim;
+    let Claim { path, identity, place, sharing, locks } = claim;
     let folder = path.path.clone();
     let disk = |doing| at(&folder, doing);
     let root = sys::open_folder(&folder).map_err(disk("opening the folder"))?;
@@ -201,6 +225,7 @@ pub(crate) fn open(
     let pool = Pool::new(name, path.workers, path.queue_limit).map_err(disk("starting workers"))?;
     let name: &'static str = format!("reel-whole-{index}").leak();
     let whole_reads = Pool::new(name, 1, path.queue_limit).map_err(disk("starting workers"))?;
+    let fault = read_only_marker(&folder.join(sharing.own_file(READ_ONLY)));
     let parts = Parts {
         index,
         folder: folder.clone(),
@@ -208,6 +233,8 @@ pub(crate) fn open(
         layout: Arc::clone(layout),
         epochs: Arc::clone(shared.epochs),
         root,
+        sharing,
+        durability: shared.config.durability,
         ledger: Ledger::new((shared.config.id_block / 2).max(1)),
         pool,
         whole_reads,
@@ -215,7 +242,7 @@ pub(crate) fn open(
         keeping,
         reserve: path.reserve.bytes(space.total),
         space,
-        fault: read_only_marker(&folder),
+        fault,
         workers: path.workers.max(1),
         hang_limit: shared.config.hang_limit,
         clock: Arc::clone(shared.clock),
@@ -228,7 +255,7 @@ pub(crate) fn open(
     let committer =
         start_committer(shared, &store, commit_queue).map_err(disk("starting the committer"))?;
     let keeper = start_keeper(shared, &store, keeper_queue).map_err(disk("starting the keeper"))?;
-    Ok(Opened { store, committer, keeper, lock })
+    Ok(Opened { store, committer, keeper, locks })
 }
 
 fn start_committer(
@@ -237,7 +264,7 @@ fn start_committer(
     queue: flume::Receiver<commit::CommitJob>,
 ) -> io::Result<JoinHandle<()>> {
     let folder = sys::open_folder(&store.folder)?;
-    let mut strategy = commit::strategy(shared.config.durability, folder);
+    let mut strategy = commit::strategy(shared.config.durability, &store.sharing, folder);
     let (store, metadata) = (Arc::clone(store), shared.metadata.clone());
     let files_max = shared.config.commit_files_max.max(1);
     std::thread::Builder::new().name(format!("reel-commit-{}", store.index)).spawn(move || {
@@ -261,8 +288,8 @@ fn start_keeper(
 }
 
 /// Why the path was read-only when the node last ended. A marker that cannot be read is one.
-fn read_only_marker(folder: &Path) -> Option<String> {
-    match fs::read_to_string(folder.join(READ_ONLY)) {
+fn read_only_marker(marker: &Path) -> Option<String> {
+    match fs::read_to_string(marker) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => Some(format!("reading the marker of the read-only state: {error}")),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Stores, identity, mark,
+    Stores, mark,
     open::OpenError,
     path::{DiskFault, StorePath},
     sys, walk,
@@ -100,10 +100,12 @@ impl StorePath {
         let folder = &self.folder;
         let _marking = self.marking();
         self.read_mark()?;
-        // What a killed process left in the page cache counts as nothing yet: folders it made, files that are adopted
-        // below. One sync, and all of it is as durable as it looks.
-        let syncing = sys::open_folder(folder).map_err(at(folder, "opening the folder"))?;
-        sys::syncfs(syncing.as_fd()).map_err(at(folder, "the first sync"))?;
+        if !self.sharing.is_shared() {
+            // What a killed process left in the page cache counts as nothing yet: folders it made, files that are adopted
+            // below. One sync, and all of it is as durable as it looks.
+            let syncing = sys::open_folder(folder).map_err(at(folder, "opening the folder"))?;
+            sys::syncfs(syncing.as_fd()).map_err(at(folder, "the first sync"))?;
+        }
         let probed = probe_attributes(self);
         let full = probed.as_ref().is_err_and(|error| error.disk_fault() == DiskFault::Full);
         if !full {
@@ -144,7 +146,14 @@ impl StorePath {
         }
         let highest =
             walk::past_highest(self.root()).map_err(at(folder, "looking for the highest id"))?;
-        let MarkState { mut mark, held } = marks.state;
+        let mut mark = marks.mark();
+        let own = self.sharing.mark();
+        let (held, doubtful): (Vec<_>, Vec<_>) =
+            marks.held_by(&own).into_iter().partition(|block| !marks.is_anothers(&own, block));
+        if !doubtful.is_empty() {
+            tracing::error!(store = index, path = %folder.display(), blocks = ?doubtful,
+                "blocks of path ids that another node holds, too, are not swept");
+        }
         if highest > mark {
             tracing::warn!(store = index, path = %folder.display(), mark, highest,
                 "files above the mark of path ids: the mark is moved up");
@@ -170,7 +179,7 @@ impl OpenError {
 /// for a long record, is refused; one whose inodes are too small for a usual one is warned about.
 fn probe_attributes(store: &StorePath) -> Result<(), OpenError> {
     let folder = &store.folder;
-    let path = folder.join(identity::FOLDER).join("probe");
+    let path = folder.join(store.sharing.own_file("probe"));
     let probed = fs::File::create(&path)
         .map_err(at(folder, "making a probe file"))
         .and_then(|file| probe(&file, folder));

@@ -22,7 +22,7 @@ use self::health::{Condition, Seen};
 pub(crate) use self::health::{DiskFault, READ_ONLY, Watch};
 use super::{
     adoption::{Adoption, AdoptionState},
-    api::{Clock, PathCounts, PathStatus},
+    api::{Clock, Durability, PathCounts, PathStatus},
     commit::{CommitJob, Commits},
     doubtful::Doubtful,
     durable::NotDurable,
@@ -31,12 +31,13 @@ use super::{
     keeper::KeeperJob,
     mark,
     placement::Fullness,
+    sharing::Sharing,
     sys,
     walk::Leaf,
 };
 use crate::{
     epochs::Epochs,
-    ids::{BlockError, Ledger, NextMark},
+    ids::{BlockError, Ledger, MarkState, NextMark},
     journal::Gate,
     layout::{self, Layout},
 };
@@ -54,6 +55,10 @@ pub(crate) struct StorePath {
     root: OwnedFd,
     /// Whether its file system is this machine's own.
     pub(crate) is_local: bool,
+    /// Who else has it.
+    pub(crate) sharing: Sharing,
+    /// Whoever writes a file makes it durable, by itself.
+    pub(crate) syncs_each: bool,
     pub(crate) folders: Folders,
     ledger: Mutex<Ledger>,
     /// Held by whoever writes the mark file, from what it is to say until the ledger knows that it says so.
@@ -109,6 +114,8 @@ pub(crate) struct Parts {
     pub(crate) layout: Arc<Layout>,
     pub(crate) epochs: Arc<Epochs>,
     pub(crate) root: OwnedFd,
+    pub(crate) sharing: Sharing,
+    pub(crate) durability: Durability,
     pub(crate) ledger: Ledger,
     pub(crate) pool: Pool,
     pub(crate) whole_reads: Pool,
@@ -135,6 +142,8 @@ impl StorePath {
             layout: parts.layout,
             epochs: parts.epochs,
             is_local: sys::is_local(parts.root.as_fd()),
+            syncs_each: parts.sharing.is_shared() && parts.durability == Durability::Sync,
+            sharing: parts.sharing,
             root: parts.root,
             folders: Folders::default(),
             ledger: Mutex::new(parts.ledger),
@@ -176,10 +185,17 @@ impl StorePath {
         self.root.as_fd()
     }
 
+    /// Whether small contents and changes go into the commit journal now.
+    pub(crate) fn is_journaled(&self) -> bool {
+        !self.sharing.is_shared() && self.journal.is_open()
+    }
+
     /// Something was written here that only the journal makes durable. Said after the write and before its entry, so
     /// that whoever has seen the entry syncs this path.
     pub(crate) fn touch(&self) {
-        self.touched.store(true, Ordering::Release);
+        if !self.sharing.is_shared() {
+            self.touched.store(true, Ordering::Release);
+        }
     }
 
     /// Whether that was said since it was last asked. Asked before the sync, so that what comes meanwhile is asked for
@@ -283,23 +299,74 @@ impl StorePath {
         if self.is_read_only() {
             return Err(BlockRefused::ReadOnly);
         }
+        self.heed_others().map_err(BlockRefused::Disk)?;
         let next = self.ledger().admit(&block)?;
-        let written = self
-            .write_mark(&next)
-            .and_then(|()| self.occupied(&block).map_err(NotDurable::Unasked));
-        match written {
-            Ok(occupied) => {
+        let occupied = self.write_mark(&next).and_then(|()| self.look_through(&block, &next.state));
+        match occupied {
+            Ok(Some(occupied)) => {
                 self.make_folders(&block);
                 let mut ledger = self.ledger();
                 ledger.offer(block, occupied, &next.state);
                 self.show_ids(&ledger);
                 Ok(())
             }
+            Ok(None) => {
+                let (Range { start, end }, mark) = (block, self.mark());
+                Err(BlockRefused::Block(BlockError::BelowMark { start, end, mark }))
+            }
             Err(error) => {
                 self.not_durable("writing the mark of path ids", &error);
                 Err(BlockRefused::Disk(error.into()))
             }
         }
+    }
+
+    /// Of a block that our mark file names since now: the ids whose place is taken. `None`: another node has it, too, and
+    /// ours does not name it any more.
+    fn look_through(
+        &self,
+        block: &Range<u64>,
+        written: &MarkState,
+    ) -> Result<Option<BTreeSet<u64>>, NotDurable> {
+        if self.is_anothers(block).map_err(NotDurable::Unasked)? {
+            let next = {
+                let mut ledger = self.ledger();
+                ledger.raise(written.mark);
+                ledger.next_mark()
+            };
+            self.write_mark(&next)?;
+            self.ledger().wrote(&next.state);
+            return Ok(None);
+        }
+        self.occupied(block).map(Some).map_err(NotDurable::Unasked)
+    }
+
+    /// Ids that other nodes of this store were given are not ours to take, whatever an ID node says that has lost its
+    /// database.
+    fn heed_others(&self) -> io::Result<()> {
+        if self.sharing.is_shared() {
+            let mark = mark::read_all(self.root())?.mark();
+            self.ledger().raise(mark);
+        }
+        Ok(())
+    }
+
+    /// Whether another node of this store has written down a part of a block meanwhile. Both write first and look then, so
+    /// that at least one of two sees the other.
+    fn is_anothers(&self, block: &Range<u64>) -> io::Result<bool> {
+        if !self.sharing.is_shared() {
+            return Ok(false);
+        }
+        let anothers = mark::read_all(self.root())?.is_anothers(&self.sharing.mark(), block);
+        if anothers {
+            tracing::error!(
+                store = self.index,
+                start = block.start,
+                end = block.end,
+                "two nodes were given the same path ids; they are used by one at most"
+            );
+        }
+        Ok(anothers)
     }
 
     /// Makes the folders of a block before an upload needs them. One that is refused is made with its first file, and that
@@ -313,12 +380,13 @@ impl StorePath {
     }
 
     pub(super) fn write_mark(&self, next: &NextMark) -> Result<(), NotDurable> {
-        if next.sync_first {
+        // On a mount the sync of the mark itself does it: the servers behind it carry out what came before first.
+        if next.sync_first && !self.sharing.is_shared() {
             // Its own descriptor: an error told here must be told to the committer's too.
             let root = sys::open_folder(&self.folder).map_err(NotDurable::Unasked)?;
             sys::syncfs(root.as_fd()).map_err(NotDurable::Refused)?;
         }
-        mark::write(self.root(), &next.state)
+        mark::write(self.root(), &self.sharing.mark(), &next.state)
     }
 
     /// The right to write the mark file.

@@ -69,16 +69,28 @@ pub(crate) fn open_cached(folder: BorrowedFd<'_>, name: &str) -> io::Result<File
 /// Whether a file system is one whose opens ask nobody but this kernel. Of any other kind a name that is in memory may
 /// still have to be asked for at a server, or at a process.
 pub(crate) fn is_local(folder: BorrowedFd<'_>) -> bool {
-    const LOCAL: [u32; 6] =
+    const LOCAL: [i64; 6] =
         [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010, 0x2FC1_2FC1];
+    kind(folder).is_some_and(|kind| LOCAL.contains(&kind))
+}
+
+/// Whether a file system is one that other machines may have, too: FUSE (GlusterFS, CephFS by a process), Ceph, NFS, Lustre,
+/// SMB.
+pub(crate) fn may_be_remote(folder: BorrowedFd<'_>) -> bool {
+    const REMOTE: [i64; 6] =
+        [0x6573_5546, 0x00C3_6400, 0x6969, 0x0BD0_0BD0, 0xFF53_4D42, 0xFE53_4D42];
+    kind(folder).is_some_and(|kind| REMOTE.contains(&kind))
+}
+
+/// The kernel's number of a kind of file system; `None`: it does not answer.
+fn kind(folder: BorrowedFd<'_>) -> Option<i64> {
     let mut found = std::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the structure lives across the call, which fills it; the folder is open.
     if unsafe { libc::fstatfs(folder.as_raw_fd(), found.as_mut_ptr()) } != 0 {
-        return false;
+        return None;
     }
     // SAFETY: a successful fstatfs filled the structure.
-    let kind = unsafe { found.assume_init() }.f_type;
-    LOCAL.iter().any(|local| i64::from(*local) == kind)
+    Some(unsafe { found.assume_init() }.f_type)
 }
 
 /// Makes a new file for writing; `AlreadyExists` where the name is taken.

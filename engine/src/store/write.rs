@@ -142,7 +142,7 @@ impl Writing {
         self.place.id()
     }
 
-    /// Seals a copy of a file with the record of that. Nothing of it is durable yet.
+    /// Seals a copy of a file with the record of that. It is durable as after [`Self::seal`].
     pub(crate) fn seal_copy(self, record: &Record) -> Result<NewPlace, WriteError> {
         self.set_record(record)?;
         Ok(self.place)
@@ -153,10 +153,18 @@ impl Writing {
             .encode()
             .map_err(|error| disk(&self.store, "encoding a record", io::Error::other(error)))?;
         sys::set_attribute(self.file.as_fd(), record::ATTRIBUTE, &bytes)
-            .map_err(|error| disk(&self.store, "writing a record", error))
+            .map_err(|error| disk(&self.store, "writing a record", error))?;
+        if self.store.syncs_each {
+            self.file.sync_all().map_err(|error| {
+                self.store.sync_failed("the sync of a file", &error);
+                let fault = DiskFault::of_sync(&error);
+                WriteError::Disk { fault, error: Arc::new(error) }
+            })?;
+        }
+        Ok(())
     }
 
-    /// Seals the file with its record. Nothing of it is durable yet.
+    /// Seals the file with its record. Nothing of it is durable yet, unless this store path syncs each file by itself.
     pub(crate) fn seal(self, request: &UploadRequest, reply: Reply) -> Result<Sealed, WriteError> {
         let checksum = self.crc.finish();
         let record = Record {
@@ -201,7 +209,7 @@ pub(crate) fn journal_or_hand_over(
     sealed: Sealed,
     content: Vec<Bytes>,
 ) {
-    if !store.journal.is_open() {
+    if !store.is_journaled() {
         return hand_over(store, sealed);
     }
     // After the last write to the file and before its entry: see `StorePath::touch`.

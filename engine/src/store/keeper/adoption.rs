@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use reel_meta::{Adoption, Change as RowChange, FileRow, FileStatus};
 
 use super::{
-    changes::{Changer, Target, read_record},
+    changes::{Changer, Target, hold, record_in},
     owned,
 };
 use crate::{
@@ -44,29 +44,43 @@ pub(crate) enum Adopted {
 
 /// A file whose record is written, and not durable yet.
 struct Begun {
-    /// To be synced; `None`: its record said so already.
-    file: Option<File>,
+    /// To be synced; else its record said so already.
+    is_written: bool,
     row: Adoption,
 }
 
 impl Changer<'_> {
     /// Adopts files that share one sync and one transaction.
     pub(crate) fn adopt(&self, files: Vec<Adopt>) -> Vec<Result<Adopted, ChangeError>> {
+        let held: Vec<_> = files.iter().map(|adopt| hold(self.store, &adopt.file)).collect();
         let rows =
             wait(join_all(files.iter().map(|f| self.metadata.read_back(owned(&f.file.key)))));
         let mut outcomes = Vec::with_capacity(files.len());
         let mut begun = Vec::new();
-        for (adopt, row) in files.iter().zip(rows) {
-            match self.begin_adoption(adopt, row) {
-                Ok(Some(file)) => {
-                    begun.push((outcomes.len(), file));
+        let mut open = Vec::with_capacity(files.len());
+        for ((adopt, file), row) in files.iter().zip(held).zip(rows) {
+            let file = match file {
+                Ok(Some(file)) => file,
+                Ok(None) => {
+                    outcomes.push(Ok(Adopted::Changed));
+                    continue;
+                }
+                Err(error) => {
+                    outcomes.push(Err(error));
+                    continue;
+                }
+            };
+            match self.begin_adoption(adopt, row, &file) {
+                Ok(Some(adoption)) => {
+                    begun.push((outcomes.len(), adoption));
+                    open.push(file);
                     outcomes.push(Ok(Adopted::Done));
                 }
                 Ok(None) => outcomes.push(Ok(Adopted::Changed)),
                 Err(error) => outcomes.push(Err(error)),
             }
         }
-        if let Err(error) = self.make_durable(&begun) {
+        if let Err(error) = self.make_durable(&begun, &open) {
             for (index, _) in begun {
                 outcomes[index] = Err(error.clone());
             }
@@ -102,6 +116,7 @@ impl Changer<'_> {
         &self,
         adopt: &Adopt,
         row: Result<Option<FileRow>, RowError>,
+        file: &File,
     ) -> Result<Option<Begun>, ChangeError> {
         let disk = |error: io::Error| {
             self.store.failed(DiskFault::of(&error), "adopting a file", &error);
@@ -110,9 +125,7 @@ impl Changer<'_> {
         let relative = adopt.file.relative.as_str();
         let row = row?.filter(|row| self.store.is_named_by(row, relative));
         let Some(row) = row else { return Ok(None) };
-        let (file, found) = read_record(self.store, &adopt.file).map_err(disk)?;
-        let Some(file) = file else { return Ok(None) };
-        let had = match found {
+        let had = match record_in(file, &adopt.file).map_err(disk)? {
             Found::Record(record) => Some(record),
             Found::None => None,
             Found::Doubtful => return Ok(None),
@@ -132,18 +145,19 @@ impl Changer<'_> {
             deleted_at: record.deleted_at,
         };
         if had.as_deref() == Some(&record) {
-            return Ok(Some(Begun { file: None, row: adoption }));
+            return Ok(Some(Begun { is_written: false, row: adoption }));
         }
         if self.read_only {
             return Err(ChangeError::ReadOnly);
         }
         let bytes = record.encode().map_err(|error| disk(io::Error::other(error)))?;
-        sys::set_attribute(&file, record::ATTRIBUTE, &bytes).map_err(disk)?;
-        Ok(Some(Begun { file: Some(file), row: adoption }))
+        sys::set_attribute(file, record::ATTRIBUTE, &bytes).map_err(disk)?;
+        Ok(Some(Begun { is_written: true, row: adoption }))
     }
 
-    fn make_durable(&self, begun: &[(usize, Begun)]) -> Result<(), ChangeError> {
-        let files: Vec<&File> = begun.iter().filter_map(|(_, begun)| begun.file.as_ref()).collect();
+    fn make_durable(&self, begun: &[(usize, Begun)], files: &[File]) -> Result<(), ChangeError> {
+        let written = begun.iter().zip(files).filter(|((_, begun), _)| begun.is_written);
+        let files: Vec<&File> = written.map(|(_, file)| file).collect();
         self.sync_files(&files).map_err(|error| {
             self.store.sync_failed("the sync of an adopted file's record", &error);
             ChangeError::Disk(Arc::new(error))

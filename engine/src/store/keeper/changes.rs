@@ -5,9 +5,10 @@
 
 use std::{
     collections::HashSet,
-    fs::File,
+    fs::{File, TryLockError},
     io,
     os::fd::{AsFd as _, BorrowedFd},
+    panic::resume_unwind,
     sync::Arc,
 };
 
@@ -28,6 +29,9 @@ use crate::{
         sys,
     },
 };
+
+/// Syncs of single files that a round waits for at the same time.
+const SYNCS_MAX: usize = 8;
 
 /// A file and where it lies. Which row names that place is read when a change is carried out.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +68,8 @@ pub(crate) struct Changer<'a> {
 struct Begun {
     change: Change,
     step: Step,
-    /// To be synced; `None` where nothing was to be written.
-    file: Option<File>,
+    /// Its record was written, and is to be synced.
+    is_written: bool,
     /// The file is not known to be the one that the row means.
     doubtful: bool,
 }
@@ -91,19 +95,27 @@ impl Changer<'_> {
     }
 
     fn round(&self, changes: Vec<Change>) {
+        // First of all: what is read of a file that is held stays true.
+        let held: Vec<_> = changes.iter().map(|change| hold(self.store, &change.file)).collect();
         let rows = changes.iter().map(|c| self.metadata.read_back(owned(&c.file.key)));
         let rows = wait(join_all(rows));
         let mut begun = Vec::with_capacity(changes.len());
-        for (change, row) in changes.into_iter().zip(rows) {
-            match self.begin(&change, row) {
-                Ok((step, file, doubtful)) => begun.push(Begun { change, step, file, doubtful }),
+        let mut files = Vec::with_capacity(changes.len());
+        for ((change, file), row) in changes.into_iter().zip(held).zip(rows) {
+            let outcome = file.and_then(|file| {
+                self.begin(&change, row, file.as_ref()).map(|outcome| (outcome, file))
+            });
+            match outcome {
+                Ok(((step, is_written, doubtful), file)) => {
+                    begun.push(Begun { change, step, is_written, doubtful });
+                    files.push(file);
+                }
                 Err(error) => self.answer(change, Err(error)),
             }
         }
         // Once for the round: what is not synced here must be refused where the journal is gone by then.
-        let records =
-            if self.store.journal.is_open() { Records::ByJournal } else { Records::Durable };
-        if let Err(error) = self.sync(&begun, records) {
+        let records = if self.store.is_journaled() { Records::ByJournal } else { Records::Durable };
+        if let Err(error) = self.sync(&begun, &files, records) {
             self.store.sync_failed("the sync of a changed record", &error);
             let error = Arc::new(error);
             for Begun { change, .. } in begun {
@@ -124,15 +136,22 @@ impl Changer<'_> {
             }
         }
         self.set_rows(settings, records);
-        self.remove_rows(removals, records);
+        let overtaken = self.remove_rows(removals, records);
+        drop(files);
+        for change in overtaken {
+            let done = self.overtaken(change.file);
+            self.answer(change, done);
+        }
     }
 
-    /// Decides, and writes the record.
+    /// Decides, and writes the record: what to do with the row, whether a record was written, and whether the file is in
+    /// doubt.
     fn begin(
         &self,
         change: &Change,
         row: Result<Option<FileRow>, RowError>,
-    ) -> Result<(Step, Option<File>, bool), ChangeError> {
+        file: Option<&File>,
+    ) -> Result<(Step, bool, bool), ChangeError> {
         let disk = |error: io::Error| {
             self.store.failed(DiskFault::of(&error), "changing a record", &error);
             ChangeError::Disk(Arc::new(error))
@@ -141,7 +160,7 @@ impl Changer<'_> {
             match change.kind {
                 Kind::Purge => return Err(ChangeError::Adopting),
                 // The row is the truth there, and the adoption lets the record follow.
-                Kind::Agree => return Ok((Step::Keep, None, false)),
+                Kind::Agree => return Ok((Step::Keep, false, false)),
                 Kind::Delete | Kind::Restore | Kind::Confirm => {}
             }
         }
@@ -152,37 +171,42 @@ impl Changer<'_> {
         let row = row?;
         let relative = change.file.relative.as_str();
         let row = row.filter(|row| self.store.is_named_by(row, relative));
-        let (file, found) = read_record(self.store, &change.file).map_err(disk)?;
+        let found = file.map_or(Ok(Found::None), |file| record_in(file, &change.file));
+        let found = found.map_err(disk)?;
         let plan = change::plan(change.kind, row.as_ref(), &found, self.store.clock.now())?;
         if self.read_only && (plan.record.is_some() || plan.step != Step::Keep) {
             return Err(ChangeError::ReadOnly);
         }
         let doubtful = found == Found::Doubtful;
         let (Some(record), Some(file)) = (plan.record, file) else {
-            return Ok((plan.step, None, doubtful));
+            return Ok((plan.step, false, doubtful));
         };
         let bytes = record.encode().map_err(|error| disk(io::Error::other(error)))?;
-        sys::set_attribute(&file, record::ATTRIBUTE, &bytes).map_err(disk)?;
+        sys::set_attribute(file, record::ATTRIBUTE, &bytes).map_err(disk)?;
         self.store.touch();
-        Ok((plan.step, Some(file), doubtful))
+        Ok((plan.step, true, doubtful))
     }
 
     /// Makes the records durable. Where the row changes too and there is a journal, its entry does: it says what the
     /// record must be.
-    fn sync(&self, begun: &[Begun], records: Records) -> io::Result<()> {
+    fn sync(&self, begun: &[Begun], files: &[Option<File>], records: Records) -> io::Result<()> {
         let _watch = self.store.keeper_watch.begin(self.store.elapsed_ms());
+        let is_due = |begun: &Begun| {
+            begun.is_written && (records == Records::Durable || !begun.step.changes_row())
+        };
         let files: Vec<&File> = begun
             .iter()
-            .filter(|begun| records == Records::Durable || !begun.step.changes_row())
-            .filter_map(|begun| begun.file.as_ref())
+            .zip(files)
+            .filter_map(|(begun, file)| file.as_ref().filter(|_| is_due(begun)))
             .collect();
         self.sync_files(&files)
     }
 
-    /// Each for itself where they are few, else all that is dirty on the disk.
+    /// Each for itself where they are few, or have to be, else all that is dirty on the disk.
     pub(super) fn sync_files(&self, files: &[&File]) -> io::Result<()> {
         match files {
             [] => return Ok(()),
+            _ if self.store.sharing.is_shared() => sync_each(files)?,
             [file] => file.sync_all()?,
             [one, other] => one.sync_all().and_then(|()| other.sync_all())?,
             _ => sys::syncfs(self.folder.as_fd())?,
@@ -209,24 +233,29 @@ impl Changer<'_> {
         }
     }
 
-    fn remove_rows(&self, removals: Vec<(Change, RowRef, bool)>, records: Records) {
-        if removals.is_empty() {
-            return;
-        }
+    /// Removes rows, then their files. Those whose row was not as it had been read.
+    fn remove_rows(&self, removals: Vec<(Change, RowRef, bool)>, records: Records) -> Vec<Change> {
         // Only a file that is known to be the row's own is unlinked, now or by a replay.
         let (doubtful, sure): (Vec<_>, Vec<_>) =
             removals.into_iter().partition(|(_, _, doubtful)| *doubtful);
-        self.remove_and(sure, true, records);
-        self.remove_and(doubtful, false, records);
+        let mut overtaken = self.remove_and(sure, true, records);
+        overtaken.extend(self.remove_and(doubtful, false, records));
+        overtaken
     }
 
-    fn remove_and(&self, removals: Vec<(Change, RowRef, bool)>, unlink: bool, records: Records) {
+    fn remove_and(
+        &self,
+        removals: Vec<(Change, RowRef, bool)>,
+        unlink: bool,
+        records: Records,
+    ) -> Vec<Change> {
+        let mut overtaken = Vec::new();
         let rows = removals
             .iter()
             .map(|(_, row, _)| Removal { row: row.clone(), only: Some(FileStatus::Deleted) })
             .collect::<Vec<_>>();
         if rows.is_empty() {
-            return;
+            return overtaken;
         }
         let outcomes = if unlink {
             wait(self.metadata.purge(rows, records))
@@ -236,7 +265,8 @@ impl Changer<'_> {
         let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
             Err(error) => {
-                return self.answer_all(removals.into_iter().map(|(change, ..)| change), &error);
+                self.answer_all(removals.into_iter().map(|(change, ..)| change), &error);
+                return overtaken;
             }
         };
         for ((change, _, doubtful), outcome) in removals.into_iter().zip(outcomes) {
@@ -244,10 +274,14 @@ impl Changer<'_> {
                 RowChange::Applied if doubtful => self.put_aside(&change.file),
                 RowChange::Applied => self.unlink(&change.file),
                 RowChange::Missing if change.kind == Kind::Agree => Err(ChangeError::Unknown),
-                RowChange::Missing => self.overtaken(change.file),
+                RowChange::Missing => {
+                    overtaken.push(change);
+                    continue;
+                }
             };
             self.answer(change, result);
         }
+        overtaken
     }
 
     /// The row is gone: nothing names the file any more, and its record says why.
@@ -301,26 +335,55 @@ impl Changer<'_> {
     }
 }
 
-/// Opens a file and reads its record, if it is one of this very file.
-pub(super) fn read_record(store: &StorePath, file: &Target) -> io::Result<(Option<File>, Found)> {
+/// Opens a file whose record may be changed; `None`: it is not there. Where other nodes have it, too, none of them changes it
+/// while it is open.
+pub(super) fn hold(store: &StorePath, file: &Target) -> Result<Option<File>, ChangeError> {
+    let disk = |error: io::Error| {
+        store.failed(DiskFault::of(&error), "opening a file to change its record", &error);
+        ChangeError::Disk(Arc::new(error))
+    };
     // Attributes of a descriptor opened for reading can be written by the file's owner.
     let opened = match sys::open_at(store.root(), file.relative.as_str(), libc::O_RDONLY) {
         Ok(opened) => opened,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((None, Found::None)),
-        Err(error) => return Err(error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(disk(error)),
     };
-    let found = match sys::attribute(&opened, record::ATTRIBUTE, record::LEN_MAX) {
-        Ok(None) => Found::None,
+    if store.sharing.is_shared() {
+        match opened.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(ChangeError::Busy),
+            Err(TryLockError::Error(error)) => return Err(disk(error)),
+        }
+    }
+    Ok(Some(opened))
+}
+
+/// What the attribute of a file holds that should be this very one.
+pub(super) fn record_in(opened: &File, file: &Target) -> io::Result<Found> {
+    match sys::attribute(opened, record::ATTRIBUTE, record::LEN_MAX) {
+        Ok(None) => Ok(Found::None),
         Ok(Some(bytes)) => match Record::decode(&bytes) {
             Ok(record) if record.path_id == file.path_id && is_of(&record, &file.key) => {
-                Found::Record(Box::new(record))
+                Ok(Found::Record(Box::new(record)))
             }
-            _ => Found::Doubtful,
+            _ => Ok(Found::Doubtful),
         },
-        Err(error) if error.raw_os_error() == Some(libc::ERANGE) => Found::Doubtful,
-        Err(error) => return Err(error),
-    };
-    Ok((Some(opened), found))
+        Err(error) if error.raw_os_error() == Some(libc::ERANGE) => Ok(Found::Doubtful),
+        Err(error) => Err(error),
+    }
+}
+
+/// Each waits for the servers behind a mount: several at a time.
+fn sync_each(files: &[&File]) -> io::Result<()> {
+    std::thread::scope(|scope| {
+        let hands: Vec<_> = files
+            .chunks(files.len().div_ceil(SYNCS_MAX))
+            .map(|files| scope.spawn(|| files.iter().try_for_each(|file| file.sync_all())))
+            .collect();
+        hands
+            .into_iter()
+            .try_for_each(|hand| hand.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
 }
 
 /// Whether it is the record of this file.

@@ -11,7 +11,7 @@ use std::{
 use super::StorePath;
 use crate::store::{
     durable::NotDurable,
-    identity, mark,
+    mark,
     open::OpenError,
     placement::{Candidate, Fullness, Health},
     sys,
@@ -49,8 +49,9 @@ impl DiskFault {
     }
 }
 
-/// Where the marker of a read-only path lies; it outlives a restart, since only an operator re-admits.
-pub(crate) const READ_ONLY: &str = ".reel/read-only";
+/// The marker of a read-only path, among the node's own files there; it outlives a restart, since only an operator
+/// re-admits.
+pub(crate) const READ_ONLY: &str = "read-only";
 
 #[derive(Debug)]
 pub(super) struct Condition {
@@ -168,13 +169,11 @@ impl StorePath {
     }
 
     fn remember_read_only(&self, text: &str) {
+        let marker = self.sharing.own_file(READ_ONLY);
         let written =
-            sys::open_at(self.root(), READ_ONLY, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC)
-                .and_then(|mut file| {
-                    io::Write::write_all(&mut file, text.as_bytes())?;
-                    file.sync_all()
-                })
-                .and_then(|()| Ok(mark::sync_folder(self.root(), identity::FOLDER)?));
+            sys::open_at(self.root(), &marker, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC)
+                .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
+                .and_then(|()| Ok(mark::settle_name(self.root(), &marker)?));
         if let Err(error) = written {
             // A disk that takes no byte refuses this one as well; after a restart the first commit finds out again.
             tracing::warn!(store = self.index, %error, "the read-only state could not be written down");
@@ -183,7 +182,7 @@ impl StorePath {
 
     /// An operator says that the disk is well again, and it was found to be.
     pub(in crate::store) fn take_into_service(&self) -> io::Result<()> {
-        match sys::unlink_at(self.root(), READ_ONLY) {
+        match sys::unlink_at(self.root(), &self.sharing.own_file(READ_ONLY)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }

@@ -1,0 +1,242 @@
+//! A GlusterFS volume on hosts of a test's network, each with a brick of it, as the operator's guide sets one up. Needs root.
+//!
+//! Each host has a glusterd of its own, which starts the daemons that serve its bricks, and a mount of the volume. All of a
+//! host are killed by [`Gluster::kill`], and with the volume.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::mariadb::program;
+use crate::mounts::Mounts;
+use crate::network::{Host, Way};
+use crate::process::end_with_us;
+
+/// Longest wait for a daemon. It ends a test that hangs; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The name of the volume.
+const VOLUME: &str = "media";
+
+/// What the guide sets: how long a writer waits for a server that says nothing, and which copy a reader gets.
+const OPTIONS: [(&str, &str); 2] = [("network.ping-timeout", "3"), ("cluster.choose-local", "off")];
+
+/// A volume of replicas, one on each of its hosts.
+#[derive(Debug)]
+pub struct Gluster {
+    nodes: Vec<Node>,
+    _folder: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+struct Node {
+    host: Host,
+    folder: PathBuf,
+    brick: PathBuf,
+    daemon: Option<Child>,
+    mount: Option<Child>,
+}
+
+impl Gluster {
+    /// Why this machine cannot have one; none: it can.
+    #[must_use]
+    pub fn missing() -> Option<&'static str> {
+        // SAFETY: a system call without arguments.
+        if unsafe { libc::geteuid() } != 0 {
+            return Some("network namespaces need root");
+        }
+        let programs = ["glusterd", "gluster", "glusterfs", "ip"];
+        if !programs.iter().all(|name| program(name).is_some()) {
+            return Some("GlusterFS or ip is not installed (cargo xtask setup)");
+        }
+        (!Path::new("/dev/fuse").exists()).then_some("this machine has no FUSE")
+    }
+
+    /// Starts a volume on these hosts, with a brick in each of these folders, and mounts it on all of them.
+    ///
+    /// # Errors
+    /// Something is [missing](Self::missing), or a daemon does not start.
+    pub fn start(hosts: &[Host], bricks: &[PathBuf]) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("reel-gluster-").tempdir()?;
+        let mut volume = Self { nodes: Vec::new(), _folder: folder };
+        for (index, (host, brick)) in hosts.iter().zip(bricks).enumerate() {
+            let own = volume._folder.path().join(index.to_string());
+            volume.nodes.push(Node::new(host, own, brick)?);
+        }
+        let first = &volume.nodes[0];
+        for other in &volume.nodes[1..] {
+            first.gluster(&format!("peer probe {}", other.host.address(Way::Back)))?;
+        }
+        // Each learns of the others from the first.
+        for node in &volume.nodes {
+            node.until("all peers are connected", |node| {
+                let peers = node.gluster("peer status").unwrap_or_default();
+                peers.matches("(Connected)").count() == hosts.len() - 1
+                    && peers.matches("Peer in Cluster").count() == hosts.len() - 1
+            })?;
+        }
+        let places: Vec<String> = volume.nodes.iter().map(Node::place_of_brick).collect();
+        let (count, places) = (hosts.len(), places.join(" "));
+        first.gluster(&format!("volume create {VOLUME} replica {count} {places} force"))?;
+        for (option, value) in OPTIONS {
+            first.gluster(&format!("volume set {VOLUME} {option} {value}"))?;
+        }
+        first.gluster(&format!("volume start {VOLUME}"))?;
+        for index in 0..hosts.len() {
+            volume.mount(index)?;
+        }
+        Ok(volume)
+    }
+
+    /// The host of a node, with its mounts.
+    #[must_use]
+    pub fn host(&self, node: usize) -> &Host {
+        &self.nodes[node].host
+    }
+
+    /// Where the volume is mounted on each of the hosts: there only.
+    #[must_use]
+    pub fn mount_point(&self, node: usize) -> PathBuf {
+        self.nodes[node].folder.join("mount")
+    }
+
+    /// Mounts the volume on a host.
+    fn mount(&mut self, node: usize) -> Result<()> {
+        let point = self.mount_point(node);
+        let node = &mut self.nodes[node];
+        let mut command = node.command("glusterfs");
+        command.arg("-N").arg(format!("--volfile-server={}", node.host.address(Way::Back)));
+        command.arg(format!("--volfile-id={VOLUME}")).arg(&point);
+        node.mount = Some(command.spawn()?);
+        let mounted = format!(" {} fuse.glusterfs ", point.display());
+        node.until("the volume is mounted", |node| {
+            let mut command = node.command("cat");
+            command.arg("/proc/self/mounts");
+            let mounts = command.stdout(Stdio::piped()).output();
+            mounts.is_ok_and(|mounts| String::from_utf8_lossy(&mounts.stdout).contains(&mounted))
+        })
+    }
+
+    /// Ends a host: kills all that runs among its mounts (SIGKILL), daemons, mount, and who uses it, and unmounts everything.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn kill(&mut self, node: usize) -> Result<()> {
+        self.nodes[node].kill()
+    }
+
+    /// Starts the daemons of a host that was [killed](Self::kill).
+    ///
+    /// # Errors
+    /// They do not start.
+    pub fn start_daemons(&mut self, node: usize) -> Result<()> {
+        self.nodes[node].mounts()?.renew()?;
+        self.nodes[node].start()
+    }
+
+    /// Mounts the volume on a host again. A quorum of daemons must run.
+    ///
+    /// # Errors
+    /// It cannot be.
+    pub fn mount_again(&mut self, node: usize) -> Result<()> {
+        self.mount(node)
+    }
+
+    /// Waits until no brick lacks anything.
+    ///
+    /// # Errors
+    /// One does for a long time.
+    pub fn until_healed(&self) -> Result<()> {
+        let count = self.nodes.len();
+        self.nodes[0].until("all bricks are whole", |node| {
+            let info = node.gluster(&format!("volume heal {VOLUME} info"));
+            info.is_ok_and(|info| info.matches("Number of entries: 0\n").count() == count)
+        })
+    }
+}
+
+impl Drop for Gluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            let _ = node.kill();
+        }
+    }
+}
+
+impl Node {
+    fn new(host: &Host, folder: PathBuf, brick: &Path) -> Result<Self> {
+        let (state, logs) = (folder.join("state"), folder.join("logs"));
+        for made in [&state, &logs, &folder.join("mount")] {
+            std::fs::create_dir_all(made)?;
+        }
+        let mounts = Mounts::new(&[
+            (&state, Path::new("/var/lib/glusterd")),
+            (&logs, Path::new("/var/log/glusterfs")),
+        ])?;
+        let host = host.clone().with_mounts(mounts);
+        let brick = brick.to_owned();
+        let mut node = Self { host, folder, brick, daemon: None, mount: None };
+        node.start()?;
+        Ok(node)
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let mut daemon = self.command("glusterd");
+        self.daemon = Some(daemon.arg("-N").spawn()?);
+        self.until("glusterd answers", |node| node.gluster("pool list").is_ok())
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.mounts()?.end()?;
+        for mut child in [self.daemon.take(), self.mount.take()].into_iter().flatten() {
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    fn mounts(&self) -> Result<&Mounts> {
+        self.host.mounts().context("a host of a volume has mounts")
+    }
+
+    fn place_of_brick(&self) -> String {
+        format!("{}:{}", self.host.address(Way::Back), self.brick.display())
+    }
+
+    /// A program on this host, which ends with us.
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(name);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        end_with_us(&mut command);
+        self.host.place(&mut command);
+        command
+    }
+
+    /// `gluster` with these words; what it answers.
+    fn gluster(&self, words: &str) -> Result<String> {
+        let mut command = self.command("gluster");
+        command.arg("--mode=script").args(words.split_whitespace());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let Output { status, stdout, stderr } = command.output()?;
+        let text = String::from_utf8_lossy(&stdout).into_owned();
+        if !status.success() {
+            bail!("gluster {words}: {text}{}", String::from_utf8_lossy(&stderr));
+        }
+        Ok(text)
+    }
+
+    fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<()> {
+        let begin = Instant::now();
+        while !is_so(self) {
+            if begin.elapsed() > PATIENCE {
+                bail!("not so on {}: {what}", self.host.address(Way::Back));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+}
