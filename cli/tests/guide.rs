@@ -51,6 +51,7 @@ fn every_setting_of_a_store_path_is_in_the_guide() {
     // Every field by name, each with a value that is shown: a new one does not compile without a line here.
     let all = reel_engine::StorePath {
         path: "/srv".into(),
+        shared: Some(true),
         id_key: Some("key".to_owned()),
         aliases: vec!["../data".to_owned()],
         reserve: Some(reel_node::config::ByteSize(1)),
