@@ -31,7 +31,7 @@ reel_node::metric_table! {
     gauge PROMISED = "reel_engine_store_promised_bytes", Bytes, "Promised to uploads under way.";
     /// Which state it is in.
     gauge STATE = "reel_engine_store_state", Count, "1 for the state that the store path is in.",
-        [state: "ok", "full", "read_only", "hung"];
+        [state: "ok", "full", "read_only", "hung", "away"];
     /// Path ids in hand.
     gauge IDS_LEFT = "reel_engine_store_ids_left", Count, "Path ids in hand for uploads.";
     /// Files not settled.
@@ -139,9 +139,8 @@ fn publish_once(shared: &Shared, before: &mut [PathCounts]) {
         cell.set(Disk::PROMISED, level(status.promised_bytes));
         cell.set(Disk::IDS_LEFT, level(status.ids_left));
         cell.set(Disk::OPEN_FILES, level(status.open_files));
-        for (index, health) in
-            [Health::Ok, Health::Full, Health::ReadOnly, Health::Hung].into_iter().enumerate()
-        {
+        let states = [Health::Ok, Health::Full, Health::ReadOnly, Health::Hung, Health::Away];
+        for (index, health) in states.into_iter().enumerate() {
             cell.set(Disk::STATE.at([index]), i64::from(status.health == health));
         }
         let counts = status.counts;

@@ -68,7 +68,7 @@ use self::{
     change::Kind,
     commit::CommitJob,
     keeper::{Change, KeeperJob, Target, owned},
-    path::StorePath,
+    path::{DiskFault, StorePath},
     placement::NoPlace,
 };
 use crate::{
@@ -299,6 +299,12 @@ impl Stores {
         whole(opened, file.size).ok()
     }
 
+    /// Whether an error of reading a file there is one of servers behind a mount that are away, and passes.
+    pub(crate) fn may_pass(&self, store: usize, error: &std::io::Error) -> bool {
+        let is_shared = self.paths.get(store).is_some_and(|store| store.sharing.is_shared());
+        is_shared && DiskFault::of(error) == DiskFault::Away
+    }
+
     /// The workers of a store path, for what waits for its disk while files are read.
     ///
     /// # Errors
@@ -512,11 +518,18 @@ fn open_checked(
     relative: &str,
     expected: u64,
 ) -> Result<OwnedFd, OpenFileError> {
-    let file = sys::open_to_read(store.root(), relative).map_err(|error| match error.kind() {
+    let opened = sys::open_to_read(store.root(), relative);
+    let opened = opened.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => OpenFileError::Missing,
         _ => OpenFileError::Disk(error),
-    })?;
-    whole(file, expected)
+    });
+    opened.and_then(|file| whole(file, expected)).map_err(|error| match error {
+        OpenFileError::Disk(error) if store.sharing.is_shared() => {
+            store.failed(DiskFault::of(&error), "opening a file", &error);
+            if store.is_away() { OpenFileError::Away } else { OpenFileError::Disk(error) }
+        }
+        error => error,
+    })
 }
 
 fn whole(file: File, expected: u64) -> Result<OwnedFd, OpenFileError> {

@@ -232,7 +232,7 @@ impl Thread {
 
     /// Logs a file that has a row and cannot be opened.
     pub(crate) fn open_failed(&self, record: &Record, error: &OpenFileError) {
-        if matches!(error, OpenFileError::Busy) {
+        if error.passes() {
             return;
         }
         tracing::error!(
@@ -251,6 +251,10 @@ impl Thread {
             return;
         }
         self.cache.borrow_mut().forget_file(record);
+        if self.passes(record, error) {
+            let store = record.store();
+            return tracing::warn!(store, %error, "a file of a volume that is away could not be read");
+        }
         tracing::error!(
             file = %record.file().escape_debug(),
             path_id = record.path_id().get(),
@@ -259,6 +263,12 @@ impl Thread {
             %error,
             "a file could not be read"
         );
+    }
+
+    /// Whether the servers behind a mount did not give a range, or its descriptor is of a time when they were away: then the
+    /// same may well succeed.
+    pub(crate) fn passes(&self, record: &Record, error: &ReadError) -> bool {
+        matches!(error, ReadError::Disk(error) if self.stores().may_pass(record.store().into(), error))
     }
 
     /// Buffer memory for an upload of `size` bytes, or `None`: the node has too much under way. Held until the upload is

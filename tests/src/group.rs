@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 use reel_meta::Role;
 use reel_meta::mysql::{MysqlOptions, migrate};
+use serde_json::Value;
 
 use crate::database::block_on;
 use crate::gluster::Gluster;
@@ -22,6 +24,9 @@ pub const NODES: usize = 3;
 
 /// Trackers and ID nodes.
 const OF_A_KIND: usize = 2;
+
+/// Longest wait for what must come. It ends a test that hangs; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the numbers of hosts begin: of those with files, of the others.
 const FILES: u8 = 1;
@@ -149,14 +154,42 @@ impl Group {
         self.client.namespace().run(request)?
     }
 
+    /// What a storage node says of its store path.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn store_path(&self, node: usize) -> Result<Value> {
+        let admin = self.engines[node].address("admin_listen")?;
+        let mut status = self.client.namespace().run(|| http::json(admin, "/status"))??;
+        Ok(status["service"]["store_paths"][0].take())
+    }
+
+    /// Waits until the store path of a node is well.
+    ///
+    /// # Errors
+    /// It is not for a long time.
+    pub fn until_healthy(&self, node: usize) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let path = self.store_path(node)?;
+            if path["health"] == "ok" {
+                return Ok(());
+            }
+            if begin.elapsed() > PATIENCE {
+                bail!("{path}");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// The volume.
     pub fn volume(&mut self) -> &mut Gluster {
         &mut self.volume
     }
 
     /// A storage node.
-    pub fn engine(&mut self, node: usize) -> &mut RoleProcess {
-        &mut self.engines[node]
+    pub fn engine(&self, node: usize) -> &RoleProcess {
+        &self.engines[node]
     }
 
     /// Kills a host with files, and all that runs there (SIGKILL).

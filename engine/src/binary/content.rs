@@ -67,7 +67,7 @@ pub(super) async fn send(
         Ok(primed) => primed,
         Err(error) => {
             thread.read_failed(record, &error);
-            return Err(Stop::of_read(&error));
+            return Err(Stop::of_read(&error, thread.passes(record, &error)));
         }
     };
     conn.begin_reply(head.len() as u64 + length).await?;

@@ -110,15 +110,17 @@ impl Stop {
 
     /// A file that cannot be opened. The thread has logged it.
     pub(super) fn of_open(error: &OpenFileError) -> Self {
-        if matches!(error, OpenFileError::Busy) {
+        if error.passes() {
             return Self::refused(Refusal::Busy, error.to_string());
         }
         Self::failed(Refusal::Failed, error.to_string())
     }
 
     /// A range that could not be begun. The reader has counted it and the thread logged it.
-    pub(super) fn of_read(error: &ReadError) -> Self {
+    /// `passes`: the same may well succeed.
+    pub(super) fn of_read(error: &ReadError, passes: bool) -> Self {
         match error {
+            _ if passes => Self::refused(Refusal::Busy, error.to_string()),
             ReadError::Busy => Self::refused(Refusal::Busy, error.to_string()),
             ReadError::CutShort { .. } | ReadError::Disk(_) => {
                 Self::failed(Refusal::Failed, error.to_string())

@@ -123,7 +123,8 @@ fn report(shared: &Shared) -> Report {
             Health::Ok => StoreState::Ok,
             Health::Full => StoreState::Full,
             Health::ReadOnly => StoreState::ReadOnly,
-            Health::Hung => StoreState::Hung,
+            // Both come back by themselves.
+            Health::Hung | Health::Away => StoreState::Hung,
         },
     };
     // As in the join: a store whose identity cannot be told is in neither.

@@ -263,13 +263,18 @@ impl Chosen<'_> {
         self.thread.read_failed(self.record, error);
         match error {
             ReadError::Busy => refuse(conn, 503, "too much is under way").await,
+            _ if self.thread.passes(self.record, error) => {
+                refuse(conn, 503, "the volume is away").await
+            }
             _ => refuse(conn, 500, "the file cannot be read").await,
         }
     }
 
     async fn open_failed(&self, conn: &mut ServerConn, error: &OpenFileError) -> Answered {
-        if matches!(error, OpenFileError::Busy) {
-            return refuse(conn, 503, "too much waits for this disk").await;
+        match error {
+            OpenFileError::Busy => return refuse(conn, 503, "too much waits for this disk").await,
+            OpenFileError::Away => return refuse(conn, 503, "the volume is away").await,
+            _ => {}
         }
         self.thread.open_failed(self.record, error);
         refuse(conn, 500, "the file cannot be read").await

@@ -40,7 +40,7 @@ pub(crate) enum Refusal {
     FileSystem(io::Error),
     /// This file cannot (it is encrypted, or wants an alignment that we do not have).
     File,
-    /// Not now: no descriptor is left, or the like.
+    /// Not now.
     Now,
 }
 
@@ -60,9 +60,10 @@ pub(crate) fn open(fd: RawFd) -> Result<Opened, Refusal> {
             _ => Err(error),
         });
     let file = opened.map_err(|error| match error.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Refusal::Now,
-        // EINVAL: the file system has no direct reads. ENOENT: no /proc. Neither changes while we run.
-        _ => Refusal::FileSystem(error),
+        // The file system has no direct reads; or there is no /proc. Neither changes while we run.
+        Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT) => Refusal::FileSystem(error),
+        // No descriptor is left, the servers behind a mount are away, or the like.
+        _ => Refusal::Now,
     })?;
     let fd = OwnedFd::from(file);
     let alignment = match told_alignment(&fd) {

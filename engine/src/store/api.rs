@@ -417,9 +417,19 @@ pub enum OpenFileError {
     /// The store path's queue is full: try again.
     #[error("too much work waits for this disk")]
     Busy,
+    /// The servers behind a mount do not answer now: another node may have it.
+    #[error("the servers behind the store path are away")]
+    Away,
     /// The disk said no.
     #[error("{0}")]
     Disk(std::io::Error),
+}
+
+impl OpenFileError {
+    /// Whether the same may well succeed later, or at another node.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(self, Self::Busy | Self::Away)
+    }
 }
 
 /// How a delete, restore or purge ended.

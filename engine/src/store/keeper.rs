@@ -105,6 +105,7 @@ impl Keeper {
             if look.elapsed() >= SPACE_EVERY {
                 self.store.look_at_workers();
                 self.store.look_at_space();
+                self.store.look_whether_back();
                 look = Instant::now();
             }
             if stop {

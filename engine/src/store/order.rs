@@ -77,6 +77,8 @@ impl StorePath {
         let Err(error) = self.put_in_order(metadata) else { return Ok(()) };
         match error.disk_fault() {
             DiskFault::Other => Err(error),
+            // Whoever starts the node tries again.
+            DiskFault::Broken | DiskFault::Away if self.sharing.is_shared() => Err(error),
             fault => {
                 self.fault_at_start(fault, &error);
                 Ok(())

@@ -153,7 +153,12 @@ impl StorePath {
             whole_reads: parts.whole_reads,
             commits: parts.commits,
             keeping: parts.keeping,
-            condition: Mutex::new(Condition { fullness, fault: parts.fault, space: parts.space }),
+            condition: Mutex::new(Condition {
+                fullness,
+                fault: parts.fault,
+                away: None,
+                space: parts.space,
+            }),
             reserve: parts.reserve,
             sync_failures: AtomicU64::new(0),
             promised: AtomicU64::new(0),
@@ -269,7 +274,8 @@ impl StorePath {
     pub(crate) async fn ids_are_wanted(&self) {
         loop {
             // A path that takes no upload needs no ids, and would only burn the ID node's: the mark cannot be written.
-            if !self.is_read_only() && !self.is_full() && self.ledger().wants() {
+            let takes = !self.is_read_only() && !self.is_full() && !self.is_away();
+            if takes && self.ledger().wants() {
                 return;
             }
             self.ids_wanted.notified().await;
@@ -438,7 +444,7 @@ impl StorePath {
             id_key: self.identity.id_key.clone(),
             uuid: self.identity.uuid.clone(),
             health,
-            fault: condition.fault.clone(),
+            fault: condition.fault.clone().or_else(|| condition.away.clone()),
             total_bytes: condition.space.total,
             free_bytes: condition.space.free,
             reserve_bytes: self.reserve,

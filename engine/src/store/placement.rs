@@ -12,6 +12,8 @@ pub enum Health {
     Full,
     /// A sync failed or the disk answered EIO. Stays so until an operator re-admits it.
     ReadOnly,
+    /// The servers behind a mount do not take it now. Comes back by itself.
+    Away,
     /// A call to the disk has not come back for a long time.
     Hung,
 }
@@ -109,6 +111,9 @@ pub enum NoPlace {
     /// Some call to each disk that has space has not come back.
     #[error("every disk with space is hung")]
     Hung,
+    /// The servers behind each mount that has space take nothing now.
+    #[error("the servers behind every store path with space are away")]
+    Away,
     /// Not enough space on any path.
     #[error("no space")]
     Full,
@@ -164,6 +169,8 @@ fn why_not(candidates: &[Candidate], fits: impl Fn(&Candidate) -> bool) -> NoPla
         NoPlace::Ids
     } else if any(Health::Hung) {
         NoPlace::Hung
+    } else if any(Health::Away) {
+        NoPlace::Away
     } else if candidates.iter().all(|c| c.health == Health::ReadOnly) {
         NoPlace::ReadOnly
     } else {

@@ -399,6 +399,9 @@ impl Upload {
     }
 }
 
+/// What a client is told while a mount takes nothing.
+const AWAY: &str = "the servers behind the store path are away";
+
 fn unplaced() -> UploadError {
     let text = "the row of this file id names no store path of this node".into();
     UploadError::Metadata { text, unknown: false, retryable: false }
@@ -446,6 +449,7 @@ fn no_place(none: NoPlace) -> UploadError {
     match none {
         NoPlace::Ids => UploadError::Busy("no path ids in hand"),
         NoPlace::Hung => UploadError::Busy("every disk with space is hung"),
+        NoPlace::Away => UploadError::Busy(AWAY),
         NoPlace::Full => UploadError::Full,
         NoPlace::ReadOnly => UploadError::ReadOnly,
     }
@@ -456,6 +460,7 @@ fn write_error(store: &StorePath, error: WriteError) -> UploadError {
         WriteError::NoIds => UploadError::Busy("no path ids in hand"),
         WriteError::ReadOnly => UploadError::ReadOnly,
         WriteError::Disk { fault: DiskFault::Full, .. } => UploadError::Full,
+        WriteError::Disk { .. } if store.is_away() => UploadError::Busy(AWAY),
         WriteError::Disk { error, .. } => UploadError::Disk { store: store.index, error },
     }
 }
@@ -463,6 +468,7 @@ fn write_error(store: &StorePath, error: WriteError) -> UploadError {
 fn disk_error(store: &StorePath, error: Arc<std::io::Error>) -> UploadError {
     match DiskFault::of_sync(&error) {
         DiskFault::Full => UploadError::Full,
+        _ if store.is_away() => UploadError::Busy(AWAY),
         _ => UploadError::Disk { store: store.index, error },
     }
 }

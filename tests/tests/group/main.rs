@@ -97,3 +97,57 @@ fn the_power_of_all_hosts_is_cut_and_nothing_is_lost() {
     }
     group.drain().unwrap();
 }
+
+#[test]
+fn a_volume_without_its_quorum_refuses_uploads_and_takes_them_again_by_itself() {
+    if let Some(why) = Group::missing() {
+        return eprintln!("skipped: {why}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let bricks: Vec<_> = (0..NODES).map(|node| folder.path().join(node.to_string())).collect();
+    let mut group = Group::start(&bricks).unwrap();
+    let put = |group: &Group, file: &str| {
+        group.request(0, "PUT", &format!("/files/{file}"), Some(b"content")).unwrap()
+    };
+    assert_eq!(put(&group, "before").status, 201);
+    group.kill_host(1).unwrap();
+    assert_eq!(put(&group, "two-of-three").status, 201);
+
+    group.kill_host(2).unwrap();
+    let refused = put(&group, "without");
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(refused.header("retry-after").is_some());
+    let path = group.store_path(0).unwrap();
+    assert_eq!(path["health"], "away", "{path}");
+    println!("{}", path["fault"]);
+    let got = group.request(0, "GET", "/files/without", None).unwrap();
+    assert_eq!(got.status, 404, "{}", got.text());
+    // The mount gives what it has in memory, if anything: the right bytes or none.
+    match group.request(0, "GET", "/files/before", None) {
+        Ok(got) => assert!(got.status == 503 || got.body == b"content", "{}", got.text()),
+        Err(error) => println!("{error:#}"),
+    }
+
+    group.volume().start_daemons(1).unwrap();
+    group.until_healthy(0).unwrap();
+    for file in ["without", "after"] {
+        assert_eq!(put(&group, file).status, 201);
+    }
+    group.volume().start_daemons(2).unwrap();
+    (1..NODES).for_each(|node| group.run_host(node).unwrap());
+    group.until_ready().unwrap();
+    for file in ["before", "two-of-three", "without", "after"] {
+        for node in 0..NODES {
+            let get = || group.request(node, "GET", &format!("/files/{file}"), None).unwrap();
+            let mut got = get();
+            if got.status == 503 {
+                // By a descriptor of the time when the servers were away.
+                got = get();
+            }
+            let (log, is_right) = (group.engine(node).log(), got.body == b"content");
+            assert!(got.status == 200 && is_right, "{file} at {node}: {}\n{log}", got.text());
+        }
+    }
+    group.volume().until_healed().unwrap();
+    group.drain().unwrap();
+}

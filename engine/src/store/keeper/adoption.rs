@@ -10,13 +10,13 @@ use futures_util::future::join_all;
 use reel_meta::{Adoption, Change as RowChange, FileRow, FileStatus};
 
 use super::{
-    changes::{Changer, Target, hold, record_in},
+    changes::{Changer, Target, hold, record_in, refused},
     owned,
 };
 use crate::{
     metadata::{RowError, wait},
     record::{self, Record, State},
-    store::{api::ChangeError, change::Found, path::DiskFault, sys},
+    store::{api::ChangeError, change::Found, sys},
 };
 
 /// A file whose row was looked at.
@@ -118,10 +118,7 @@ impl Changer<'_> {
         row: Result<Option<FileRow>, RowError>,
         file: &File,
     ) -> Result<Option<Begun>, ChangeError> {
-        let disk = |error: io::Error| {
-            self.store.failed(DiskFault::of(&error), "adopting a file", &error);
-            ChangeError::Disk(Arc::new(error))
-        };
+        let disk = |error: io::Error| refused(self.store, "adopting a file", error);
         let relative = adopt.file.relative.as_str();
         let row = row?.filter(|row| self.store.is_named_by(row, relative));
         let Some(row) = row else { return Ok(None) };

@@ -117,9 +117,9 @@ impl Changer<'_> {
         let records = if self.store.is_journaled() { Records::ByJournal } else { Records::Durable };
         if let Err(error) = self.sync(&begun, &files, records) {
             self.store.sync_failed("the sync of a changed record", &error);
-            let error = Arc::new(error);
+            let error = refusal(self.store, error);
             for Begun { change, .. } in begun {
-                self.answer(change, Err(ChangeError::Disk(Arc::clone(&error))));
+                self.answer(change, Err(error.clone()));
             }
             return;
         }
@@ -152,10 +152,7 @@ impl Changer<'_> {
         row: Result<Option<FileRow>, RowError>,
         file: Option<&File>,
     ) -> Result<(Step, bool, bool), ChangeError> {
-        let disk = |error: io::Error| {
-            self.store.failed(DiskFault::of(&error), "changing a record", &error);
-            ChangeError::Disk(Arc::new(error))
-        };
+        let disk = |error: io::Error| refused(self.store, "changing a record", error);
         if self.store.is_adopting() {
             match change.kind {
                 Kind::Purge => return Err(ChangeError::Adopting),
@@ -301,8 +298,7 @@ impl Changer<'_> {
     fn gone(&self, doing: &str, outcome: io::Result<()>) -> Result<Changed, ChangeError> {
         match outcome {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                self.store.failed(DiskFault::of(&error), doing, &error);
-                Err(ChangeError::Disk(Arc::new(error)))
+                Err(refused(self.store, doing, error))
             }
             _ => {
                 self.store.touch();
@@ -335,13 +331,20 @@ impl Changer<'_> {
     }
 }
 
+/// A call to the disk failed: what that means for the store path, and for whoever asked for a change.
+pub(super) fn refused(store: &StorePath, doing: &str, error: io::Error) -> ChangeError {
+    store.failed(DiskFault::of(&error), doing, &error);
+    refusal(store, error)
+}
+
+fn refusal(store: &StorePath, error: io::Error) -> ChangeError {
+    if store.is_away() { ChangeError::Busy } else { ChangeError::Disk(Arc::new(error)) }
+}
+
 /// Opens a file whose record may be changed; `None`: it is not there. Where other nodes have it, too, none of them changes it
 /// while it is open.
 pub(super) fn hold(store: &StorePath, file: &Target) -> Result<Option<File>, ChangeError> {
-    let disk = |error: io::Error| {
-        store.failed(DiskFault::of(&error), "opening a file to change its record", &error);
-        ChangeError::Disk(Arc::new(error))
-    };
+    let disk = |error: io::Error| refused(store, "opening a file to change its record", error);
     // Attributes of a descriptor opened for reading can be written by the file's owner.
     let opened = match sys::open_at(store.root(), file.relative.as_str(), libc::O_RDONLY) {
         Ok(opened) => opened,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::StorePath;
+use crate::record;
 use crate::store::{
     durable::NotDurable,
     mark,
@@ -24,6 +25,8 @@ pub(crate) enum DiskFault {
     Full,
     /// The disk is not to be trusted with writes until an operator says so.
     Broken,
+    /// Somebody behind a mount does not answer, or answers for too few: it comes back by itself.
+    Away,
     /// Says nothing about the disk (a missing file, a name that is taken, too many open files).
     Other,
 }
@@ -36,6 +39,18 @@ impl DiskFault {
             Some(libc::EIO | libc::EROFS | libc::ENXIO | libc::EUCLEAN | libc::ESHUTDOWN) => {
                 Self::Broken
             }
+            Some(
+                libc::ENOTCONN
+                | libc::EBADFD
+                | libc::ETIMEDOUT
+                | libc::ESTALE
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ECONNABORTED
+                | libc::ECONNREFUSED
+                | libc::ECONNRESET,
+            ) => Self::Away,
             _ => Self::Other,
         }
     }
@@ -43,8 +58,8 @@ impl DiskFault {
     /// Of an error from a sync: what was to be made durable is lost, so all but want of space is broken.
     pub(crate) fn of_sync(error: &io::Error) -> Self {
         match Self::of(error) {
-            Self::Full => Self::Full,
-            _ => Self::Broken,
+            Self::Other => Self::Broken,
+            fault => fault,
         }
     }
 }
@@ -57,6 +72,8 @@ pub(crate) const READ_ONLY: &str = "read-only";
 pub(super) struct Condition {
     pub(super) fullness: Fullness,
     pub(super) fault: Option<String>,
+    /// Why the servers behind a mount take nothing now.
+    pub(super) away: Option<String>,
     pub(super) space: sys::Space,
 }
 
@@ -67,6 +84,7 @@ pub(super) struct Seen {
     free: AtomicU64,
     full: AtomicBool,
     read_only: AtomicBool,
+    away: AtomicBool,
 }
 
 impl StorePath {
@@ -90,6 +108,8 @@ impl StorePath {
             || self.worker_watch.longer_than(now, limit)
         {
             Health::Hung
+        } else if self.is_away() {
+            Health::Away
         } else if self.is_full() {
             Health::Full
         } else {
@@ -105,9 +125,18 @@ impl StorePath {
         self.seen.read_only.load(Ordering::Acquire)
     }
 
-    /// Something failed on this disk: changes the path's health as the fault says.
+    /// Whether the servers behind a mount take nothing now.
+    pub(crate) fn is_away(&self) -> bool {
+        self.seen.away.load(Ordering::Acquire)
+    }
+
+    /// Something failed on this disk: changes the path's health as the fault says. Of a mount no error says that a disk is
+    /// broken: its servers know, and one of them may be replaced while it goes on.
     pub(crate) fn failed(&self, fault: DiskFault, doing: &str, error: &io::Error) {
         match fault {
+            DiskFault::Broken | DiskFault::Away if self.sharing.is_shared() => {
+                self.away(&format!("{doing}: {error}"));
+            }
             DiskFault::Full => {
                 let mut condition = self.condition();
                 if !condition.fullness.is_full() {
@@ -116,7 +145,7 @@ impl StorePath {
                 condition.fullness.refused(self.clock.now());
                 self.publish(&condition);
             }
-            DiskFault::Broken => self.broken(&format!("{doing}: {error}")),
+            DiskFault::Broken | DiskFault::Away => self.broken(&format!("{doing}: {error}")),
             DiskFault::Other => {}
         }
     }
@@ -146,6 +175,40 @@ impl StorePath {
                 "store path is read-only until an operator re-admits it");
             self.remember_read_only(text);
         }
+    }
+
+    fn away(&self, text: &str) {
+        let mut condition = self.condition();
+        if condition.away.is_none() {
+            tracing::warn!(store = self.index, path = %self.folder.display(), fault = text,
+                "the servers behind a store path do not take writes");
+        }
+        condition.away.get_or_insert_with(|| text.to_owned());
+        self.publish(&condition);
+    }
+
+    /// Tries whether a mount that took nothing takes a file again; called by the keeper about once a second.
+    pub(crate) fn look_whether_back(&self) {
+        if !self.is_away() {
+            return;
+        }
+        let _watch = self.keeper_watch.begin(self.elapsed_ms());
+        let probe = self.sharing.own_file("probe");
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC;
+        let tried = sys::open_at(self.root(), &probe, flags).and_then(|mut file| {
+            io::Write::write_all(&mut file, &[0x5A; 512])?;
+            sys::set_attribute(&file, record::ATTRIBUTE, &[0x5A; 16])?;
+            file.sync_all()?;
+            sys::unlink_at(self.root(), &probe)
+        });
+        if let Err(error) = tried {
+            tracing::debug!(store = self.index, %error, "a store path is still away");
+            return;
+        }
+        let mut condition = self.condition();
+        condition.away = None;
+        self.publish(&condition);
+        tracing::info!(store = self.index, path = %self.folder.display(), "the store path takes writes again");
     }
 
     /// A sync failed. It is never tried again: every file that was begun before now is lost with it.
@@ -236,6 +299,7 @@ impl StorePath {
         self.seen.free.store(condition.space.free, Ordering::Relaxed);
         self.seen.full.store(condition.fullness.is_full(), Ordering::Relaxed);
         self.seen.read_only.store(condition.fault.is_some(), Ordering::Release);
+        self.seen.away.store(condition.away.is_some(), Ordering::Release);
         // A path that is back may want ids again.
         self.ids_wanted.notify_one();
     }
