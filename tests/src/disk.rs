@@ -7,6 +7,7 @@ use std::{
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
@@ -28,6 +29,10 @@ impl FileSystem {
         }
     }
 }
+
+/// Held while a disk is mounted again, and while a host's own mounts are made, which are a copy of the machine's: a disk that is in
+/// two places is not gone with the first of them.
+pub(crate) static MOUNTING: Mutex<()> = Mutex::new(());
 
 /// A mounted loop image. Unmounted, and its backing file removed, when dropped.
 #[derive(Debug)]
@@ -86,6 +91,7 @@ impl LoopDisk {
 
     /// Unmounts and mounts again, as the machine's next start would: the file system replays its log.
     pub fn remount(&mut self) -> Result<()> {
+        let _mounting = MOUNTING.lock().unwrap_or_else(PoisonError::into_inner);
         self.unmount()?;
         self.mount()
     }

@@ -13,12 +13,16 @@ use crate::mariadb::program;
 use crate::mounts::Mounts;
 use crate::network::{Host, Way};
 use crate::process::end_with_us;
+use crate::stored;
 
 /// Longest wait for a daemon. It ends a test that hangs; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Lines of each log in a report.
+const LINES: usize = 25;
 
 /// The name of the volume.
 const VOLUME: &str = "media";
@@ -147,6 +151,25 @@ impl Gluster {
         self.mount(node)
     }
 
+    /// What its daemons say of it, and the end of what they have logged: for the error of a test.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut text = String::new();
+        for node in &self.nodes {
+            let status = node.gluster(&format!("volume status {VOLUME}"));
+            text += &format!("{}:\n{status:?}\n", node.host.address(Way::Back));
+            let Ok(logs) = stored::files_below(&node.folder.join("logs")) else { continue };
+            for log in logs {
+                let whole = std::fs::read_to_string(node.folder.join("logs").join(&log));
+                let whole = whole.unwrap_or_default();
+                let lines: Vec<&str> = whole.lines().rev().take(LINES).collect();
+                let lines: Vec<&str> = lines.into_iter().rev().collect();
+                text += &format!("{}:\n{}\n", log.display(), lines.join("\n"));
+            }
+        }
+        text
+    }
+
     /// Waits until no brick lacks anything.
     ///
     /// # Errors
@@ -174,10 +197,9 @@ impl Node {
         for made in [&state, &logs, &folder.join("mount")] {
             std::fs::create_dir_all(made)?;
         }
-        let mounts = Mounts::new(&[
-            (&state, Path::new("/var/lib/glusterd")),
-            (&logs, Path::new("/var/log/glusterfs")),
-        ])?;
+        let binds =
+            [(&*state, Path::new("/var/lib/glusterd")), (&*logs, Path::new("/var/log/glusterfs"))];
+        let mounts = Mounts::new(&binds, brick)?;
         let host = host.clone().with_mounts(mounts);
         let brick = brick.to_owned();
         let mut node = Self { host, folder, brick, daemon: None, mount: None };

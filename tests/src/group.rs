@@ -207,7 +207,7 @@ impl Group {
     /// Something does not start.
     pub fn run_host(&mut self, node: usize) -> Result<()> {
         self.volume.mount_again(node)?;
-        self.engines[node].run_again()
+        self.engines[node].run_again().with_context(|| self.volume.report())
     }
 
     /// Where the roles have their folders.

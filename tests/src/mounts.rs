@@ -15,6 +15,8 @@ use std::process::Command;
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::disk::MOUNTING;
+
 /// Mounts of a host. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Mounts(Arc<Inner>);
@@ -22,18 +24,22 @@ pub struct Mounts(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     binds: Vec<(PathBuf, PathBuf)>,
+    /// A folder that may lie on a loop image.
+    disk: PathBuf,
     /// None: the host is without power.
     namespace: Mutex<Option<Arc<File>>>,
 }
 
 impl Mounts {
-    /// The machine's, but an empty `/run`, and these folders in the place of others.
+    /// The machine's, but an empty `/run`, these folders in the place of others, and of all loop images only the one that `disk`
+    /// lies on: a disk of another test that is mounted here, too, would outlive its unmounting there.
     ///
     /// # Errors
     /// We are not root, or one of the folders is not there.
-    pub fn new(binds: &[(&Path, &Path)]) -> io::Result<Self> {
+    pub fn new(binds: &[(&Path, &Path)], disk: &Path) -> io::Result<Self> {
         let binds = binds.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
-        let mounts = Self(Arc::new(Inner { binds, namespace: Mutex::default() }));
+        let mounts =
+            Self(Arc::new(Inner { binds, disk: disk.to_owned(), namespace: Mutex::default() }));
         mounts.renew()?;
         Ok(mounts)
     }
@@ -43,7 +49,8 @@ impl Mounts {
     /// # Errors
     /// As [`Self::new`].
     pub fn renew(&self) -> io::Result<()> {
-        let binds = self.0.binds.clone();
+        let (binds, disk) = (self.0.binds.clone(), self.0.disk.clone());
+        let _mounting = MOUNTING.lock().unwrap_or_else(PoisonError::into_inner);
         // On a thread that ends then: ours shall stay where it is.
         let made = std::thread::spawn(move || {
             // SAFETY: a system call with a number.
@@ -52,6 +59,7 @@ impl Mounts {
             }
             // Nothing that is mounted here is seen elsewhere.
             mount(None, Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE)?;
+            unmount_images_but(&disk)?;
             mount(Some(Path::new("tmpfs")), Path::new("/run"), Some("tmpfs"), 0)?;
             for (from, to) in binds {
                 mount(Some(&from), &to, None, libc::MS_BIND)?;
@@ -127,6 +135,23 @@ impl Mounts {
         }
         Ok(())
     }
+}
+
+/// Unmounts every loop image of this thread's namespace, but that below which `disk` lies.
+fn unmount_images_but(disk: &Path) -> io::Result<()> {
+    let mounts = std::fs::read_to_string("/proc/thread-self/mounts")?;
+    for line in mounts.lines().filter(|line| line.starts_with("/dev/loop")) {
+        let Some(point) = line.split(' ').nth(1).map(Path::new) else { continue };
+        if disk.starts_with(point) {
+            continue;
+        }
+        let point = CString::new(point.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        // SAFETY: the text is NUL-terminated and outlives the call.
+        if unsafe { libc::umount2(point.as_ptr(), libc::MNT_DETACH) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 fn mount(
