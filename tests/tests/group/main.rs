@@ -2,7 +2,10 @@
 //! of all of them was cut.
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use reel_client::{Client, ClientConfig};
 use reel_tests::{
@@ -12,6 +15,9 @@ use reel_tests::{
     seed::{Content, Seeded, count_from},
     uploaders::{Load, owner, upload_until},
 };
+
+/// Longest wait for what must come. It ends a test that hangs; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bytes of a disk under a brick. Sparse.
 const DISK_BYTES: u64 = 8 << 30;
@@ -140,8 +146,10 @@ fn a_volume_without_its_quorum_refuses_uploads_and_takes_them_again_by_itself() 
         for node in 0..NODES {
             let get = || group.request(node, "GET", &format!("/files/{file}"), None).unwrap();
             let mut got = get();
-            if got.status == 503 {
-                // By a descriptor of the time when the servers were away.
+            let begin = Instant::now();
+            // By a descriptor of the time when the servers were away, or they have not agreed on that file yet.
+            while got.status == 503 && begin.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(100));
                 got = get();
             }
             let (log, is_right) = (group.engine(node).log(), got.body == b"content");
