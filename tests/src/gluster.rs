@@ -16,7 +16,7 @@ use crate::process::end_with_us;
 use crate::stored;
 
 /// Longest wait for a daemon. It ends a test that hangs; nothing is measured by it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);

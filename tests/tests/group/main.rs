@@ -4,6 +4,7 @@
 
 use std::{
     path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bytes of a disk under a brick. Sparse.
 const DISK_BYTES: u64 = 8 << 30;
+
+/// Nine daemons and three stores are enough for a small machine.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn block_on<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -43,6 +51,7 @@ fn what_one_node_has_acknowledged_every_other_reads_at_once() {
     if let Some(why) = Group::missing() {
         return eprintln!("skipped: {why}");
     }
+    let _alone = alone();
     let Some(disks) = disks() else { return };
     let mut group = Group::start(&bricks(&disks)).unwrap();
     let mut seeded = Seeded::of_test("fresh");
@@ -69,6 +78,7 @@ fn the_power_of_all_hosts_is_cut_and_nothing_is_lost() {
     if let Some(why) = Group::missing() {
         return eprintln!("skipped: {why}");
     }
+    let _alone = alone();
     let Some(mut disks) = disks() else { return };
     let rounds = count_from("REEL_TORTURE_GROUP_POWER_CUTS", 1);
     let mut group = Group::start(&bricks(&disks)).unwrap();
@@ -109,6 +119,7 @@ fn a_volume_without_its_quorum_refuses_uploads_and_takes_them_again_by_itself() 
     if let Some(why) = Group::missing() {
         return eprintln!("skipped: {why}");
     }
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let bricks: Vec<_> = (0..NODES).map(|node| folder.path().join(node.to_string())).collect();
     let mut group = Group::start(&bricks).unwrap();
