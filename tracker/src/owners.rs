@@ -42,7 +42,7 @@ pub(crate) struct Owners {
 }
 
 impl Owners {
-    /// Starts the thread. The database is connected to when it is first asked, and need not be there before.
+    /// Starts the thread, which connects to the database, and again when it is asked: it need not be there before.
     pub(crate) fn start(options: MysqlOptions) -> Result<(Self, JoinHandle<()>), Error> {
         let (questions, queue) = async_channel::bounded(QUEUE_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -119,8 +119,10 @@ impl Stop {
     /// A range that could not be begun. The reader has counted it and the thread logged it.
     /// `passes`: the same may well succeed.
     pub(super) fn of_read(error: &ReadError, passes: bool) -> Self {
+        if passes {
+            return Self::refused(Refusal::Busy, error.to_string());
+        }
         match error {
-            _ if passes => Self::refused(Refusal::Busy, error.to_string()),
             ReadError::Busy => Self::refused(Refusal::Busy, error.to_string()),
             ReadError::CutShort { .. } | ReadError::Disk(_) => {
                 Self::failed(Refusal::Failed, error.to_string())
