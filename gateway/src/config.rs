@@ -48,6 +48,9 @@ pub struct Config {
     pub connect_timeout: HumanTime,
     /// From the end of a request to the head of its answer. Beyond: 504.
     pub answer_timeout: HumanTime,
+    /// How long a storage node may be silent, before the head of an answer or in its middle, until
+    /// another node of its group is asked, where there is one.
+    pub switch_after: HumanTime,
     /// Waiting for a storage node or a client in the middle of a body, in which at least 1 KiB
     /// must move. Beyond: the connection is closed.
     pub body_timeout: HumanTime,
@@ -75,6 +78,7 @@ impl Default for Config {
             locate_timeout: HumanTime(Duration::from_secs(3)),
             connect_timeout: HumanTime(Duration::from_secs(2)),
             answer_timeout: HumanTime(Duration::from_secs(60)),
+            switch_after: HumanTime(Duration::from_secs(5)),
             body_timeout: HumanTime(Duration::from_secs(30)),
             upload_max: ByteSize(1 << 40),
             idle_connections_per_node: 64,

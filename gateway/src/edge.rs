@@ -14,7 +14,8 @@ use reel_proto::name::{AppId, UserId};
 
 use crate::config::{Config, Mode};
 use crate::handler::Question;
-use crate::locations::{Health, Locations, Node, Place, key};
+use crate::health::Health;
+use crate::locations::{Locations, Node, Place, key};
 use crate::metrics::Edge;
 use crate::service::Gateway;
 use crate::status::Failure;
@@ -22,6 +23,9 @@ use crate::trackers::TrackerClient;
 
 /// How often a thread looks after its connections and gauges.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// For the answer of a node that is looked at.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Request buffers kept for use again; one is in use per request that is being sent.
 const BUFFERS_MAX: usize = 64;
@@ -34,7 +38,7 @@ pub(crate) struct EdgeThread {
     pub(crate) pool: Rc<UpstreamPool>,
     trackers: TrackerClient,
     locations: RefCell<Locations>,
-    health: RefCell<Health>,
+    health: Rc<RefCell<Health>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     random: Cell<u64>,
     head_limits: HeadLimits,
@@ -62,7 +66,7 @@ impl EdgeThread {
                 config.location_cache,
                 config.location_lifetime.0,
             )),
-            health: RefCell::default(),
+            health: Rc::default(),
             buffers: RefCell::default(),
             random: Cell::new(seed()),
             head_limits: HeadLimits::default(),
@@ -106,6 +110,16 @@ impl EdgeThread {
     /// Least progress of a node.
     pub(crate) fn pace(&self) -> Pace {
         Pace { window: self.config().body_timeout.0, bytes_min: 1024 }
+    }
+
+    /// How long a node may be silent where there is another one to ask.
+    pub(crate) fn switch_after(&self) -> Duration {
+        self.config().switch_after.0.min(self.config().body_timeout.0)
+    }
+
+    /// Least progress of a node where there is another one to ask.
+    pub(crate) fn switching_pace(&self) -> Pace {
+        Pace { window: self.switch_after(), ..self.pace() }
     }
 
     /// Size of a node's answer head.
@@ -152,7 +166,7 @@ impl EdgeThread {
 
     /// The order in which to try nodes.
     pub(crate) fn order(&self, nodes: &[Node], is_write: bool) -> Vec<SocketAddr> {
-        self.health.borrow().order(nodes, self.next_random(), Instant::now(), is_write)
+        self.health.borrow().order(nodes, self.next_random(), is_write)
     }
 
     /// A node answered a try.
@@ -167,12 +181,11 @@ impl EdgeThread {
             return;
         }
         self.pool.forget(node);
-        let mut health = self.health.borrow_mut();
-        let now = Instant::now();
-        if !health.is_down(node, now) {
+        if self.health.borrow_mut().failed(node, Instant::now()) {
             tracing::warn!(%node, %error, "a storage node does not answer: others go first");
+            let (pool, health) = (Rc::clone(&self.pool), Rc::clone(&self.health));
+            monoio::spawn(watch(node, pool, health));
         }
-        health.failed(node, now);
     }
 
     /// The final head of an answer; interim ones are passed over.
@@ -219,6 +232,29 @@ impl EdgeThread {
 fn seed() -> u64 {
     // Without random numbers every gateway starts with the same node: worse balance, no fault.
     getrandom::u64().unwrap_or(0) | 1
+}
+
+/// Looks at a node that did not answer until it does.
+async fn watch(node: SocketAddr, pool: Rc<UpstreamPool>, health: Rc<RefCell<Health>>) {
+    loop {
+        let Some(pause) = health.borrow_mut().next_look(node, Instant::now()) else { return };
+        monoio::time::sleep(pause).await;
+        if health.borrow().is_down(node) && is_well(node, &pool).await {
+            tracing::info!(%node, "a storage node answers again");
+            health.borrow_mut().answered(node);
+        }
+    }
+}
+
+/// Whether a node's HTTP server answers, asked for what needs no disk and no database.
+async fn is_well(node: SocketAddr, pool: &Rc<UpstreamPool>) -> bool {
+    let question = format!("OPTIONS * HTTP/1.1\r\nHost: {node}\r\nConnection: close\r\n\r\n");
+    let asked = async {
+        let mut conn = pool.get(node, true).await?;
+        conn.send(question.as_bytes(), false, Pace::any_within(LOOK_TIMEOUT)).await?;
+        conn.answer(&HeadLimits::default(), LOOK_TIMEOUT).await
+    };
+    asked.await.is_ok_and(|head| head.status < 300)
 }
 
 async fn keep_house(pool: Rc<UpstreamPool>, metrics: metrics::Cell<Edge>) {

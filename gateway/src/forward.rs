@@ -6,6 +6,8 @@
 use reel_proto::http::head::{Framing, RequestHead, ResponseHead};
 use reel_proto::http::response::{write_decimal, write_field};
 
+use crate::continuation::Rest;
+
 /// Fields that belong to one connection (RFC 9110 section 7.6.1), or that we write ourselves.
 const OWN_REQUEST_FIELDS: [&str; 12] = [
     "connection",
@@ -35,6 +37,11 @@ const OWN_RESPONSE_FIELDS: [&str; 9] = [
     "upgrade",
 ];
 
+/// Fields that say which part of a file is wanted, and when: those of a request that asks for the
+/// rest of an answer are its own.
+const SELECTING_FIELDS: [&str; 6] =
+    ["if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "range"];
+
 /// What [`request`] needs to know beside the client's head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Forward<'a> {
@@ -46,6 +53,8 @@ pub(crate) struct Forward<'a> {
     /// from programs that speak to it directly; there the gateway has applied that very rule and
     /// stands in for its client.
     pub(crate) via: bool,
+    /// Only this of the file is wanted, whatever the client asked for.
+    pub(crate) rest: Option<&'a Rest>,
 }
 
 /// Writes the head of the request to a node.
@@ -57,7 +66,13 @@ pub(crate) fn request(out: &mut Vec<u8>, head: &RequestHead, forward: &Forward<'
     // The client's own Host: the node applies its rules (Origin against Host) to what the client
     // meant, and the names of nodes stay inside.
     write_field(out, "Host", head.host().unwrap_or(forward.host));
-    copy_fields(out, head.headers(), &OWN_REQUEST_FIELDS);
+    match forward.rest {
+        None => copy_fields(out, head.headers(), &[&OWN_REQUEST_FIELDS]),
+        Some(rest) => {
+            copy_fields(out, head.headers(), &[&OWN_REQUEST_FIELDS, &SELECTING_FIELDS]);
+            rest.write_fields(out);
+        }
+    }
     match forward.framing {
         Framing::None => {}
         Framing::Length(length) => {
@@ -80,13 +95,13 @@ pub(crate) fn request(out: &mut Vec<u8>, head: &RequestHead, forward: &Forward<'
 
 /// Appends the fields of a node's answer for the client.
 pub(crate) fn answer(out: &mut Vec<u8>, head: &ResponseHead) {
-    copy_fields(out, head.headers(), &OWN_RESPONSE_FIELDS);
+    copy_fields(out, head.headers(), &[&OWN_RESPONSE_FIELDS]);
 }
 
 fn copy_fields<'a>(
     out: &mut Vec<u8>,
     fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    own: &[&str],
+    own: &[&[&str]],
 ) {
     let named = |name: &str| {
         fields
@@ -95,7 +110,8 @@ fn copy_fields<'a>(
             .any(|(_, value)| lists(value, name))
     };
     for (name, value) in fields.clone() {
-        if own.iter().any(|own| own.eq_ignore_ascii_case(name)) || named(name) {
+        let is_own = own.iter().copied().flatten().any(|own| own.eq_ignore_ascii_case(name));
+        if is_own || named(name) {
             continue;
         }
         write_field(out, name, value);

@@ -16,7 +16,7 @@ use reel_proto::name::{AppId, FileId, UserId};
 use crate::config::Mode;
 use crate::edge::EdgeThread;
 use crate::metrics::{BROKEN, Edge, class_index, method_index};
-use crate::proxy::{self, Cut, Outcome};
+use crate::proxy::{self, Asked, Cut, Outcome};
 use crate::status::Failure;
 use crate::upload;
 
@@ -209,7 +209,7 @@ async fn pass_on(
     let via = !is_write || thread.write_rule().has_tokens();
     let outcome = match head.method {
         Method::Put | Method::Post => upload::pass(thread, conn, head, &order, via).await,
-        _ => proxy::pass(thread, conn, head, &order, via).await,
+        _ => proxy::pass(thread, conn, &Asked { head, question, order: &order, via }).await,
     };
     // Perhaps the file is elsewhere by now: ask again next time.
     if matches!(outcome, Ok(404 | 502 | 504)) {

@@ -3,14 +3,16 @@
 //!
 //! Invariant: nothing of a file is ever stored here; a body is in flight or nowhere.
 //!
-//! Invariant: an answer that has begun is one node's answer. Whatever is tried again is tried
-//! before its first byte.
+//! Invariant: an answer that has begun is one file's. Where its node dies another one goes on at
+//! the byte where it stopped, under the same strong ETag, or the client's connection is closed.
 
 mod announce;
 mod config;
+mod continuation;
 mod edge;
 mod forward;
 mod handler;
+mod health;
 mod locations;
 mod metrics;
 mod proxy;

@@ -107,72 +107,6 @@ impl Locations {
     }
 }
 
-/// Nodes that did not answer lately. They are tried last, not never: when all are down, one of
-/// them may just have come back.
-#[derive(Debug, Default)]
-pub(crate) struct Health {
-    down: HashMap<SocketAddr, Down>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Down {
-    until: Instant,
-    pause: Duration,
-}
-
-/// First time that a silent node is passed over; doubles with each further failure.
-const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// Longest.
-const PAUSE_MAX: Duration = Duration::from_secs(8);
-/// Nodes whose failures are remembered; a group has few.
-const DOWN_MAX: usize = 4096;
-
-impl Health {
-    /// The node did not answer.
-    pub(crate) fn failed(&mut self, node: SocketAddr, now: Instant) {
-        if self.down.len() >= DOWN_MAX {
-            self.down.retain(|_, down| down.until > now);
-        }
-        let before = self.down.get(&node).map_or(PAUSE_MIN / 2, |down| down.pause);
-        let pause = (before * 2).min(PAUSE_MAX);
-        if self.down.len() < DOWN_MAX || self.down.contains_key(&node) {
-            self.down.insert(node, Down { until: now + pause, pause });
-        }
-    }
-
-    /// The node answered.
-    pub(crate) fn answered(&mut self, node: SocketAddr) {
-        if !self.down.is_empty() {
-            self.down.remove(&node);
-        }
-    }
-
-    /// Whether the node is passed over for now.
-    pub(crate) fn is_down(&self, node: SocketAddr, now: Instant) -> bool {
-        self.down.get(&node).is_some_and(|down| down.until > now)
-    }
-
-    /// The order in which nodes are tried: from a random start around, first those that are well,
-    /// then those that are down. For a write those that take none come last of all: the tracker's
-    /// word may be old.
-    pub(crate) fn order(
-        &self,
-        nodes: &[Node],
-        random: u64,
-        now: Instant,
-        is_write: bool,
-    ) -> Vec<SocketAddr> {
-        if nodes.is_empty() {
-            return Vec::new();
-        }
-        let start = (random % nodes.len() as u64) as usize;
-        let mut order: Vec<_> = nodes[start..].iter().chain(&nodes[..start]).collect();
-        // Stable: within one rank the random start decides.
-        order.sort_by_key(|node| (is_write && node.read_only, self.is_down(node.address, now)));
-        order.into_iter().map(|node| node.address).collect()
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -234,38 +168,5 @@ mod tests {
         add(Some("a"), Some("b"), None);
         add(Some("ab"), None, None);
         add(None, Some("ab"), None);
-    }
-
-    #[test]
-    fn silent_nodes_come_last_and_come_back() {
-        let now = Instant::now();
-        let nodes = [node(1), node(2), node(3)];
-        let mut health = Health::default();
-        let ports = |health: &Health, random| -> Vec<u16> {
-            let order = health.order(&nodes, random, now, false);
-            order.iter().map(SocketAddr::port).collect()
-        };
-        assert_eq!(ports(&health, 1), [2, 3, 1]);
-        health.failed(address(2), now);
-        assert_eq!(ports(&health, 1), [3, 1, 2]);
-        let later = now + PAUSE_MIN;
-        assert!(!health.is_down(address(2), later));
-        health.failed(address(2), later);
-        assert!(health.is_down(address(2), later + PAUSE_MIN));
-        health.answered(address(2));
-        assert!(!health.is_down(address(2), later));
-        assert!(health.order(&[], 7, now, false).is_empty());
-    }
-
-    #[test]
-    fn writes_go_last_to_nodes_that_take_none() {
-        let now = Instant::now();
-        let read_only = Node { read_only: true, ..node(2) };
-        let nodes = [node(1), read_only, node(3)];
-        let mut health = Health::default();
-        health.failed(address(3), now);
-        let order = |is_write| health.order(&nodes, 1, now, is_write);
-        assert_eq!(order(true), [address(1), address(3), address(2)]);
-        assert_eq!(order(false), [address(2), address(1), address(3)]);
     }
 }

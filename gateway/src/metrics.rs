@@ -33,6 +33,9 @@ reel_node::metric_table! {
     /// Requests that a further node answered.
     counter FAILOVERS = "reel_gateway_failovers_total", Count,
         "Requests that another node answered after the first one did not.";
+    /// Answers that another node continued.
+    counter CONTINUED = "reel_gateway_answers_continued_total", Count,
+        "Answers that another connection continued in the middle after their node had died.";
     /// Answers cut because the node died.
     counter CUT = "reel_gateway_answers_cut_total", Count,
         "Answers cut in the middle, by whose fault.", [by: "node", "client"];

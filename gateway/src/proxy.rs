@@ -2,8 +2,9 @@
 //!
 //! Until the first byte of an answer has gone to the client, anything may be tried again: a
 //! fresh connection where a kept one had been closed, then the group's other nodes. From then on
-//! the answer is this node's; if the node dies the client's connection is closed, because nothing
-//! else tells it that what it has is not the whole.
+//! only what is a file's content goes on, see [`Rest`]: the next node is asked for the bytes that
+//! the client has not got yet. Where that fails too the client's connection is closed, because
+//! nothing else tells it that what it has is not the whole.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,13 +13,20 @@ use reel_node::http::splice::TransferError;
 use reel_node::http::{ServerConn, UpstreamConn, UpstreamError};
 use reel_proto::http::head::{Framing, Method, RequestHead, ResponseHead};
 
+use crate::continuation::Rest;
 use crate::edge::EdgeThread;
 use crate::forward::{self, Forward};
+use crate::handler::Question;
 use crate::metrics::Edge;
 use crate::status::Failure;
 
 /// The shortest time that a node gets to answer while others could be tried instead.
 const TRY_MIN: Duration = Duration::from_secs(1);
+
+/// Pause before an answer's rest is asked for once more, after every node has failed to give it;
+/// doubles up to the longest.
+const ROUND_PAUSE_MIN: Duration = Duration::from_millis(100);
+const ROUND_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How an answer ended: its status, or that it was cut.
 pub(crate) type Outcome = Result<u16, Cut>;
@@ -49,42 +57,60 @@ pub(crate) struct Answer {
     pub(crate) head: ResponseHead,
 }
 
+/// A request without a body, as often as it may have to be sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) head: &'a RequestHead,
+    pub(crate) question: &'a Question,
+    /// The nodes, in the order in which to try them.
+    pub(crate) order: &'a [SocketAddr],
+    pub(crate) via: bool,
+}
+
+impl Asked<'_> {
+    fn write(&self, out: &mut Vec<u8>, rest: Option<&Rest>) {
+        let host = self.order.first().map(ToString::to_string).unwrap_or_default();
+        let forward = Forward { host: &host, framing: Framing::None, via: self.via, rest };
+        forward::request(out, self.head, &forward);
+    }
+}
+
 /// Passes a GET, HEAD or DELETE on.
-pub(crate) async fn pass(
-    thread: &EdgeThread,
-    conn: &mut ServerConn,
-    head: &RequestHead,
-    order: &[SocketAddr],
-    via: bool,
-) -> Outcome {
+pub(crate) async fn pass(thread: &EdgeThread, conn: &mut ServerConn, asked: &Asked<'_>) -> Outcome {
     let mut request = thread.buffer();
-    let host = order.first().map(ToString::to_string).unwrap_or_default();
-    forward::request(&mut request, head, &Forward { host: &host, framing: Framing::None, via });
-    let answer = first_answer(thread, order, &request).await;
+    asked.write(&mut request, None);
+    let answer = first_answer(thread, asked, &request).await;
     thread.give_buffer(request);
     match answer {
-        Ok(answer) => give(thread, conn, answer, head.method == Method::Head).await,
+        Ok(answer) => give(thread, conn, answer, Some(asked)).await,
         Err(failure) => failure.answer(conn).await.map_err(|_| Cut::ByClient),
     }
 }
 
-/// The first usable answer of the nodes, tried in order. 503 is usable only from the last one:
-/// a node that drains or is full says so before it has begun.
+/// The first usable answer of the nodes, tried in order. What a node says of itself is usable only
+/// from the last one: that it drains or is full (503), or that it cannot read its copy (500).
 async fn first_answer(
     thread: &EdgeThread,
-    order: &[SocketAddr],
+    asked: &Asked<'_>,
     request: &[u8],
 ) -> Result<Answer, Failure> {
     let until = Instant::now() + thread.answer_timeout();
+    let is_read = asked.head.method.is_read();
     let mut last = Failure::NoNode;
-    let count = order.len();
-    for (index, node) in order.iter().copied().enumerate() {
+    let count = asked.order.len();
+    for (index, node) in asked.order.iter().copied().enumerate() {
         let others = count - index - 1;
         let left = until.saturating_duration_since(Instant::now());
-        let share = left / u32::try_from(others + 1).unwrap_or(u32::MAX);
+        let mut share = left / u32::try_from(others + 1).unwrap_or(u32::MAX);
+        if is_read && others > 0 {
+            share = share.min(thread.switch_after());
+        }
         match try_node(thread, node, request, share.max(TRY_MIN)).await {
             Ok(answer) if answer.head.status == 503 && others > 0 => {
                 last = Failure::NodesBusy;
+            }
+            Ok(answer) if answer.head.status == 500 && is_read && others > 0 => {
+                tracing::warn!(%node, "a storage node cannot read its copy: another one is asked");
             }
             Ok(answer) => {
                 if index > 0 {
@@ -136,14 +162,16 @@ async fn try_node(
     }
 }
 
-/// Gives a node's answer to the client.
+/// Gives a node's answer to the client. `asked`: what may be asked again of others when the node
+/// dies in the middle; nothing after an upload, whose answers are short.
 pub(crate) async fn give(
     thread: &EdgeThread,
     conn: &mut ServerConn,
     answer: Answer,
-    was_head: bool,
+    asked: Option<&Asked<'_>>,
 ) -> Outcome {
     let Answer { conn: mut upstream, head } = answer;
+    let was_head = asked.is_some_and(|asked| asked.head.method == Method::Head);
     let length = match upstream.content_length(&head, was_head) {
         Ok(length) => length,
         Err(error) => {
@@ -159,19 +187,131 @@ pub(crate) async fn give(
     conn.start_forwarded(status, told, |out| forward::answer(out, &head))
         .await
         .map_err(|_| Cut::ByClient)?;
-    match upstream.pass_on(conn, thread.pace()).await {
-        Ok(()) => {
-            thread.metrics.add(Edge::BYTES_OUT, length);
-            upstream.release();
-            Ok(status)
-        }
-        Err(TransferError::Destination(_)) => Err(Cut::ByClient),
-        Err(error @ (TransferError::Source(_) | TransferError::Ended { .. })) => {
+    let mut again = asked
+        .filter(|asked| asked.head.method == Method::Get)
+        .and_then(|asked| Some(Again::new(asked, Rest::of(&head, length)?)));
+    let pace = match &again {
+        Some(again) if again.asked.order.len() > 1 => thread.switching_pace(),
+        _ => thread.pace(),
+    };
+    loop {
+        let before = upstream.missing();
+        let ended = upstream.pass_on(conn, pace).await;
+        let moved = before - upstream.missing();
+        thread.metrics.add(Edge::BYTES_OUT, moved);
+        let error = match ended {
+            Ok(()) => {
+                upstream.release();
+                return Ok(status);
+            }
+            Err(TransferError::Destination(_)) => return Err(Cut::ByClient),
+            Err(TransferError::Source(error)) => UpstreamError::Broken(error),
+            Err(TransferError::Ended { .. }) => UpstreamError::Closed,
+        };
+        let node = upstream.node();
+        thread.node_failed(node, &error);
+        drop(upstream);
+        let next = match &mut again {
+            Some(again) => again.elsewhere(thread, node, moved).await,
+            None => None,
+        };
+        let Some(next) = next else {
             tracing::warn!(
-                node = %upstream.node(), client = %conn.peer(), %error,
-                "a storage node died in the middle of an answer: the client's connection is closed"
+                %node, client = %conn.peer(), %error,
+                "a storage node died in the middle of an answer, and nobody can go on with it: the \
+                 client's connection is closed"
             );
-            Err(Cut::ByNode)
-        }
+            return Err(Cut::ByNode);
+        };
+        tracing::info!(
+            %node, next = %next.node(), client = %conn.peer(), %error,
+            "a storage node died in the middle of an answer: another one goes on with it"
+        );
+        thread.metrics.add(Edge::CONTINUED, 1);
+        upstream = next;
     }
+}
+
+/// The rest of an answer, to be had from whoever has it.
+struct Again<'a> {
+    asked: &'a Asked<'a>,
+    rest: Rest,
+    /// When the client last got a byte, or might have.
+    progress: Instant,
+    /// Before the next round: none after progress.
+    pause: Duration,
+}
+
+impl<'a> Again<'a> {
+    fn new(asked: &'a Asked<'a>, rest: Rest) -> Self {
+        Self { asked, rest, progress: Instant::now(), pause: Duration::ZERO }
+    }
+
+    /// A connection on which the rest comes, after `failed` has given `moved` bytes more. `None`:
+    /// nobody could be found while the client may be kept waiting, or the file is gone.
+    async fn elsewhere(
+        &mut self,
+        thread: &EdgeThread,
+        failed: SocketAddr,
+        moved: u64,
+    ) -> Option<UpstreamConn> {
+        self.rest.passed(moved);
+        if moved > 0 {
+            self.progress = Instant::now();
+            self.pause = Duration::ZERO;
+        }
+        let mut order = self.asked.order.to_vec();
+        // It may be back already, but the others are the better bet.
+        order.sort_by_key(|node| *node == failed);
+        let mut request = thread.buffer();
+        self.asked.write(&mut request, Some(&self.rest));
+        let found = loop {
+            if !self.pause.is_zero() {
+                if self.progress.elapsed() + self.pause >= thread.pace().window {
+                    break None;
+                }
+                monoio::time::sleep(self.pause).await;
+                // The group may have other nodes by now.
+                thread.forget(self.asked.question);
+                if let Ok(nodes) = thread.locate(self.asked.question).await {
+                    order = thread.order(&nodes, false);
+                }
+            }
+            self.pause = (self.pause * 2).clamp(ROUND_PAUSE_MIN, ROUND_PAUSE_MAX);
+            match self.round(thread, &order, &request).await {
+                Round::Goes(conn) => break Some(conn),
+                Round::Gone => break None,
+                Round::Failed => {}
+            }
+        };
+        thread.give_buffer(request);
+        found
+    }
+
+    async fn round(&self, thread: &EdgeThread, order: &[SocketAddr], request: &[u8]) -> Round {
+        for node in order.iter().copied() {
+            let Ok(mut answer) = try_node(thread, node, request, thread.switch_after()).await
+            else {
+                continue;
+            };
+            if self.rest.is_brought_by(&answer.head)
+                && answer.conn.content_length(&answer.head, false).is_ok()
+            {
+                return Round::Goes(answer.conn);
+            }
+            // Deleted meanwhile, or another file under its id: no node has the rest of this one.
+            if matches!(answer.head.status, 404 | 410 | 412) {
+                return Round::Gone;
+            }
+            tracing::debug!(%node, status = answer.head.status, "no rest of an answer from here");
+        }
+        Round::Failed
+    }
+}
+
+/// What came of asking every node once.
+enum Round {
+    Goes(UpstreamConn),
+    Gone,
+    Failed,
 }

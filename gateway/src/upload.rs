@@ -47,7 +47,11 @@ pub(crate) async fn pass(
 ) -> Outcome {
     let mut request = thread.buffer();
     let host = order.first().map(ToString::to_string).unwrap_or_default();
-    forward::request(&mut request, head, &Forward { host: &host, framing: head.framing, via });
+    forward::request(
+        &mut request,
+        head,
+        &Forward { host: &host, framing: head.framing, via, rest: None },
+    );
     // A POST of no content is done as soon as its head is read, and twice if it is sent twice.
     let repeatable = head.method != Method::Post || head.framing.has_body();
     let willing = first_willing(thread, order, &request, repeatable).await;
@@ -57,7 +61,7 @@ pub(crate) async fn pass(
         Err(failure) => return failure.answer(conn).await.map_err(|_| Cut::ByClient),
     };
     if answer.head.status != 100 {
-        return give(thread, conn, answer, false).await;
+        return give(thread, conn, answer, None).await;
     }
     let mut upstream = answer.conn;
     let chunked = matches!(head.framing, Framing::Chunked);
@@ -85,7 +89,7 @@ pub(crate) async fn pass(
         }
     }
     match thread.final_head(&mut upstream, thread.answer_timeout()).await {
-        Ok(head) => give(thread, conn, Answer { conn: upstream, head }, false).await,
+        Ok(head) => give(thread, conn, Answer { conn: upstream, head }, None).await,
         Err(error) => {
             thread.metrics.add(Edge::TRIES.at([try_index(&error, false)]), 1);
             tracing::warn!(

@@ -150,7 +150,9 @@ fn a_transfer_moves_exactly_its_bytes() {
                 sink.read_to_end(&mut got).unwrap();
                 got
             });
-            splice::transfer(&from, &to, length as u64, PACES).await.unwrap();
+            let mut sent = 0;
+            splice::transfer(&from, &to, length as u64, PACES, &mut sent).await.unwrap();
+            assert_eq!(sent, length as u64);
             close(to).await;
             assert!(reader.join().unwrap() == content[..length]);
             // What follows in the source is still there for who comes next.
@@ -173,7 +175,8 @@ fn a_transfer_tells_whose_fault_its_end_is() {
             let (to, mut sink) = pair();
             source.write_all(&pattern(10_000)).unwrap();
             drop(source);
-            let error = splice::transfer(&from, &to, length, PACES).await.unwrap_err();
+            let mut sent = 0;
+            let error = splice::transfer(&from, &to, length, PACES, &mut sent).await.unwrap_err();
             assert!(
                 matches!(error, TransferError::Ended { missing } if missing == length - 10_000),
                 "{error}"
@@ -181,14 +184,14 @@ fn a_transfer_tells_whose_fault_its_end_is() {
             close(to).await;
             let mut got = Vec::new();
             sink.read_to_end(&mut got).unwrap();
-            assert!(got.len() <= 10_000 && got == pattern(10_000)[..got.len()]);
+            assert!(got.len() as u64 == sent && got == pattern(10_000)[..got.len()]);
         }
         let (from, mut source) = pair();
         let (to, sink) = pair();
         drop(sink);
         let writer =
             std::thread::spawn(move || while source.write_all(&pattern(100_000)).is_ok() {});
-        let error = splice::transfer(&from, &to, 1 << 30, PACES).await.unwrap_err();
+        let error = splice::transfer(&from, &to, 1 << 30, PACES, &mut 0).await.unwrap_err();
         assert!(matches!(error, TransferError::Destination(SendError::Peer(_))), "{error}");
         close(from).await;
         writer.join().unwrap();

@@ -243,8 +243,13 @@ fn serve(
                 return;
             }
         };
-        requests.fetch_add(1, Ordering::Relaxed);
         let head = String::from_utf8(input.drain(..end).collect()).unwrap();
+        // The gateway looks whether a node that failed is back.
+        if head.starts_with("OPTIONS * ") {
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            return;
+        }
+        requests.fetch_add(1, Ordering::Relaxed);
         let mut request = Request { head, stream: &mut stream, input: &mut input };
         if script(&mut request) == Then::Close {
             return;
@@ -395,6 +400,13 @@ impl Client {
         );
         self.send([head.as_bytes(), content].concat());
         self.answer(false)
+    }
+
+    /// Waits until the answer begins.
+    pub fn peek(&mut self) {
+        while self.input.is_empty() {
+            assert!(self.fill(), "closed without an answer");
+        }
     }
 
     /// All bytes to the end of the connection.

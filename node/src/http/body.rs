@@ -140,7 +140,8 @@ impl ServerConn {
         self.send_continue().await.map_err(gone)?;
         let length = left.min(length_max);
         let paces = Paces { source: self.limits.body, destination };
-        let moved = splice::transfer(self.accepted.stream(), to, length, paces).await;
+        let stream = self.accepted.stream();
+        let moved = splice::transfer(stream, to, length, paces, &mut 0).await;
         self.body.coding = match (&moved, left - length) {
             (Err(_), _) => Coding::Failed,
             (Ok(()), 0) => Coding::Done,

@@ -28,7 +28,8 @@ const COPY_BYTES_MAX: u64 = 32 * 1024;
 /// Buffer of a copy: one per body that is being copied.
 const COPY_BUFFER_BYTES: usize = 32 * 1024;
 
-/// Why a body was not moved to its end. Both connections must be closed then.
+/// Why a body was not moved to its end. The one that failed must be closed; the destination of a
+/// source that failed has a part of the body.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
     /// The source failed.
@@ -54,7 +55,9 @@ pub struct Paces {
     pub destination: Pace,
 }
 
-/// Moves exactly `length` bytes from one socket to the other. Not cancel safe.
+/// Moves exactly `length` bytes from one socket to the other, and counts in `sent` what the
+/// destination's socket has taken: where the source fails, another one can go on from there. Not
+/// cancel safe.
 ///
 /// # Errors
 /// See [`TransferError`]; part of the body may have gone out.
@@ -63,24 +66,27 @@ pub async fn transfer(
     to: &TcpStream,
     length: u64,
     paces: Paces,
+    sent: &mut u64,
 ) -> Result<(), TransferError> {
+    *sent = 0;
     if length <= COPY_BYTES_MAX {
-        return copy(from, to, length, paces).await;
+        return copy(from, to, length, paces, sent).await;
     }
     // No pipe (the descriptor limit is near): a copy needs none.
     let Ok(pipe) = PIPES.with(|pipes| pipes.borrow_mut().take()) else {
-        return copy(from, to, length, paces).await;
+        return copy(from, to, length, paces, sent).await;
     };
     let mut moving = Moving { from, to, pipe, length, received: 0, sent: 0 };
     let answer = moving.run(paces).await;
-    let Moving { pipe, received, sent, .. } = moving;
+    let Moving { pipe, received, .. } = moving;
+    *sent = moving.sent;
     // A pipe with bytes in it would give them to the next body.
-    if received == sent {
+    if received == *sent {
         PIPES.with(|pipes| pipes.borrow_mut().give_back(pipe));
     }
     match answer {
         Err(TransferError::Source(error)) if cannot_splice(&error) && received == 0 => {
-            copy(from, to, length, paces).await
+            copy(from, to, length, paces, sent).await
         }
         answer => answer,
     }
@@ -95,6 +101,7 @@ async fn copy(
     to: &TcpStream,
     length: u64,
     paces: Paces,
+    sent: &mut u64,
 ) -> Result<(), TransferError> {
     let mut meter = Meter::new(paces.source);
     let mut left = length;
@@ -113,6 +120,7 @@ async fn copy(
         socket::send_all(to, &buffer, left > 0, paces.destination)
             .await
             .map_err(TransferError::Destination)?;
+        *sent += count as u64;
     }
     Ok(())
 }
@@ -154,7 +162,7 @@ impl Moving<'_> {
             let want = piece(self.length - self.received);
             match splice(socket::fd(self.from), self.pipe.input.as_fd(), want, false) {
                 Ok(0) => {
-                    // What is in the pipe is not passed on: the body is broken either way.
+                    // What is in the pipe is not passed on: it was not counted as sent either.
                     return Err(TransferError::Ended { missing: self.length - self.received });
                 }
                 Ok(count) => {

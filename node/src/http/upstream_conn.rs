@@ -191,11 +191,17 @@ impl UpstreamConn {
         Ok(self.left)
     }
 
+    /// Content bytes of the answer that have not been passed on.
+    pub const fn missing(&self) -> u64 {
+        self.left
+    }
+
     /// Moves the content of the answer to the client: what came with the head from memory, the
     /// rest through the kernel. The client's head must have gone out ([`ServerConn::start`]).
     ///
     /// # Errors
-    /// See [`TransferError`]; the client's connection is broken too, since it has part of it.
+    /// See [`TransferError`]. Where the source failed, the client has all but the
+    /// [`Self::missing`] bytes at the end: give it those, or abort its connection.
     pub async fn pass_on(
         &mut self,
         client: &mut ServerConn,
@@ -214,14 +220,10 @@ impl UpstreamConn {
             return Err(TransferError::Ended { missing: self.left });
         };
         let paces = Paces { source, destination: client.answer_pace() };
-        let answer = splice::transfer(stream, client.stream(), self.left, paces).await;
-        match &answer {
-            Ok(()) => {
-                client.content_sent(self.left);
-                self.left = 0;
-            }
-            Err(_) => client.abort(),
-        }
+        let mut sent = 0;
+        let answer = splice::transfer(stream, client.stream(), self.left, paces, &mut sent).await;
+        client.content_sent(sent);
+        self.left -= sent;
         answer
     }
 

@@ -190,6 +190,25 @@ pub struct ContentRange {
 }
 
 impl ContentRange {
+    /// Reads a field's value: one range of a file whose size is told, or `*` and the size. Anything
+    /// else is `None`, also what the RFC calls invalid.
+    #[must_use]
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let rest = value.strip_prefix(b"bytes ")?;
+        let slash = rest.iter().position(|byte| *byte == b'/')?;
+        let (range, size) = (&rest[..slash], syntax::decimal(&rest[slash + 1..])?);
+        if range == b"*" {
+            return Some(Self { range: None, size });
+        }
+        let dash = range.iter().position(|byte| *byte == b'-')?;
+        let first = syntax::decimal(&range[..dash])?;
+        let last = syntax::decimal(&range[dash + 1..])?;
+        if last < first || last >= size {
+            return None;
+        }
+        Some(Self { range: Some(ByteRange { first, length: last - first + 1 }), size })
+    }
+
     /// Appends the field line. As its text, without a formatter: it stands in most answers.
     pub fn write_field(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"Content-Range: bytes ");

@@ -130,6 +130,36 @@ fn content_ranges() {
     let range = Some(ByteRange { first: 42, length: 1192 });
     assert_eq!(line(range), "Content-Range: bytes 42-1233/1234\r\n", "RFC 9110 14.4");
     assert_eq!(line(None), "Content-Range: bytes */1234\r\n", "RFC 9110 14.4");
+
+    let last = u64::MAX - 1;
+    for (first, last, size) in [(42, 1233, 1234), (0, 0, 1), (0, last, u64::MAX), (9, 9, 11)] {
+        let range = ByteRange { first, length: last - first + 1 };
+        let told = ContentRange { range: Some(range), size };
+        let text = format!("bytes {first}-{last}/{size}");
+        assert_eq!(ContentRange::parse(text.as_bytes()), Some(told));
+    }
+    let none = ContentRange { range: None, size: 1234 };
+    assert_eq!(ContentRange::parse(b"bytes */1234"), Some(none));
+    for invalid in [
+        "",
+        "bytes",
+        "bytes ",
+        "bytes 0-0",
+        "bytes 0-0/*",
+        "bytes 0-0/",
+        "bytes /9",
+        "bytes 5-4/9",
+        "bytes 0-9/9",
+        "bytes -4/9",
+        "bytes 4-/9",
+        "bytes +0-1/9",
+        "bytes 0-1/9 ",
+        "0-1/9",
+        "bytes 0-18446744073709551616/18446744073709551616",
+        "items 0-1/9",
+    ] {
+        assert_eq!(ContentRange::parse(invalid.as_bytes()), None, "{invalid}");
+    }
 }
 
 fn body(layout: &Multipart<'_>, content: &[u8]) -> Vec<u8> {
