@@ -10,8 +10,8 @@ use reel_proto::http::response::write_decimal;
 
 /// The part of a file that a client still waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rest {
-    etag: Box<[u8]>,
+pub(crate) struct Rest<'a> {
+    etag: &'a [u8],
     /// Its next byte and its last one, both inclusive.
     first: u64,
     last: u64,
@@ -19,11 +19,11 @@ pub(crate) struct Rest {
     size: u64,
 }
 
-impl Rest {
+impl<'a> Rest<'a> {
     /// What is to come after the head of an answer with `length` bytes of content. `None`: it cannot
     /// go on elsewhere. It is no content of a file (an error), or no single range of one (where the
     /// parts of a multipart answer lie is the node's choice), or nothing names the file for certain.
-    pub(crate) fn of(head: &ResponseHead, length: u64) -> Option<Self> {
+    pub(crate) fn of(head: &'a ResponseHead, length: u64) -> Option<Self> {
         let etag = head.header("etag").filter(|etag| etag.starts_with(b"\""))?;
         if length == 0 || head.header("content-encoding").is_some() {
             return None;
@@ -36,7 +36,7 @@ impl Rest {
             }
             _ => return None,
         };
-        Some(Self { etag: etag.into(), first: range.first, last: range.last(), size })
+        Some(Self { etag, first: range.first, last: range.last(), size })
     }
 
     /// The client has got so many bytes more.
@@ -56,7 +56,7 @@ impl Rest {
         out.push(b'-');
         write_decimal(out, self.last);
         out.extend_from_slice(b"\r\nIf-Match: ");
-        out.extend_from_slice(&self.etag);
+        out.extend_from_slice(self.etag);
         out.extend_from_slice(b"\r\n");
     }
 
@@ -65,7 +65,7 @@ impl Rest {
         let range = ByteRange { first: self.first, length: self.length() };
         let promised = ContentRange { range: Some(range), size: self.size };
         head.status == 206
-            && head.header("etag") == Some(&*self.etag)
+            && head.header("etag") == Some(self.etag)
             && head.header("content-encoding").is_none()
             && head.header("content-range").and_then(ContentRange::parse) == Some(promised)
             && head.framing == Framing::Length(range.length)
@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn a_whole_file_is_a_range_too() {
-        let rest = Rest::of(&head("200 OK\r\nETag: \"e\"\r\nContent-Length: 10"), 10).unwrap();
+        let head = head("200 OK\r\nETag: \"e\"\r\nContent-Length: 10");
+        let rest = Rest::of(&head, 10).unwrap();
         assert_eq!((rest.first, rest.last, rest.size), (0, 9, 10));
     }
 

@@ -54,7 +54,7 @@ pub(crate) struct Forward<'a> {
     /// stands in for its client.
     pub(crate) via: bool,
     /// Only this of the file is wanted, whatever the client asked for.
-    pub(crate) rest: Option<&'a Rest>,
+    pub(crate) rest: Option<&'a Rest<'a>>,
 }
 
 /// Writes the head of the request to a node.

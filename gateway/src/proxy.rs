@@ -68,7 +68,7 @@ pub(crate) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn write(&self, out: &mut Vec<u8>, rest: Option<&Rest>) {
+    fn write(&self, out: &mut Vec<u8>, rest: Option<&Rest<'_>>) {
         let host = self.order.first().map(ToString::to_string).unwrap_or_default();
         let forward = Forward { host: &host, framing: Framing::None, via: self.via, rest };
         forward::request(out, self.head, &forward);
@@ -235,7 +235,7 @@ pub(crate) async fn give(
 /// The rest of an answer, to be had from whoever has it.
 struct Again<'a> {
     asked: &'a Asked<'a>,
-    rest: Rest,
+    rest: Rest<'a>,
     /// When the client last got a byte, or might have.
     progress: Instant,
     /// Before the next round: none after progress.
@@ -243,7 +243,7 @@ struct Again<'a> {
 }
 
 impl<'a> Again<'a> {
-    fn new(asked: &'a Asked<'a>, rest: Rest) -> Self {
+    fn new(asked: &'a Asked<'a>, rest: Rest<'a>) -> Self {
         Self { asked, rest, progress: Instant::now(), pause: Duration::ZERO }
     }
 
