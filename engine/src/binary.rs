@@ -21,7 +21,7 @@ use reel_proto::{
 use crate::{
     cache::Record,
     metrics::{Kind, Outcome, Tally},
-    store::Lookup,
+    store::{ChangeError, Lookup},
     thread::Thread,
 };
 
@@ -144,7 +144,8 @@ async fn delete(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<(), Stop> {
     let file = body(conn, FILE_REF_LEN, FileRef::decode).await?;
     conn.flush().await?;
     // What was deleted already is a success: a client that lost the reply asks again.
-    thread.stores().delete(file).await.map_err(|error| Stop::of_change(&file, &error))?;
+    let deleted = thread.in_time(thread.stores().delete(file), ChangeError::Late).await;
+    deleted.map_err(|error| Stop::of_change(&file, &error))?;
     conn.reply(&[]).await?;
     Ok(())
 }

@@ -82,6 +82,9 @@ pub struct Config {
     pub idle: HumanTime,
     /// How long a peer may take for the next part of a request, or to take any of a response.
     pub progress: HumanTime,
+    /// How long a request waits for a store path: for a piece of an upload, its acknowledgement, or a change. Beyond: 503
+    /// or an error frame, though it may be done yet.
+    pub store_timeout: HumanTime,
     /// `Cache-Control` of files.
     pub cache_control: String,
     /// The app of an HTTP write that names none.
@@ -117,6 +120,7 @@ impl Default for Config {
             upload_max: ByteSize(1 << 40),
             idle: HumanTime(Duration::from_secs(300)),
             progress: HumanTime(Duration::from_secs(30)),
+            store_timeout: HumanTime(Duration::from_secs(60)),
             cache_control: "no-cache".to_owned(),
             default_app: "tnvideo".to_owned(),
             default_user: "tnv001".to_owned(),

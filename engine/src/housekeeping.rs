@@ -180,6 +180,7 @@ impl Due {
                     | ChangeError::ReadOnly
                     | ChangeError::Adopting
                     | ChangeError::Busy
+                    | ChangeError::Late
                     | ChangeError::Metadata { retryable: true, .. },
                 ) => {}
                 Err(error) => {

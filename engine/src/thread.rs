@@ -271,6 +271,16 @@ impl Thread {
         matches!(error, ReadError::Disk(error) if self.stores().may_pass(record.store().into(), error))
     }
 
+    /// Waits for a store path as long as a request may, and gives `late` then. What was asked of it may be done yet.
+    pub(crate) async fn in_time<T, E>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+        late: E,
+    ) -> Result<T, E> {
+        let limit = self.shared.config.store_timeout.0;
+        monoio::time::timeout(limit, work).await.unwrap_or(Err(late))
+    }
+
     /// Buffer memory for an upload of `size` bytes, or `None`: the node has too much under way. Held until the upload is
     /// over: a small one stays in memory until it is written in one go.
     pub(crate) fn admit_upload(&self, size: Option<u64>) -> Option<Permit> {

@@ -85,7 +85,8 @@ pub(super) fn status_of(status: Status) -> FileStatus {
 async fn restore(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<(), Stop> {
     let file = body(conn, BODY_BYTES_MAX, ext::decode_file).await?;
     conn.flush().await?;
-    thread.stores().restore(file).await.map_err(|error| Stop::of_change(&file, &error))?;
+    let restored = thread.in_time(thread.stores().restore(file), ChangeError::Late).await;
+    restored.map_err(|error| Stop::of_change(&file, &error))?;
     conn.reply(&[]).await?;
     Ok(())
 }
@@ -95,7 +96,8 @@ async fn purge(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<(), Stop> {
     conn.flush().await?;
     let reply = match purge {
         Purge::File(file) => {
-            thread.stores().purge(file).await.map_err(|error| Stop::of_change(&file, &error))?;
+            let purged = thread.in_time(thread.stores().purge(file), ChangeError::Late).await;
+            purged.map_err(|error| Stop::of_change(&file, &error))?;
             PurgeReply { purged: 1, more: false }
         }
         Purge::AllDeleted { app, user } => purge_user(thread, app, user).await?,
@@ -113,7 +115,7 @@ async fn purge_user(thread: &Rc<Thread>, app: AppId, user: UserId) -> Result<Pur
         let page = thread.stores().list(of.clone(), after, PURGE_PAGE).await;
         let page = page.map_err(|error| Stop::of_listing(&of, &error))?;
         for file in &page.files {
-            match thread.stores().purge(file.key).await {
+            match thread.in_time(thread.stores().purge(file.key), ChangeError::Late).await {
                 Ok(_) => purged += 1,
                 // Restored or purged by somebody else in between.
                 Err(ChangeError::Unknown | ChangeError::NotDeleted) => {}

@@ -79,7 +79,9 @@ impl Stop {
                 Refusal::WrongState
             }
             ChangeError::ReadOnly => Refusal::ReadOnly,
-            ChangeError::Busy | ChangeError::Metadata { retryable: true, .. } => Refusal::Busy,
+            ChangeError::Busy
+            | ChangeError::Late
+            | ChangeError::Metadata { retryable: true, .. } => Refusal::Busy,
             ChangeError::Disk(_) | ChangeError::Metadata { .. } => {
                 tracing::error!(file = %file.file, user = %file.user, %error, "a change failed");
                 return Self::failed(Refusal::Failed, error.to_string());
@@ -95,6 +97,7 @@ impl Stop {
             UploadError::Full => Refusal::Full,
             UploadError::ReadOnly => Refusal::ReadOnly,
             UploadError::Busy(_)
+            | UploadError::Late
             | UploadError::Draining
             | UploadError::Metadata { unknown: false, retryable: true, .. } => Refusal::Busy,
             UploadError::Disk { .. } | UploadError::Metadata { .. } => Refusal::Failed,

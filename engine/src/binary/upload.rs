@@ -119,7 +119,7 @@ async fn receive(
             return Err(Stop::refused(Refusal::BadChecksum, text));
         }
     }
-    let stored = upload.finish().await.map_err(failed);
+    let stored = thread.in_time(upload.finish(), UploadError::Late).await.map_err(failed);
     drop(permit);
     stored
 }
@@ -149,7 +149,8 @@ async fn content(
         }
         left -= wanted as u64;
         thread.cell.add(Serve::BYTES_IN, wanted as u64);
-        upload.write(piece.freeze()).await.map_err(|error| Stop::of_upload(&file, &error))?;
+        let written = thread.in_time(upload.write(piece.freeze()), UploadError::Late);
+        written.await.map_err(|error| Stop::of_upload(&file, &error))?;
     }
     Ok(sum)
 }

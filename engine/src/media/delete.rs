@@ -42,7 +42,7 @@ pub(super) async fn delete(
             return refuse(conn, 412, "a precondition failed").await;
         }
     }
-    match thread.stores().delete(owner).await {
+    match thread.in_time(thread.stores().delete(owner), ChangeError::Late).await {
         Ok(Changed::Done) => {
             let fields = |out: &mut Vec<u8>| out.extend_from_slice(CORS);
             conn.respond(204, fields, b"").await.map(|()| Outcome::Ok)
@@ -54,6 +54,7 @@ pub(super) async fn delete(
         Err(
             error @ (ChangeError::ReadOnly
             | ChangeError::Busy
+            | ChangeError::Late
             | ChangeError::NotDeleted
             | ChangeError::Adopting
             | ChangeError::Metadata { retryable: true, .. }),

@@ -153,9 +153,10 @@ async fn receive(
             return Err(Failed::TooLarge);
         }
         thread.cell.add(Serve::BYTES_IN, piece.len() as u64);
-        upload.write(piece).await.map_err(Failed::Store)?;
+        let written = thread.in_time(upload.write(piece), UploadError::Late);
+        written.await.map_err(Failed::Store)?;
     }
-    upload.finish().await.map_err(Failed::Store)
+    thread.in_time(upload.finish(), UploadError::Late).await.map_err(Failed::Store)
 }
 
 fn body_failed(error: &BodyError) -> Failed {

@@ -246,6 +246,9 @@ pub enum UploadError {
     /// No path ids in hand, or too much work before a disk: try again.
     #[error("{0}")]
     Busy(&'static str),
+    /// The store path took longer than a request may wait. The file may be stored yet: the same upload again tells.
+    #[error("the store path does not answer")]
+    Late,
     /// The node is shutting down.
     #[error("the node is draining")]
     Draining,
@@ -300,7 +303,7 @@ impl UploadError {
             Self::Conflict(_) => 409,
             Self::Size { .. } | Self::TooLong { .. } => 400,
             Self::Full => 507,
-            Self::ReadOnly | Self::Busy(_) | Self::Draining => 503,
+            Self::ReadOnly | Self::Busy(_) | Self::Late | Self::Draining => 503,
             Self::Metadata { .. } => 503,
             Self::Disk { .. } => 500,
         }
@@ -310,7 +313,7 @@ impl UploadError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Conflict(_) | Self::Size { .. } | Self::TooLong { .. } => Fault::Client,
-            Self::Full | Self::Busy(_) | Self::Draining => Fault::Busy,
+            Self::Full | Self::Busy(_) | Self::Late | Self::Draining => Fault::Busy,
             Self::Metadata { unknown: false, retryable: true, .. } => Fault::Busy,
             Self::ReadOnly | Self::Disk { .. } | Self::Metadata { .. } => Fault::Node,
         }
@@ -459,6 +462,9 @@ pub enum ChangeError {
     /// Too much is waiting: try again.
     #[error("too much work is waiting")]
     Busy,
+    /// The store path took longer than a request may wait. It may be done yet: the same again tells.
+    #[error("the store path does not answer")]
+    Late,
     /// The disk said no. Its record may or may not say so already; the row does not.
     #[error("{0}")]
     Disk(Arc<std::io::Error>),

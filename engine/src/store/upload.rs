@@ -312,6 +312,7 @@ impl Upload {
             ) => Ok(false),
             Err(ChangeError::ReadOnly) => Err(UploadError::ReadOnly),
             Err(ChangeError::Busy) => Err(UploadError::Busy("too much work waits for this disk")),
+            Err(ChangeError::Late) => Err(UploadError::Late),
             Err(ChangeError::Disk(error)) => Err(UploadError::Disk { store, error }),
             Err(ChangeError::Metadata { text, retryable }) => {
                 Err(UploadError::Metadata { text, unknown: false, retryable })

@@ -107,6 +107,11 @@ impl Engine {
 
     /// `change` alters the configuration; `off` names capabilities that the kernel is not to have.
     pub fn start_with(change: impl FnOnce(&mut Config), off: &[&str]) -> Self {
+        Self::start_on(None, change, off)
+    }
+
+    /// With its store in this folder of a file system of its own.
+    pub fn start_on(disk: Option<&Path>, change: impl FnOnce(&mut Config), off: &[&str]) -> Self {
         // In the build folder: a temporary folder may be a tmpfs without attributes.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let (idgen_address, idgen) = deployed(command::REPLY_IDGEN);
@@ -122,7 +127,7 @@ impl Engine {
             ..Config::default()
         };
         change(&mut config);
-        let store = folder.path().join("store");
+        let store = disk.unwrap_or(folder.path()).join("store");
         let meta = folder.path().join("meta");
         for made in [&store, &meta] {
             std::fs::create_dir(made).unwrap();
