@@ -28,7 +28,6 @@ use crate::store::{
 };
 
 mod pass;
-mod throttle;
 
 /// Why a pass is not begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

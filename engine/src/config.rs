@@ -19,7 +19,7 @@ use reel_proto::{
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{self, JournalConfig, SEGMENT_BYTES_MIN, SEGMENTS_MIN};
-use crate::store::{Durability, Reserve, StoreConfig, StorePathConfig};
+use crate::store::{BrickConfig, Durability, Reserve, StoreConfig, StorePathConfig};
 
 /// The smallest journal.
 const JOURNAL_BYTES_MIN: u64 = SEGMENTS_MIN as u64 * SEGMENT_BYTES_MIN;
@@ -63,6 +63,8 @@ pub struct Config {
     pub retention: HumanTime,
     /// Bytes a second that `reel adopt` reads, on each store path; 0: as fast as it goes.
     pub adopt_rate: ByteSize,
+    /// Within which time rot in a file of a brick is found, by reading all of it again; 0: nothing is read again.
+    pub scrub_within: HumanTime,
     /// Path ids fetched at a time, for each store path.
     pub id_block: u64,
     /// Memory for records of files on all data threads together; some 250 bytes a file.
@@ -111,6 +113,7 @@ impl Default for Config {
             journal: ByteSize(512 << 20),
             retention: HumanTime(Duration::from_secs(7 * 24 * 3600)),
             adopt_rate: ByteSize(64 << 20),
+            scrub_within: HumanTime(Duration::from_secs(30 * 24 * 3600)),
             id_block: 16_384,
             record_cache: ByteSize(64 << 20),
             open_files: 8192,
@@ -137,6 +140,12 @@ pub struct StorePath {
     /// Whether other nodes mount it, too; unset: if it lies on a file system that other machines may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<bool>,
+    /// The same folder on the brick that this node has of a GlusterFS volume: files are read there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brick: Option<PathBuf>,
+    /// A folder of the node's own on the brick's file system; unset: `reel-brick` beside the volume's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brick_state: Option<PathBuf>,
     /// Its key at the ID node; unset: the path's text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_key: Option<String>,
@@ -165,6 +174,8 @@ impl StorePath {
         Self {
             path: path.into(),
             shared: None,
+            brick: None,
+            brick_state: None,
             id_key: None,
             aliases: Vec::new(),
             reserve: None,
@@ -182,14 +193,22 @@ impl StorePath {
             |reason: String| Err(ConfigFault::StorePath { path: self.path.clone(), reason });
         match self.id_key.as_deref().map(IdKey::parse) {
             Some(Err(error)) => wrong(error.to_string()),
+            _ if self.brick.is_none() && self.brick_state.is_some() => {
+                wrong("brick_state is of a brick, and none is named".to_owned())
+            }
             _ if self.workers == 0 => wrong("at least one worker is needed".to_owned()),
             _ => Ok(()),
         }
     }
 
-    fn config(&self) -> StorePathConfig {
+    fn config(&self, scrub_within: Duration) -> StorePathConfig {
         let mut config = StorePathConfig::new(&self.path);
         config.shared = self.shared;
+        config.brick = self.brick.clone().map(|path| BrickConfig {
+            path,
+            state: self.brick_state.clone(),
+            scrub_within,
+        });
         config.id_key.clone_from(&self.id_key);
         config.aliases.clone_from(&self.aliases);
         config.workers = self.workers.max(1);
@@ -355,7 +374,7 @@ impl Config {
         database: &Location,
         ring: Option<RingFlags>,
     ) -> StoreConfig {
-        let paths = paths.iter().map(StorePath::config).collect();
+        let paths = paths.iter().map(|path| path.config(self.scrub_within.0)).collect();
         let mut config = StoreConfig::new(names.host, names.group, paths);
         config.durability = self.durability;
         config.journal = match database {

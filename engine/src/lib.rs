@@ -30,6 +30,7 @@ pub mod record;
 mod repair;
 pub mod store;
 pub mod sweep;
+mod throttle;
 pub mod verify;
 
 pub use config::{Config, ConfigFault, StorePath};

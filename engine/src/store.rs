@@ -7,6 +7,7 @@
 
 pub mod adoption;
 mod api;
+mod brick;
 pub(crate) mod change;
 mod commit;
 mod doubtful;
@@ -57,6 +58,7 @@ pub use self::{
         Lookup, LookupError, OpenFileError, Outcome, PathCounts, PathStatus, Place, Status,
         StoreConfig, StorePathConfig, Stored, SystemClock, UploadError, UploadRequest,
     },
+    brick::{BrickConfig, BrickFault, BrickStatus},
     listing::{Listed, Listing},
     open::OpenError,
     order::ReadmitError,
@@ -108,6 +110,7 @@ pub struct Stores {
 struct Threads {
     committers: Vec<JoinHandle<()>>,
     keepers: Vec<JoinHandle<()>>,
+    bricks: Vec<brick::Threads>,
     housekeeper: Option<(Sender<()>, JoinHandle<()>)>,
     journal: Option<Running>,
     locks: Vec<FolderLock>,
@@ -159,6 +162,7 @@ impl Stores {
                     threads.committers.push(opened.committer);
                     threads.keepers.push(opened.keeper);
                     threads.locks.extend(opened.locks);
+                    threads.bricks.extend(opened.brick);
                     paths.push(opened.store);
                 }
                 Err(error) => {
@@ -280,6 +284,15 @@ impl Stores {
         then: impl FnOnce(&OwnedFd) -> T + Send + 'static,
     ) -> Result<(OwnedFd, T), OpenFileError> {
         let store = Arc::clone(self.paths.get(file.store).ok_or(OpenFileError::Missing)?);
+        if let Some(brick) = &store.brick
+            && let Some(fd) = brick.file(&store, file).await?
+        {
+            let open = move || {
+                let more = then(&fd);
+                Ok((fd, more))
+            };
+            return store.pool.run(open).await.unwrap_or(Err(OpenFileError::Busy));
+        }
         let (relative, expected) = (file.relative, file.size);
         let pool = store.pool.clone();
         let open = move || {
@@ -293,7 +306,13 @@ impl Stores {
     /// As [`Self::open_file`], at once and on the calling thread, if no disk is needed for it: then a miss in a cache of
     /// descriptors costs a few microseconds instead of a turn on a worker. `None`: try that.
     pub(crate) fn open_cached(&self, file: &Place) -> Option<OwnedFd> {
-        let store = self.paths.get(file.store).filter(|store| store.is_local)?;
+        let store = self.paths.get(file.store)?;
+        if let Some(brick) = &store.brick {
+            return brick.file_at_once(file);
+        }
+        if !store.is_local {
+            return None;
+        }
         let opened = sys::open_cached(store.root(), file.relative.as_str()).ok()?;
         // Its inode is in memory, too. What is wrong with it, the worker says.
         whole(opened, file.size).ok()
@@ -497,6 +516,9 @@ fn stop(paths: &[Arc<StorePath>], threads: &mut Threads) {
             join(thread);
         }
     }
+    // All of them are told before one is waited for.
+    let of_bricks: Vec<_> = threads.bricks.drain(..).flat_map(brick::Threads::stop).collect();
+    of_bricks.into_iter().for_each(join);
     // Committers first: what they give back, keepers still take.
     for (path, thread) in paths.iter().zip(threads.committers.drain(..)) {
         let _ = path.commits.send(CommitJob::Stop);

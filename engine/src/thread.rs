@@ -212,7 +212,10 @@ impl Thread {
         let at_once = self.opens_cached.then(|| self.stores().open_cached(place)).flatten();
         let opened = match at_once {
             Some(fd) => Ok((fd, None)),
-            None => self.stores().open_file_and(place, then).await,
+            None => {
+                let opened = self.stores().open_file_and(place, then);
+                self.in_time(opened, OpenFileError::Late).await
+            }
         };
         if let Err(OpenFileError::Size { on_disk, expected }) = &opened
             && on_disk < expected

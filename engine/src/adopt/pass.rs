@@ -15,7 +15,6 @@ use std::{
 use reel_meta::{FileRow, FileStatus, ScanCursor, TableCount};
 use reel_proto::path::PathId;
 
-use super::throttle::Throttle;
 use crate::{
     layout::{self, Layout},
     metadata::{Metadata, Owned, RowError, wait},
@@ -29,6 +28,7 @@ use crate::{
         sys, walk,
     },
     sweep::owner,
+    throttle::Throttle,
     verify::{Fault, Finding},
 };
 

@@ -158,8 +158,10 @@ impl Record {
     pub(crate) fn place(&self) -> Place {
         Place {
             store: usize::from(self.store),
+            path_id: self.path_id,
             relative: self.path_id.relative(self.place_time),
             size: self.size,
+            checksum: self.checksum(),
         }
     }
 }

@@ -272,8 +272,7 @@ impl Chosen<'_> {
 
     async fn open_failed(&self, conn: &mut ServerConn, error: &OpenFileError) -> Answered {
         match error {
-            OpenFileError::Busy => return refuse(conn, 503, "too much waits for this disk").await,
-            OpenFileError::Away => return refuse(conn, 503, "the volume is away").await,
+            error if error.passes() => return refuse(conn, 503, &error.to_string()).await,
             _ => {}
         }
         self.thread.open_failed(self.record, error);

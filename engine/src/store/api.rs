@@ -9,6 +9,7 @@ use reel_proto::{
 
 use super::{
     adoption::Adoption,
+    brick::{BrickConfig, BrickStatus},
     placement::{Health, Reserve},
 };
 use crate::{journal::JournalConfig, metadata::RowError};
@@ -32,6 +33,8 @@ pub struct StorePathConfig {
     pub path: PathBuf,
     /// Whether other nodes mount it, too; `None`: if it lies on a file system that other machines may have.
     pub shared: Option<bool>,
+    /// Where the node has a brick of the volume that `path` is a mount of.
+    pub brick: Option<BrickConfig>,
     /// Its key at the ID node, at most 64 bytes; `None`: the path's text, or a generated key if that is too long.
     /// Fixed in the store's identity when it is made; another one later refuses to start.
     pub id_key: Option<String>,
@@ -53,6 +56,7 @@ impl StorePathConfig {
         Self {
             path: path.into(),
             shared: None,
+            brick: None,
             id_key: None,
             aliases: Vec::new(),
             reserve: Reserve::default(),
@@ -366,16 +370,26 @@ pub struct Located {
 pub struct Place {
     /// Which store path.
     pub store: usize,
+    /// The number of its place.
+    pub path_id: PathId,
     /// Its place below the store path.
     pub relative: RelativePath,
     /// Bytes.
     pub size: u64,
+    /// CRC-64/NVME of the content; files taken over may have none yet.
+    pub checksum: Option<u64>,
 }
 
 impl Located {
     /// Where it lies.
     pub fn place(&self) -> Place {
-        Place { store: self.store, relative: self.relative, size: self.size }
+        Place {
+            store: self.store,
+            path_id: self.path_id,
+            relative: self.relative,
+            size: self.size,
+            checksum: self.checksum,
+        }
     }
 }
 
@@ -420,6 +434,12 @@ pub enum OpenFileError {
     /// The store path's queue is full: try again.
     #[error("too much work waits for this disk")]
     Busy,
+    /// The store path took longer than a request may wait: another node may have it.
+    #[error("the store path does not answer")]
+    Late,
+    /// The copy on this node's brick is bad, or under heal: another node has it.
+    #[error("this node's copy is being mended")]
+    Mending,
     /// The servers behind a mount do not answer now: another node may have it.
     #[error("the servers behind the store path are away")]
     Away,
@@ -431,7 +451,7 @@ pub enum OpenFileError {
 impl OpenFileError {
     /// Whether the same may well succeed later, or at another node.
     pub(crate) fn passes(&self) -> bool {
-        matches!(self, Self::Busy | Self::Away)
+        matches!(self, Self::Busy | Self::Late | Self::Mending | Self::Away)
     }
 }
 
@@ -518,6 +538,9 @@ pub struct PathStatus {
     pub small_inodes: bool,
     /// How far it has been taken over, where its files were there before it was a store.
     pub adoption: Option<Adoption>,
+    /// The folder past the mount that files are read from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brick: Option<BrickStatus>,
     /// Files of this process that are not settled yet: zero when nothing is under way.
     pub open_files: u64,
     /// Counters since the start.

@@ -17,6 +17,7 @@ use reel_proto::name::HostName;
 use super::{
     adoption::Adoption,
     api::{Clock, StoreConfig, StorePathConfig},
+    brick::{self, Brick, BrickFault},
     commit,
     expected::{self, Expected},
     identity::{self, Identity, IdentityError},
@@ -63,6 +64,28 @@ pub enum OpenError {
         second: PathBuf,
         /// Its uuid.
         uuid: String,
+    },
+    /// It is the brick of a volume.
+    #[error(
+        "{}: it lies in a brick of a GlusterFS volume ({}): what is written there past a mount is lost to the \
+         volume; mount the volume, and name this folder as `brick`",
+        path.display(), volume.display()
+    )]
+    IsBrick {
+        /// The store path.
+        path: PathBuf,
+        /// The volume's folder.
+        volume: PathBuf,
+    },
+    /// The brick of the store path cannot be read.
+    #[error("{}: brick {}: {fault}", path.display(), brick.display())]
+    Brick {
+        /// The store path.
+        path: PathBuf,
+        /// The brick.
+        brick: PathBuf,
+        /// Why.
+        fault: BrickFault,
     },
     /// The file system cannot hold records.
     #[error(
@@ -137,6 +160,7 @@ pub(crate) struct Opened {
     pub(crate) committer: JoinHandle<()>,
     pub(crate) keeper: JoinHandle<()>,
     pub(crate) locks: Vec<FolderLock>,
+    pub(crate) brick: Option<brick::Threads>,
 }
 
 /// What all store paths of a node share.
@@ -165,6 +189,7 @@ pub(crate) fn claim<'a>(shared: &Shared<'a>) -> Result<(Layout, Vec<Claim<'a>>),
     let mut found: Vec<(&StorePathConfig, Identity, StorePlace)> = Vec::new();
     for (index, path) in config.paths.iter().enumerate() {
         let folder = &path.path;
+        refuse_brick(folder)?;
         let place = expected::place(config.node.as_str(), folder)?;
         let expected = Expected::read(shared.metadata, &place, path)?;
         let id_key = path.id_key.as_deref();
@@ -189,6 +214,14 @@ pub(crate) fn claim<'a>(shared: &Shared<'a>) -> Result<(Layout, Vec<Claim<'a>>),
         Ok(Claim { path, identity, place, sharing, locks })
     };
     Ok((layout, found.into_iter().map(locked).collect::<Result<_, OpenError>>()?))
+}
+
+fn refuse_brick(folder: &Path) -> Result<(), OpenError> {
+    match brick::root_of(folder) {
+        Ok(Some(volume)) => Err(OpenError::IsBrick { path: folder.to_owned(), volume }),
+        // What is not there, or cannot be read, is found out by whoever opens it.
+        Ok(None) | Err(_) => Ok(()),
+    }
 }
 
 /// Who else has a store path: what is configured, else by where it lies.
@@ -225,6 +258,17 @@ pub(crate) fn open(
     let pool = Pool::new(name, path.workers, path.queue_limit).map_err(disk("starting workers"))?;
     let name: &'static str = format!("reel-whole-{index}").leak();
     let whole_reads = Pool::new(name, 1, path.queue_limit).map_err(disk("starting workers"))?;
+    let (brick, brick_work) = match &path.brick {
+        Some(config) => {
+            let fault = |fault| {
+                let (path, brick) = (folder.clone(), config.path.clone());
+                OpenError::Brick { path, brick, fault }
+            };
+            let (brick, work) = Brick::open(index, config, &identity.uuid).map_err(fault)?;
+            (Some(brick), Some(work))
+        }
+        None => (None, None),
+    };
     let fault = read_only_marker(&folder.join(sharing.own_file(READ_ONLY)));
     let parts = Parts {
         index,
@@ -234,6 +278,7 @@ pub(crate) fn open(
         epochs: Arc::clone(shared.epochs),
         root,
         sharing,
+        brick,
         durability: shared.config.durability,
         ledger: Ledger::new((shared.config.id_block / 2).max(1)),
         pool,
@@ -255,7 +300,11 @@ pub(crate) fn open(
     let committer =
         start_committer(shared, &store, commit_queue).map_err(disk("starting the committer"))?;
     let keeper = start_keeper(shared, &store, keeper_queue).map_err(disk("starting the keeper"))?;
-    Ok(Opened { store, committer, keeper, locks })
+    let brick = brick_work
+        .map(|work| Brick::start(&store, work))
+        .transpose()
+        .map_err(disk("starting the threads of a brick"))?;
+    Ok(Opened { store, committer, keeper, locks, brick })
 }
 
 fn start_committer(

@@ -23,6 +23,7 @@ pub(crate) use self::health::{DiskFault, READ_ONLY, Watch};
 use super::{
     adoption::{Adoption, AdoptionState},
     api::{Clock, Durability, PathCounts, PathStatus},
+    brick::Brick,
     commit::{CommitJob, Commits},
     doubtful::Doubtful,
     durable::NotDurable,
@@ -57,6 +58,8 @@ pub(crate) struct StorePath {
     pub(crate) is_local: bool,
     /// Who else has it.
     pub(crate) sharing: Sharing,
+    /// Where its files can be read past the mount.
+    pub(crate) brick: Option<Brick>,
     /// Whoever writes a file makes it durable, by itself.
     pub(crate) syncs_each: bool,
     pub(crate) folders: Folders,
@@ -115,6 +118,7 @@ pub(crate) struct Parts {
     pub(crate) epochs: Arc<Epochs>,
     pub(crate) root: OwnedFd,
     pub(crate) sharing: Sharing,
+    pub(crate) brick: Option<Brick>,
     pub(crate) durability: Durability,
     pub(crate) ledger: Ledger,
     pub(crate) pool: Pool,
@@ -144,6 +148,7 @@ impl StorePath {
             is_local: sys::is_local(parts.root.as_fd()),
             syncs_each: parts.sharing.is_shared() && parts.durability == Durability::Sync,
             sharing: parts.sharing,
+            brick: parts.brick,
             root: parts.root,
             folders: Folders::default(),
             ledger: Mutex::new(parts.ledger),
@@ -453,6 +458,7 @@ impl StorePath {
             ids_left,
             small_inodes: self.small_inodes.load(Ordering::Relaxed),
             adoption: self.adoption(),
+            brick: self.brick.as_ref().map(Brick::status),
             open_files: self.open_files.load(Ordering::Relaxed),
             counts: self.counts.read(),
         }

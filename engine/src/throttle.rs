@@ -10,19 +10,19 @@ use std::{
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
 /// See the module.
-pub(super) struct Throttle {
+pub(crate) struct Throttle {
     rate: u64,
     begin: Instant,
     bytes: u64,
 }
 
 impl Throttle {
-    pub(super) fn new(rate: u64) -> Self {
+    pub(crate) fn new(rate: u64) -> Self {
         Self { rate, begin: Instant::now(), bytes: 0 }
     }
 
     /// These bytes were read: waits until they were to be.
-    pub(super) fn wait(&mut self, bytes: u64, stop: &AtomicBool) -> ControlFlow<()> {
+    pub(crate) fn wait(&mut self, bytes: u64, stop: &AtomicBool) -> ControlFlow<()> {
         self.bytes += bytes;
         while !stop.load(Ordering::Acquire) {
             let due = self.due();
