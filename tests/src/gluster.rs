@@ -27,8 +27,13 @@ const LINES: usize = 25;
 /// The name of the volume.
 const VOLUME: &str = "media";
 
-/// What the guide sets: how long a writer waits for a server that says nothing, and which copy a reader gets.
-const OPTIONS: [(&str, &str); 2] = [("network.ping-timeout", "3"), ("cluster.choose-local", "off")];
+/// What the guide sets: how long a writer waits for a server that says nothing, which copy a reader gets, and how often it is
+/// looked whether something is to be healed.
+const OPTIONS: [(&str, &str); 3] = [
+    ("network.ping-timeout", "3"),
+    ("cluster.choose-local", "off"),
+    ("cluster.heal-timeout", "10"),
+];
 
 /// A volume of replicas, one on each of its hosts.
 #[derive(Debug)]
@@ -107,6 +112,12 @@ impl Gluster {
     #[must_use]
     pub fn mount_point(&self, node: usize) -> PathBuf {
         self.nodes[node].folder.join("mount")
+    }
+
+    /// The brick of a node.
+    #[must_use]
+    pub fn brick(&self, node: usize) -> &Path {
+        &self.nodes[node].brick
     }
 
     /// Mounts the volume on a host.

@@ -28,6 +28,9 @@ const OF_A_KIND: usize = 2;
 /// Longest wait for what must come. It ends a test that hangs; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Within which time a storage node finds what has rotted on its brick.
+pub const SCRUB_WITHIN: Duration = Duration::from_secs(20);
+
 /// Where the numbers of hosts begin: of those with files, of the others.
 const FILES: u8 = 1;
 const OTHERS: u8 = 50;
@@ -90,6 +93,8 @@ impl Group {
         let (idgens, trackers) = (several("idgen")?, several("tracker")?);
         let engine = |number: usize| {
             let store = volume.mount_point(number).join("store");
+            let brick = volume.brick(number).join("store");
+            let path = format!("path = {store:?}, brick = {brick:?}, reserve = \"1MiB\"");
             let any_port = format!("{}:0", volume.host(number).address(crate::network::Way::Front));
             start(
                 volume.host(number),
@@ -101,7 +106,8 @@ impl Group {
                     ("REEL_ENGINE__TRACKERS", list(&trackers)?),
                     ("REEL_ENGINE__HTTP_LISTEN", any_port),
                     ("REEL_ENGINE__BEAT_INTERVAL", "1s".to_owned()),
-                    ("REEL_STORE_PATH", format!("[{{ path = {store:?}, reserve = \"1MiB\" }}]")),
+                    ("REEL_ENGINE__SCRUB_WITHIN", format!("{}s", SCRUB_WITHIN.as_secs())),
+                    ("REEL_STORE_PATH", format!("[{{ {path} }}]")),
                 ],
             )
         };

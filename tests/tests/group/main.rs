@@ -2,6 +2,8 @@
 //! of all of them was cut.
 #![allow(clippy::unwrap_used)]
 
+mod rot;
+
 use std::{
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
