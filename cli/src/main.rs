@@ -12,6 +12,7 @@ mod data_folder;
 mod exit;
 mod meta_config;
 mod migrate;
+mod probe;
 mod roles;
 mod server;
 mod settings;
@@ -40,6 +41,8 @@ enum Command {
     Migrate(migrate::Migrate),
     /// Takes over store paths whose files and rows a deployed system has written: asks the running storage node.
     Adopt(adopt::Adopt),
+    /// Tries whether a file system has what a store path needs.
+    Probe(probe::Probe),
     #[command(flatten)]
     Client(Box<commands::ClientCommand>),
 }
@@ -68,6 +71,10 @@ fn main() -> ExitCode {
         Command::Adopt(arguments) => {
             exit::default_sigpipe();
             adopt::run(&arguments)
+        }
+        Command::Probe(arguments) => {
+            exit::default_sigpipe();
+            probe::run(&arguments)
         }
         Command::Client(command) => {
             // A pipe whose reader has gone ends `reel ls | head` quietly, as it ends every other

@@ -52,6 +52,8 @@ fn every_setting_of_a_store_path_is_in_the_guide() {
     let all = reel_engine::StorePath {
         path: "/srv".into(),
         shared: Some(true),
+        brick: Some("/bricks/media/store".into()),
+        brick_state: Some("/bricks/reel".into()),
         id_key: Some("key".to_owned()),
         aliases: vec!["../data".to_owned()],
         reserve: Some(reel_node::config::ByteSize(1)),

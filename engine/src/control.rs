@@ -8,7 +8,7 @@ use reel_proto::{frame::RemoteError, refusal::Refusal, sign};
 use crate::{
     metrics::Serve,
     service::Shared,
-    store::{Health, PathCounts, Stores, path::StorePath},
+    store::{BrickCounts, BrickStatus, Health, PathCounts, Stores, path::StorePath},
     thread::now,
 };
 
@@ -53,6 +53,17 @@ reel_node::metric_table! {
     counter CHANGES = "reel_engine_store_changes_total", Count, "Files deleted or restored.";
     /// Purges.
     counter PURGED = "reel_engine_store_purged_total", Count, "Files removed for good.";
+    /// Files of the brick by what became of them.
+    counter BRICK = "reel_engine_store_brick_files_total", Count,
+        "Files of the brick: checked for a reader, found bad, mended, read through the mount instead.",
+        [what: "checked", "bad", "mended", "lacking"];
+    /// Bad copies that are not mended.
+    gauge BRICK_BAD = "reel_engine_store_brick_bad_files", Count,
+        "Bad copies on the brick, by whether the volume or a person has to act.",
+        [waits_for: "volume", "person"];
+    /// How long ago the brick was read through.
+    gauge SCRUB_AGE = "reel_engine_store_scrub_age_seconds", Seconds,
+        "Since the last reading of all that lies on the brick came to its end; -1: none did yet.";
 }
 
 /// The metrics of one store path.
@@ -115,7 +126,7 @@ async fn until<T>(end: &Drain, work: impl Future<Output = T>) -> Option<T> {
 }
 
 async fn publish(shared: Arc<Shared>, finished: Drain) {
-    let mut before = vec![PathCounts::default(); shared.disks.len()];
+    let mut before = vec![Default::default(); shared.disks.len()];
     loop {
         publish_once(&shared, &mut before);
         if until(&finished, tokio::time::sleep(PUBLISH_INTERVAL)).await.is_none() {
@@ -125,7 +136,7 @@ async fn publish(shared: Arc<Shared>, finished: Drain) {
     }
 }
 
-fn publish_once(shared: &Shared, before: &mut [PathCounts]) {
+fn publish_once(shared: &Shared, before: &mut [(PathCounts, BrickCounts)]) {
     let read = !shared.stores.metadata().watch().is_blind();
     shared.registry.shared().set(Serve::CHANGES_READ, i64::from(read));
     let level = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -145,16 +156,40 @@ fn publish_once(shared: &Shared, before: &mut [PathCounts]) {
         }
         let counts = status.counts;
         for (counter, now, then) in [
-            (Disk::UPLOADS, counts.uploads, before.uploads),
-            (Disk::UPLOAD_BYTES, counts.upload_bytes, before.upload_bytes),
-            (Disk::DISCARDED, counts.discarded, before.discarded),
-            (Disk::COMMITS, counts.commits, before.commits),
-            (Disk::COMMIT_FAILURES, counts.commit_failures, before.commit_failures),
-            (Disk::CHANGES, counts.changes, before.changes),
-            (Disk::PURGED, counts.purged, before.purged),
+            (Disk::UPLOADS, counts.uploads, before.0.uploads),
+            (Disk::UPLOAD_BYTES, counts.upload_bytes, before.0.upload_bytes),
+            (Disk::DISCARDED, counts.discarded, before.0.discarded),
+            (Disk::COMMITS, counts.commits, before.0.commits),
+            (Disk::COMMIT_FAILURES, counts.commit_failures, before.0.commit_failures),
+            (Disk::CHANGES, counts.changes, before.0.changes),
+            (Disk::PURGED, counts.purged, before.0.purged),
         ] {
             cell.add(counter, now.saturating_sub(then));
         }
-        *before = counts;
+        before.0 = counts;
+        if let Some(brick) = &status.brick {
+            publish_brick(cell, brick, &mut before.1);
+        }
     }
+}
+
+fn publish_brick(cell: &SharedCell<Disk>, brick: &BrickStatus, before: &mut BrickCounts) {
+    let level = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let counts = brick.counts;
+    for (index, now, then) in [
+        (0, counts.checked, before.checked),
+        (1, counts.bad, before.bad),
+        (2, counts.mended, before.mended),
+        (3, counts.lacking, before.lacking),
+    ] {
+        cell.add(Disk::BRICK.at([index]), now.saturating_sub(then));
+    }
+    *before = counts;
+    cell.set(Disk::BRICK_BAD.at([0]), level(brick.mending));
+    cell.set(Disk::BRICK_BAD.at([1]), level(brick.beyond_help));
+    let age = match brick.scrub.ended_at {
+        0 => -1,
+        ended_at => level(now().saturating_sub(ended_at)),
+    };
+    cell.set(Disk::SCRUB_AGE, age);
 }

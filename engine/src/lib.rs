@@ -25,6 +25,7 @@ pub mod ids;
 pub mod journal;
 pub mod layout;
 pub mod metadata;
+pub mod probe;
 pub mod rebuild;
 pub mod record;
 mod repair;

@@ -58,7 +58,7 @@ pub use self::{
         Lookup, LookupError, OpenFileError, Outcome, PathCounts, PathStatus, Place, Status,
         StoreConfig, StorePathConfig, Stored, SystemClock, UploadError, UploadRequest,
     },
-    brick::{BrickConfig, BrickFault, BrickStatus},
+    brick::{BrickConfig, BrickCounts, BrickFault, BrickStatus, root_of as brick_of},
     listing::{Listed, Listing},
     open::OpenError,
     order::ReadmitError,

@@ -14,7 +14,7 @@ use std::{
 use kit::{Node, config, content, copy, quick_folder, until};
 use reel_engine::{
     metadata::wait,
-    store::{BrickConfig, BrickStatus, Health, OpenError, OpenFileError, StoreConfig},
+    store::{BrickConfig, BrickCounts, BrickStatus, Health, OpenError, OpenFileError, StoreConfig},
 };
 
 struct Volume {
@@ -79,6 +79,10 @@ fn brick(node: &Node) -> BrickStatus {
     node.stores.status()[0].brick.clone().unwrap()
 }
 
+fn counts(node: &Node) -> BrickCounts {
+    brick(node).counts
+}
+
 fn open(node: &Node, file: &str) -> Result<Vec<u8>, OpenFileError> {
     let opened = wait(node.stores.open_file(&node.find(file).unwrap().place()))?;
     let mut bytes = Vec::new();
@@ -112,7 +116,7 @@ fn a_file_is_read_from_the_brick_once_it_was_checked_there() {
     let bytes = content(1, 300_000);
     node.put("f", &bytes).unwrap();
     assert_eq!(open(&node, "f").unwrap(), bytes);
-    assert_eq!((brick(&node).checked, brick(&node).through_mount), (0, 1), "the brick lacks it");
+    assert_eq!((counts(&node).checked, counts(&node).lacking), (0, 1), "the brick lacks it");
 
     let copy = volume.replicate(&node, "f");
     // From here on the mount has other bytes: whoever gets the right ones has them from the brick.
@@ -120,20 +124,20 @@ fn a_file_is_read_from_the_brick_once_it_was_checked_there() {
     for _ in 0..3 {
         assert_eq!(open(&node, "f").unwrap(), bytes);
     }
-    assert_eq!((brick(&node).checked, brick(&node).bad), (1, 0), "once");
+    assert_eq!((counts(&node).checked, counts(&node).bad), (1, 0), "once");
 
     // Another inode with the same bytes is another copy.
     let again = copy.with_extension("again");
     kit::copy(&copy, &again);
     fs::rename(&again, &copy).unwrap();
     assert_eq!(open(&node, "f").unwrap(), bytes);
-    assert_eq!(brick(&node).checked, 2);
+    assert_eq!(counts(&node).checked, 2);
     node.close();
 
     // That it was checked outlives the node.
     let node = volume.node(100);
     assert_eq!(open(&node, "f").unwrap(), bytes);
-    assert_eq!(brick(&node).checked, 0);
+    assert_eq!(counts(&node).checked, 0);
     node.close();
 }
 
@@ -153,7 +157,7 @@ fn a_copy_under_heal_is_left_to_the_mount() {
     assert!(matches!(open(&node, "f"), Err(OpenFileError::Mending)));
     fs::write(&copy, &bytes).unwrap();
     assert_eq!(open(&node, "f").unwrap(), bytes, "healed");
-    assert_eq!(brick(&node).bad, 0);
+    assert_eq!(counts(&node).bad, 0);
     node.close();
 }
 
@@ -228,7 +232,7 @@ fn a_brick_whose_disk_is_not_there_is_waited_for() {
     until("the brick is there", || brick(&node).is_open);
     volume.replicate(&node, "f");
     assert_eq!(open(&node, "f").unwrap(), bytes);
-    assert_eq!(brick(&node).checked, 1);
+    assert_eq!(counts(&node).checked, 1);
     assert_eq!(node.stores.status()[0].health, Health::Ok);
     node.close();
 }

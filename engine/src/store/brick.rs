@@ -35,7 +35,7 @@ use flume::{Receiver, Sender};
 use reel_node::worker::Pool;
 use reel_proto::path::PathId;
 
-pub(crate) use self::volume::root_of;
+pub use self::volume::root_of;
 use self::{
     checks::{Bound, Checks},
     mend::Mender,
@@ -167,7 +167,20 @@ struct Counts {
     mended: AtomicU64,
     mending: AtomicU64,
     beyond_help: AtomicU64,
-    through_mount: AtomicU64,
+    lacking: AtomicU64,
+}
+
+/// What happened on a brick since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct BrickCounts {
+    /// Files whose content was read for somebody who waited.
+    pub checked: u64,
+    /// Copies found to be bad.
+    pub bad: u64,
+    /// Of those, the ones that are whole again.
+    pub mended: u64,
+    /// Files that the brick lacks, opened through the mount.
+    pub lacking: u64,
 }
 
 /// The brick of a store path, for `/status` and metrics.
@@ -177,18 +190,13 @@ pub struct BrickStatus {
     pub path: PathBuf,
     /// Whether it is there.
     pub is_open: bool,
-    /// Files whose content was read for somebody who waited, since the start.
-    pub checked: u64,
-    /// Copies found to be bad since the start.
-    pub bad: u64,
-    /// Of those, the ones that are whole again.
-    pub mended: u64,
-    /// Of those, the ones that the volume has still to bring back.
+    /// Counters since the start.
+    #[serde(flatten)]
+    pub counts: BrickCounts,
+    /// Bad copies that the volume has still to bring back.
     pub mending: u64,
-    /// Of those, the ones that need a person.
+    /// Bad copies that need a person.
     pub beyond_help: u64,
-    /// Files opened through the mount since the start, because the brick lacks them.
-    pub through_mount: u64,
     /// The reading of all that was checked.
     pub scrub: scrub::Progress,
 }
@@ -303,7 +311,7 @@ impl Brick {
                 Checked::Unread => break,
             }
         }
-        count(&self.counts.through_mount, 1);
+        count(&self.counts.lacking, 1);
         Ok(None)
     }
 
@@ -435,12 +443,14 @@ impl Brick {
         BrickStatus {
             path: self.config.path.clone(),
             is_open: self.opened.load().is_some(),
-            checked: read(&self.counts.checked),
-            bad: read(&self.counts.bad),
-            mended: read(&self.counts.mended),
+            counts: BrickCounts {
+                checked: read(&self.counts.checked),
+                bad: read(&self.counts.bad),
+                mended: read(&self.counts.mended),
+                lacking: read(&self.counts.lacking),
+            },
             mending: read(&self.counts.mending),
             beyond_help: read(&self.counts.beyond_help),
-            through_mount: read(&self.counts.through_mount),
             scrub: self.lock_scrub().clone(),
         }
     }

@@ -18,8 +18,11 @@ const STATE: &str = "reel-brick";
 /// Characters of a GFID's text.
 const GFID_LEN: usize = 36;
 
-/// The folder of the volume that `path` lies in, if it lies in one: it, or one above it.
-pub(crate) fn root_of(path: &Path) -> io::Result<Option<PathBuf>> {
+/// The folder of the volume in whose brick `path` lies, if it lies in one: it, or one above it.
+///
+/// # Errors
+/// The path is not there.
+pub fn root_of(path: &Path) -> io::Result<Option<PathBuf>> {
     let path = path.canonicalize()?;
     let root = path.ancestors().find(|folder| folder.join(MARK).is_dir());
     Ok(root.map(Path::to_path_buf))
