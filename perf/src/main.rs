@@ -9,6 +9,7 @@ mod dataset;
 mod disk;
 mod echo;
 mod fio;
+mod gluster;
 mod journal;
 mod lab;
 mod launch;

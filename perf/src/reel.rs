@@ -23,6 +23,8 @@ pub(crate) struct Reel {
     // Before the group, which must be empty when it goes.
     server: Server,
     group: Option<Group>,
+    /// Of others, too, whose work is part of what it does.
+    meter: Option<Meter>,
     data: PathBuf,
     addresses: Value,
 }
@@ -30,10 +32,23 @@ pub(crate) struct Reel {
 impl Reel {
     /// Starts a store in the folder `name` of the disk. `settings`: configuration keys other than the defaults.
     pub(crate) fn start(lab: &Lab, name: &str, settings: &[(&str, &str)]) -> Result<Self> {
+        let group = lab.group(name);
+        let mut started = Self::start_in(lab, name, settings, group.as_ref())?;
+        started.meter = group.as_ref().map(Group::meter);
+        started.group = group;
+        Ok(started)
+    }
+
+    /// As [`Self::start`], in a control group that others are in, too: their CPU time is counted with its own.
+    pub(crate) fn start_in(
+        lab: &Lab,
+        name: &str,
+        settings: &[(&str, &str)],
+        group: Option<&Group>,
+    ) -> Result<Self> {
         let data = lab.disk().join(name);
         fs::create_dir_all(&data)?;
-        let group = lab.group(name);
-        let mut command = lab.server_place(group.as_ref()).command(lab.reel_binary())?;
+        let mut command = lab.server_place(group).command(lab.reel_binary())?;
         command.args(["up", "--json", "--any-ports", "--data"]).arg(&data);
         for (key, value) in settings {
             let variable = format!("REEL_{}", key.to_uppercase().replace('.', "__"));
@@ -48,7 +63,8 @@ impl Reel {
             server.check()?;
         }
         let addresses = serde_json::from_str(&line).context("the addresses of reel up")?;
-        Ok(Self { server, group, data, addresses })
+        let meter = group.map(Group::meter);
+        Ok(Self { server, group: None, meter, data, addresses })
     }
 
     /// An address: of `engine`, `tracker`, `idgen` or `gateway`; `binary`, `media` or `admin`.
@@ -64,7 +80,7 @@ impl Reel {
 
     /// Its CPU time.
     pub(crate) fn meter(&self) -> Meter {
-        self.group.as_ref().map_or(Meter::Process(self.server.pid()), Group::meter)
+        self.meter.clone().unwrap_or_else(|| Meter::Process(self.server.pid()))
     }
 
     /// Bytes of memory that are its own and in use.

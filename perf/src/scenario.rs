@@ -24,6 +24,7 @@ const BUILT_IN: &[(&str, &str)] = &[
 
 /// Those that run only when they are named.
 const ON_REQUEST: &[(&str, &str)] = &[
+    ("bricks", include_str!("../scenarios/bricks.toml")),
     ("many-files", include_str!("../scenarios/many-files.toml")),
     ("soak", include_str!("../scenarios/soak.toml")),
 ];
@@ -81,6 +82,10 @@ pub(crate) const OURS: &str = "reel";
 pub(crate) const WITHOUT_RING: &str = "reel-epoll";
 /// Ours with its metadata in a MariaDB.
 pub(crate) const SHARED: &str = "reel-mariadb";
+
+/// Ours on a volume of three replicas, read from the brick on the same disk, and through the mount.
+pub(crate) const BRICK: &str = "reel-brick";
+pub(crate) const MOUNT: &str = "reel-mount";
 
 /// The same with one data thread, whatever cores there are.
 const ONE_THREAD: &str = "reel-one";

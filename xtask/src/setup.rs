@@ -35,6 +35,7 @@ const BENCH_PACKAGES: &[Package] = &[
     ("e2fsprogs", "mkfs.ext4", "the image that is measured on"),
     ("mount", "losetup", "the image that is measured on"),
     ("iproute2", "ip", "the loopback that is measured over"),
+    ("glusterfs-server", "glusterd", "the volume whose bricks are read"),
 ];
 
 type Package = (&'static str, &'static str, &'static str);

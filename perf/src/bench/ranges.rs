@@ -8,13 +8,14 @@ use super::Effort;
 use crate::{
     cpu::Meter,
     dataset::{self, CacheState, Dataset},
+    gluster::Gluster,
     lab::Lab,
     load::plan::{Order, Plan, Ranges, Work},
     nginx::{Nginx, Reading},
     reel::Reel,
     report::CaseResult,
     round::Round,
-    scenario::{Case, OURS, Scenario, Settings, settings_of},
+    scenario::{BRICK, Case, MOUNT, OURS, Scenario, Settings, settings_of},
     upload::Uploader,
 };
 
@@ -58,18 +59,28 @@ pub(crate) fn measure(
     set.write(&copies)?;
     let peer_files = set.locate(&copies, files)?;
     let (mut ours, mut peers) = (Vec::new(), Vec::new());
+    let on_volume = |name: &str| matches!(name, BRICK | MOUNT);
+    let volume = scenario.peers().into_iter().any(on_volume).then(|| Gluster::start(lab));
+    let volume = volume.transpose()?;
     for name in std::iter::once(OURS).chain(scenario.peers()) {
-        match settings_of(name) {
-            Some(settings) => {
-                let reel = Reel::start(lab, name, settings)?;
-                set.upload(&mut Uploader::connect(reel.address("engine", "binary")?)?)?;
-                let files = set.locate(&reel.store(), files)?;
-                ours.push(Own { name, settings, reel: Some(reel), files });
-            }
-            None => peers.push((name, Nginx::start(lab, name, reading(name)?, &copies)?)),
+        let mut own = Own::new(name, volume.as_ref());
+        if own.settings.is_none() {
+            peers.push((name, Nginx::start(lab, name, reading(name)?, &copies)?));
+            continue;
         }
+        let reel = own.start(lab)?;
+        set.upload(&mut Uploader::connect(reel.address("engine", "binary")?)?)?;
+        let store = own.volume.map_or_else(|| reel.store(), |volume| volume.brick(name));
+        own.files = set.locate(&store, files)?;
+        own.reel = Some(reel);
+        ours.push(own);
     }
     lab.settle()?;
+    if volume.is_some() {
+        // Pages lie in memory as they were written, and bricks are written in smaller pieces: read again they lie alike.
+        let all = ours.iter().map(|own| &own.files).chain([&peer_files]);
+        all.map(|files| dataset::set_cache(files, CacheState::Cold)).collect::<Result<Vec<_>>>()?;
+    }
     for case in &scenario.cases {
         let takes_part = |name: &str| name == OURS || case.peers.iter().any(|peer| peer == name);
         let state = case.cache.unwrap_or(CacheState::Hot);
@@ -108,28 +119,49 @@ pub(crate) fn measure(
     for own in ours {
         own.reel.map_or(Ok(()), Reel::stop)?;
     }
-    Ok(())
+    volume.map_or(Ok(()), Gluster::stop)
 }
 
 /// A store of ours, and where its files lie.
 struct Own<'a> {
     name: &'a str,
-    settings: Settings,
+    /// None: it is somebody else.
+    settings: Option<Settings>,
+    /// That it has its store on.
+    volume: Option<&'a Gluster>,
     reel: Option<Reel>,
     files: Vec<PathBuf>,
 }
 
-impl Own<'_> {
+impl<'a> Own<'a> {
+    fn new(name: &'a str, volume: Option<&'a Gluster>) -> Self {
+        let volume = volume.filter(|_| matches!(name, BRICK | MOUNT));
+        let settings = if volume.is_some() { Some(&[][..]) } else { settings_of(name) };
+        Self { name, settings, volume, reel: None, files: Vec::new() }
+    }
+
+    fn start(&self, lab: &Lab) -> Result<Reel> {
+        let settings = self.settings.unwrap_or_default();
+        let Some(volume) = self.volume else { return Reel::start(lab, self.name, settings) };
+        let store = volume.store_path(self.name, self.name == BRICK);
+        let settings = [("store_path", store.as_str())];
+        match self.name {
+            // What its daemons do for a reader is part of the price of a mount.
+            MOUNT => Reel::start_in(lab, self.name, &settings, volume.group()),
+            _ => Reel::start(lab, self.name, &settings),
+        }
+    }
+
     /// The store as a side of a round. Before a cold one it is started anew: it remembers what it has read past the page
     /// cache, and a range that is asked for again is not one that is read once.
     fn side(&mut self, lab: &Lab, state: CacheState) -> Result<Side> {
         let running = match self.reel.take() {
             Some(reel) if state == CacheState::Cold => {
                 reel.stop()?;
-                Reel::start(lab, self.name, self.settings)?
+                self.start(lab)?
             }
             Some(reel) => reel,
-            None => Reel::start(lab, self.name, self.settings)?,
+            None => self.start(lab)?,
         };
         let side = Side {
             name: self.name.to_owned(),
