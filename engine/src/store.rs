@@ -10,6 +10,7 @@ mod api;
 pub(crate) mod change;
 mod commit;
 mod doubtful;
+mod drained;
 mod durable;
 mod expected;
 pub(crate) mod folders;
@@ -57,6 +58,7 @@ pub use self::{
         Lookup, LookupError, OpenFileError, Outcome, PathCounts, PathStatus, Place, Status,
         StoreConfig, StorePathConfig, Stored, SystemClock, UploadError, UploadRequest,
     },
+    drained::DrainError,
     listing::{Listed, Listing},
     open::OpenError,
     order::ReadmitError,

@@ -17,7 +17,7 @@ use reel_proto::name::HostName;
 use super::{
     adoption::Adoption,
     api::{Clock, StoreConfig, StorePathConfig},
-    commit,
+    commit, drained,
     expected::{self, Expected},
     identity::{self, Identity, IdentityError},
     keeper::{self, Keeper},
@@ -226,6 +226,7 @@ pub(crate) fn open(
     let name: &'static str = format!("reel-whole-{index}").leak();
     let whole_reads = Pool::new(name, 1, path.queue_limit).map_err(disk("starting workers"))?;
     let fault = read_only_marker(&folder.join(sharing.own_file(READ_ONLY)));
+    let drained = drained::is_marked(&folder.join(sharing.own_file(drained::DRAINED)));
     let parts = Parts {
         index,
         folder: folder.clone(),
@@ -243,6 +244,7 @@ pub(crate) fn open(
         reserve: path.reserve.bytes(space.total),
         space,
         fault,
+        drained,
         workers: path.workers.max(1),
         hang_limit: shared.config.hang_limit,
         clock: Arc::clone(shared.clock),
