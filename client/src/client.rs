@@ -73,7 +73,8 @@ impl Client {
     }
 }
 
-/// The attempts of one operation, node by node, in the order of [`Location::node`]; after the last of them comes a pause, and then the tracker is asked again, since what failed may have left.
+/// The attempts of one operation, node by node, in the order of [`Location::node`]; after the last of them comes a pause,
+/// and then the tracker is asked again, since what failed may have left.
 #[derive(Debug)]
 pub(crate) struct Walk {
     client: Client,
