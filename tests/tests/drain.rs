@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
     path::Path,
@@ -12,7 +12,7 @@ use std::{
 };
 
 use reel_client::{
-    Client, ClientConfig, RetryPolicy, Span, UploadDetails, UploadSource, new_file_id,
+    Client, ClientConfig, Owner, RetryPolicy, Span, UploadDetails, UploadSource, new_file_id,
 };
 use reel_meta::{
     Role,
@@ -31,7 +31,7 @@ use reel_tests::{
 use serde_json::Value;
 
 /// Longest wait for what must come. It ends a test that hangs; nothing is measured by it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 const SECRET: &str = "the secret of this cluster";
 
@@ -50,63 +50,51 @@ struct Cluster {
     engines: Vec<RoleProcess>,
     gateway: RoleProcess,
     trackers: Vec<RoleProcess>,
-    _idgen: RoleProcess,
-    _database: MariaDb,
-    _folder: tempfile::TempDir,
+    idgens: Vec<RoleProcess>,
+    database: MariaDb,
+    folder: tempfile::TempDir,
 }
 
 impl Cluster {
-    fn start() -> Self {
+    /// With this of the trackers' configuration.
+    fn start(of_trackers: &[(&str, String)]) -> Self {
         let database = MariaDb::start().unwrap();
-        let (host, port) = database.address();
         for role in Role::ALL {
-            let options = MysqlOptions::new(role, vec![(host.clone(), port)], "root");
+            let options = MysqlOptions::new(role, vec![database.address()], "root");
             block_on(migrate(&options, role, false)).unwrap();
         }
         // In the build folder: a temporary folder may be a tmpfs without attributes.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let root = folder.path();
-        let start = |name: &'static str, number: usize, own: &[(&str, String)]| {
-            let folder = root.join(format!("{name}{number}"));
-            std::fs::create_dir(&folder).unwrap();
-            let shared = [
-                ("REEL_META__MYSQL__SERVERS", format!("[\"{host}:{port}\"]")),
-                ("REEL_META__MYSQL__USER", "root".to_owned()),
-                ("REEL_NODE__DATA_THREADS", "1".to_owned()),
-                ("REEL_CLUSTER_SECRET", SECRET.to_owned()),
-            ];
-            let environment = shared.iter().chain(own);
-            let environment: BTreeMap<String, String> =
-                environment.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-            RoleProcess::start(name, &folder, environment).unwrap()
-        };
-        let list = |roles: &[RoleProcess]| {
-            let addresses = roles.iter().map(|role| role.address("listen").unwrap().to_string());
-            format!("{:?}", addresses.collect::<Vec<_>>())
+        let start = |name, number, own: &[(&str, String)]| {
+            start_role(folder.path(), &database, name, number, own)
         };
         let idgens = vec![start("idgen", 0, &[])];
-        let trackers: Vec<_> = (0..2).map(|number| start("tracker", number, &[])).collect();
-        let store = root.join("store");
-        std::fs::create_dir(&store).unwrap();
-        let engine = |number: usize| {
-            let own = [
-                ("REEL_ENGINE__HOSTNAME", format!("node{number}")),
-                ("REEL_ENGINE__IDGENS", list(&idgens)),
-                ("REEL_ENGINE__TRACKERS", list(&trackers)),
-                ("REEL_ENGINE__HTTP_LISTEN", "127.0.0.1:0".to_owned()),
-                ("REEL_STORE_PATH", store_path(&store)),
-            ];
-            start("engine", number, &own)
-        };
-        let engines: Vec<_> = (0..2).map(engine).collect();
+        let trackers: Vec<_> = (0..2).map(|number| start("tracker", number, of_trackers)).collect();
         let gateway = start("gateway", 0, &[("REEL_GATEWAY__TRACKERS", list(&trackers))]);
-        let [_idgen] = <[RoleProcess; 1]>::try_from(idgens).unwrap();
-        let (_database, _folder) = (database, folder);
-        let cluster = Self { engines, gateway, trackers, _idgen, _database, _folder };
-        for engine in &cluster.engines {
-            http::until_status(engine.address("admin_listen").unwrap(), "/readyz", 200).unwrap();
-        }
+        let engines = Vec::new();
+        let mut cluster = Self { engines, gateway, trackers, idgens, database, folder };
+        (0..2).for_each(|_| cluster.add_node("group001"));
         cluster
+    }
+
+    /// Starts one more storage node, with the store of its group, and waits until it is in service.
+    fn add_node(&mut self, group: &str) {
+        let number = self.engines.len();
+        let store = self.folder.path().join(format!("store-{group}"));
+        std::fs::create_dir_all(&store).unwrap();
+        let store = format!("[{{ path = {store:?}, shared = true, reserve = \"1MiB\" }}]");
+        let own = [
+            ("REEL_ENGINE__HOSTNAME", format!("node{number}")),
+            ("REEL_ENGINE__GROUP", group.to_owned()),
+            ("REEL_ENGINE__IDGENS", list(&self.idgens)),
+            ("REEL_ENGINE__TRACKERS", list(&self.trackers)),
+            ("REEL_ENGINE__HTTP_LISTEN", "127.0.0.1:0".to_owned()),
+            ("REEL_ENGINE__BEAT_INTERVAL", "1s".to_owned()),
+            ("REEL_STORE_PATH", store),
+        ];
+        let engine = start_role(self.folder.path(), &self.database, "engine", number, &own);
+        http::until_status(engine.address("admin_listen").unwrap(), "/readyz", 200).unwrap();
+        self.engines.push(engine);
     }
 
     fn trackers(&self) -> Vec<String> {
@@ -132,10 +120,11 @@ impl Cluster {
         out
     }
 
+    /// What is listed of a node; null: it is not.
     fn listed(&self, node: usize) -> Value {
         let text = self.node(&["list", "--json"]);
         let mut all = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        all.find(|one| one["host"] == format!("node{node}")).unwrap()
+        all.find(|one| one["host"] == format!("node{node}")).unwrap_or_default()
     }
 
     fn readiness(&self, node: usize) -> (u16, String) {
@@ -163,8 +152,32 @@ impl Cluster {
     }
 }
 
-fn store_path(store: &Path) -> String {
-    format!("[{{ path = {store:?}, shared = true, reserve = \"1MiB\" }}]")
+/// Starts a role with a folder of its own.
+fn start_role(
+    root: &Path,
+    database: &MariaDb,
+    name: &'static str,
+    number: usize,
+    own: &[(&str, String)],
+) -> RoleProcess {
+    let folder = root.join(format!("{name}{number}"));
+    std::fs::create_dir(&folder).unwrap();
+    let (host, port) = database.address();
+    let shared = [
+        ("REEL_META__MYSQL__SERVERS", format!("[\"{host}:{port}\"]")),
+        ("REEL_META__MYSQL__USER", "root".to_owned()),
+        ("REEL_NODE__DATA_THREADS", "1".to_owned()),
+        ("REEL_CLUSTER_SECRET", SECRET.to_owned()),
+    ];
+    let environment: BTreeMap<String, String> =
+        shared.iter().chain(own).map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    RoleProcess::start(name, &folder, environment).unwrap()
+}
+
+/// As a configuration has it.
+fn list(roles: &[RoleProcess]) -> String {
+    let addresses = roles.iter().map(|role| role.address("listen").unwrap().to_string());
+    format!("{:?}", addresses.collect::<Vec<_>>())
 }
 
 fn texts(output: &Output) -> (String, String) {
@@ -258,7 +271,16 @@ fn upgrade(cluster: &mut Cluster, node: usize, load: &Load) {
 
     cluster.node(&["undrain", &cluster.engines[node].address("listen").unwrap().to_string()]);
     assert_eq!(cluster.readiness(node).0, 200);
-    wait("clients come again", || cluster.served(node) > 20.0);
+    let comes_again = (0..20).any(|_| {
+        load.advance(50);
+        cluster.served(node) > 20.0
+    });
+    assert!(
+        comes_again,
+        "nobody comes: {}\n{}",
+        cluster.node(&["list"]),
+        cluster.engines[node].log()
+    );
     assert_eq!(cluster.listed(node)["draining"], false);
 }
 
@@ -267,7 +289,7 @@ fn nodes_are_drained_upgraded_and_put_back_under_load_and_no_request_fails() {
     if !is_installed() {
         return;
     }
-    let mut cluster = Cluster::start();
+    let mut cluster = Cluster::start(&[]);
     let rounds = count_from("REEL_TORTURE_DRAINS", 1);
     let mut seeded = Seeded::of_test("drain");
     let load = Load { stop: AtomicBool::new(false), requests: AtomicU64::new(0) };
@@ -313,7 +335,7 @@ fn what_an_operator_is_told() {
     if !is_installed() {
         return;
     }
-    let mut cluster = Cluster::start();
+    let mut cluster = Cluster::start(&[]);
     let table = cluster.node(&["list"]);
     assert!(table.trim_start().starts_with("GROUP"), "{table}");
     assert_eq!(table.lines().filter(|line| line.contains("ACTIVE")).count(), 2, "{table}");
@@ -356,6 +378,61 @@ fn what_an_operator_is_told() {
         let drained: Vec<bool> = nodes.iter().map(|node| node.flags & 4 != 0).collect();
         nodes.len() == 2 && drained.contains(&true) && drained.contains(&false)
     });
+}
+
+#[test]
+fn a_group_gets_a_node_and_loses_one_and_another_group_begins() {
+    if !is_installed() {
+        return;
+    }
+    let mut cluster = Cluster::start(&[
+        ("REEL_TRACKER__GROUPS", "[\"group001\", \"group002\"]".to_owned()),
+        ("REEL_TRACKER__BEAT_INTERVAL", "1s".to_owned()),
+        ("REEL_TRACKER__CHECK_INTERVAL", "4s".to_owned()),
+        ("REEL_TRACKER__FORGET_AFTER", "1s".to_owned()),
+    ]);
+    let gateway = cluster.gateway.address("listen").unwrap();
+    let put = |target: &str| http::request(gateway, "PUT", target, &[], Some(b"content")).unwrap();
+    assert_eq!(put("/files/before").status, 201);
+
+    // A third one: it has all files at once, and clients come to it.
+    cluster.add_node("group001");
+    let media = cluster.engines[2].address("http_listen").unwrap();
+    assert_eq!(http::status(media, "/files/before").unwrap(), 200);
+    let before = cluster.served(2);
+    wait("clients come to the new node", || {
+        assert_eq!(http::status(gateway, "/files/before").unwrap(), 200);
+        cluster.served(2) > before
+    });
+
+    // The first one goes for good.
+    cluster.node(&["drain", "node0"]);
+    cluster.engines[0].drain().unwrap();
+    wait("trackers forget it", || {
+        assert_eq!(http::status(gateway, "/files/before").unwrap(), 200);
+        cluster.listed(0).is_null()
+    });
+    assert_eq!(put("/files/after").status, 201);
+
+    // Another group: new users get one or the other, those who have one keep it.
+    cluster.add_node("group002");
+    let client = Client::new(ClientConfig::new(cluster.trackers())).unwrap();
+    let group = |user: &str| {
+        let of = Owner { user: user.parse().unwrap(), ..owner() };
+        block_on(client.locate(of)).unwrap().group.to_string()
+    };
+    let groups: BTreeSet<String> = (0..40).map(|number| group(&format!("new{number}"))).collect();
+    assert_eq!(groups.into_iter().collect::<Vec<_>>(), ["group001", "group002"]);
+    assert_eq!(group("tnv001"), "group001");
+    let answers = cluster.engines[3].address("http_listen").unwrap();
+    let url = "/files/of-another?user=new0";
+    assert_eq!(put(url).status, 201);
+    assert_eq!(http::status(gateway, url).unwrap(), 200);
+    // With a shared database a node knows of the files of other groups, but has none of them.
+    assert_ne!(http::status(answers, "/files/before").unwrap(), 200);
+    for engine in &mut cluster.engines[1..] {
+        engine.drain().unwrap();
+    }
 }
 
 /// A tracker of the deployed kind: it knows GROUPS, answers anything else with an error and closes.
