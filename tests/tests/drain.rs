@@ -136,9 +136,12 @@ impl Cluster {
     /// What a series whose name and labels begin so adds up to.
     fn metric(role: &RoleProcess, series: &str) -> f64 {
         let admin = role.address("admin_listen").unwrap();
-        let page = http::request(admin, "GET", "/metrics", &[], None).unwrap().text();
-        let values = page.lines().filter(|line| line.starts_with(series));
-        values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        let answer = http::request(admin, "GET", "/metrics", &[], None).unwrap();
+        // All of it: the text of a response for people is cut.
+        let page = String::from_utf8_lossy(&answer.body).into_owned();
+        let lines: Vec<&str> = page.lines().filter(|line| line.starts_with(series)).collect();
+        assert!(!lines.is_empty(), "no {series} in {page}");
+        lines.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
     /// Requests of clients that a storage node has served.
@@ -374,6 +377,7 @@ fn what_an_operator_is_told() {
     cluster.trackers[1].run_again().unwrap();
     let restarted = cluster.trackers[1].address("listen").unwrap().to_string();
     wait("the tracker that was away", || {
+        let client = Client::new(ClientConfig::new([&restarted])).unwrap();
         let nodes = block_on(client.nodes_of(&restarted)).unwrap_or_default();
         let drained: Vec<bool> = nodes.iter().map(|node| node.flags & 4 != 0).collect();
         nodes.len() == 2 && drained.contains(&true) && drained.contains(&false)
@@ -416,9 +420,10 @@ fn a_group_gets_a_node_and_loses_one_and_another_group_begins() {
 
     // Another group: new users get one or the other, those who have one keep it.
     cluster.add_node("group002");
-    let client = Client::new(ClientConfig::new(cluster.trackers())).unwrap();
     let group = |user: &str| {
         let of = Owner { user: user.parse().unwrap(), ..owner() };
+        // One for each: a connection belongs to the runtime that has made it.
+        let client = Client::new(ClientConfig::new(cluster.trackers())).unwrap();
         block_on(client.locate(of)).unwrap().group.to_string()
     };
     let groups: BTreeSet<String> = (0..40).map(|number| group(&format!("new{number}"))).collect();
