@@ -9,7 +9,7 @@ use crate::{
     config::ClientConfig,
     connection::Connection,
     error::{ClientError, Retry},
-    location::{Location, Locations, Node, Scope},
+    location::{Location, Locations, Node, Purpose, Scope},
     pool::Pool,
 };
 
@@ -56,10 +56,16 @@ impl Client {
         Ok(location)
     }
 
-    pub(crate) fn walk(&self, of: impl Into<Scope>, deadline: Option<Duration>) -> Walk {
+    pub(crate) fn walk(
+        &self,
+        of: impl Into<Scope>,
+        purpose: Purpose,
+        deadline: Option<Duration>,
+    ) -> Walk {
         Walk {
             client: self.clone(),
             scope: of.into(),
+            purpose,
             attempts: Attempts::new(self.shared.config.retry, Instant::now().into_std(), deadline),
             location: None,
             tried: 0,
@@ -67,12 +73,13 @@ impl Client {
     }
 }
 
-/// The attempts of one operation, node by node. The tracker has put the nodes in a random order; after the last of
-/// them comes a pause, and then the tracker is asked again, since what failed may have left.
+/// The attempts of one operation, node by node, in the order of [`Location::node`]; after the last of them comes a pause,
+/// and then the tracker is asked again, since what failed may have left.
 #[derive(Debug)]
 pub(crate) struct Walk {
     client: Client,
     scope: Scope,
+    purpose: Purpose,
     attempts: Attempts,
     location: Option<Arc<Location>>,
     tried: usize,
@@ -95,7 +102,7 @@ impl Walk {
             Some(location) => Arc::clone(location),
             None => self.client.locate(self.scope).await?,
         };
-        let node = location.nodes.get(self.tried).copied();
+        let node = location.node(self.tried, self.purpose);
         self.location = Some(location);
         let node = node.ok_or_else(|| ClientError::NoNodes { group: self.group() })?;
         let connection = self.client.shared.pool.connection(node.binary).await?;

@@ -18,7 +18,7 @@ use crate::{
     client::{Client, Walk, limited},
     connection::Connection,
     error::ClientError,
-    location::{Node, Owner},
+    location::{Node, Owner, Purpose},
 };
 
 /// Most bytes of one piece of a download.
@@ -98,7 +98,7 @@ impl Client {
     /// what kept every node from answering.
     pub async fn download(&self, file: &FileRef, span: Span) -> Result<Download, ClientError> {
         let deadline = self.shared.config.transfer_deadline;
-        let mut walk = self.walk(Owner::of(file), deadline);
+        let mut walk = self.walk(Owner::of(file), Purpose::Read, deadline);
         let started = Instant::now();
         let ends = deadline.and_then(|whole| Some((started.checked_add(whole)?, whole)));
         let opening = async {

@@ -20,7 +20,7 @@ use crate::{
     connection::Connection,
     download::Content,
     error::{ClientError, Refusal},
-    location::{Owner, Scope},
+    location::{Owner, Purpose, Scope},
 };
 
 /// A request that changes the state of one file.
@@ -158,7 +158,7 @@ impl Client {
         body: &[u8],
         decode: impl Fn(&[u8]) -> Result<T, BodyError>,
     ) -> Result<T, ClientError> {
-        let mut walk = self.walk(of, Some(self.shared.config.request_deadline));
+        let mut walk = self.walk(of, Purpose::Read, Some(self.shared.config.request_deadline));
         loop {
             let (_, mut connection) = walk.node().await?;
             let answer = exchange(&mut connection, command, body).await;
@@ -180,7 +180,8 @@ impl Client {
         body: &[u8],
     ) -> Result<(), ClientError> {
         let changing = async {
-            let mut walk = self.walk(Owner::of(file), Some(self.shared.config.request_deadline));
+            let deadline = Some(self.shared.config.request_deadline);
+            let mut walk = self.walk(Owner::of(file), Purpose::Write, deadline);
             let mut uncertain = false;
             loop {
                 let (_, mut connection) = walk.node().await?;

@@ -31,6 +31,7 @@ mod error;
 mod files;
 mod id;
 mod location;
+mod nodes;
 mod pool;
 mod source;
 mod tracker;
@@ -44,9 +45,11 @@ pub use id::new_file_id;
 pub use location::{Location, Node, Owner, Scope};
 pub use reel_proto::{
     ext::{
-        Cursor, FileStat, FileStatus, ListReply, Listed, PutOutcome, Selection, StatusFilter, Tally,
+        Cursor, FileStat, FileStatus, ListReply, Listed, NodeInfo, PutOutcome, Selection,
+        StatusFilter, Tally, node_flag,
     },
     name::{AppId, FileId, GroupName, UserId},
+    peer::StoreState,
     storage::FileRef,
     tracker::groups::{GroupEntry, NodeEntry, NodeStatus},
 };

@@ -28,6 +28,19 @@ pub struct Node {
     pub binary: SocketAddr,
     /// Where it serves media over HTTP. Deployed nodes have none, and know none of our commands.
     pub media: Option<SocketAddr>,
+    /// It takes no uploads.
+    pub read_only: bool,
+    /// It has much more under way than the others of its group.
+    pub busy: bool,
+}
+
+/// What an operation does at a node, which decides which nodes are tried first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Reads: any node can.
+    Read,
+    /// Changes what is stored: a node whose store paths take nothing comes last.
+    Write,
 }
 
 /// Where the files of a user, or of an app, are.
@@ -35,13 +48,24 @@ pub struct Node {
 pub struct Location {
     /// The group that serves them.
     pub group: GroupName,
-    /// Active nodes of the group, at least one, in the tracker's (random) order.
+    /// Active nodes of the group, at least one, in the tracker's order: a random one, but those that take no uploads or are
+    /// busy come after the others.
     pub nodes: Vec<Node>,
     /// Gateways that the tracker knows, for URLs.
     pub gateways: Vec<SocketAddr>,
 }
 
 impl Location {
+    /// The node that is tried after so many others: in the tracker's order, but busy ones after the others, and for a write
+    /// those that take none last of all. They are tried then: the tracker's word may be old.
+    pub(crate) fn node(&self, tried: usize, purpose: Purpose) -> Option<Node> {
+        let rank = |node: &Node| (purpose == Purpose::Write && node.read_only, node.busy);
+        let mut nodes: Vec<Node> = self.nodes.clone();
+        // Stable: within one rank the tracker's order, which is random, decides.
+        nodes.sort_by_key(rank);
+        nodes.get(tried).copied()
+    }
+
     /// The URL of a file: of a gateway where there is one, else of a storage node. None where neither speaks HTTP.
     /// App and user are named, so that the URL means exactly this file; they are left out where they are the defaults
     /// and the id is one that this library makes: nobody else has such an id. A chosen id (`film`) may be somebody
@@ -155,6 +179,8 @@ mod tests {
             nodes: vec![Node {
                 binary: "127.0.0.1:23000".parse().unwrap(),
                 media: media.then(|| "127.0.0.1:23080".parse().unwrap()),
+                read_only: false,
+                busy: false,
             }],
             gateways: if gateway { vec!["127.0.0.1:8080".parse().unwrap()] } else { vec![] },
         }
@@ -186,6 +212,24 @@ mod tests {
             location(true, true).url(&file).unwrap(),
             "http://127.0.0.1:8080/files/f?app=tnvideo&user=%E7%94%A8%E6%88%B7%26x"
         );
+    }
+
+    #[test]
+    fn busy_nodes_come_later_and_for_writes_those_that_take_none_last() {
+        let node = |port: u16, read_only, busy| Node {
+            binary: ([127, 0, 0, 1], port).into(),
+            media: None,
+            read_only,
+            busy,
+        };
+        let nodes = vec![node(1, true, false), node(2, false, true), node(3, false, false)];
+        let location = Location { nodes, ..location(false, false) };
+        let ports = |purpose| -> Vec<u16> {
+            let nodes = (0..).map_while(|tried| location.node(tried, purpose));
+            nodes.map(|node| node.binary.port()).collect()
+        };
+        assert_eq!(ports(Purpose::Read), [1, 3, 2]);
+        assert_eq!(ports(Purpose::Write), [3, 2, 1]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use reel_proto::{
     command,
-    ext::{self, Locate, Located},
+    ext::{self, Locate, Located, node_flag},
     limits,
     tracker::{
         Saddrs, SaddrsReply,
@@ -112,7 +112,12 @@ impl Client {
         let body = connection.reply(command::REPLY_TRACKER, max).await?;
         let located = connection.decoded(Located::decode(&body))?;
         self.shared.pool.give_back(connection);
-        let node = |node: &ext::NodeAddr| Node { binary: node.binary, media: node.media };
+        let node = |node: &ext::NodeAddr| Node {
+            binary: node.binary,
+            media: node.media,
+            read_only: node.flags & node_flag::READ_ONLY != 0,
+            busy: node.flags & node_flag::BUSY != 0,
+        };
         let nodes = located.nodes.iter().map(node).collect();
         Ok(Location { group: located.group, nodes, gateways: located.gateways })
     }
@@ -126,13 +131,21 @@ impl Client {
         let body = connection.reply(command::REPLY_TRACKER, max).await?;
         let reply = connection.decoded(SaddrsReply::decode(&body))?;
         self.shared.pool.give_back(connection);
-        let node = |binary: &SocketAddr| Node { binary: *binary, media: None };
+        let node = |binary: &SocketAddr| Node {
+            binary: *binary,
+            media: None,
+            read_only: false,
+            busy: false,
+        };
         let nodes = reply.nodes.iter().map(node).collect();
         Ok(Location { group: reply.group, nodes, gateways: Vec::new() })
     }
 
     /// A tracker may be named; every address of the name is tried.
-    async fn tracker_connection(&self, tracker: &str) -> Result<Connection, ClientError> {
+    pub(crate) async fn tracker_connection(
+        &self,
+        tracker: &str,
+    ) -> Result<Connection, ClientError> {
         let failed =
             |source: io::Error| ClientError::Connect { address: tracker.to_owned(), source };
         let found = timeout(self.shared.config.connect_timeout, lookup_host(tracker))

@@ -16,7 +16,7 @@ use crate::{
     client::{Client, limited},
     connection::{Connection, Sent},
     error::{ClientError, Refusal},
-    location::{Node, Owner},
+    location::{Node, Owner, Purpose},
     source::UploadSource,
 };
 
@@ -103,7 +103,7 @@ struct Job<'a> {
 impl Job<'_> {
     async fn run(mut self) -> Result<Uploaded, ClientError> {
         let deadline = self.client.shared.config.transfer_deadline;
-        let mut walk = self.client.walk(Owner::of(self.file), deadline);
+        let mut walk = self.client.walk(Owner::of(self.file), Purpose::Write, deadline);
         let mut farthest = 0;
         loop {
             let (node, connection) = walk.node().await?;

@@ -26,6 +26,7 @@ use crate::{
 };
 
 mod content;
+mod drain;
 mod extended;
 mod listing;
 mod stop;
@@ -71,6 +72,7 @@ fn kind_of(command: u8) -> Kind {
         command::LIST | command::USAGE => Kind::List,
         command::RESTORE => Kind::Restore,
         command::PURGE => Kind::Purge,
+        command::DRAIN => Kind::Drain,
         _ => Kind::Other,
     }
 }
@@ -91,6 +93,7 @@ async fn request(thread: &Rc<Thread>, conn: &mut FrameConn, header: &Header) -> 
         command::FILE_SIZE => file_size(thread, conn).await,
         command::DOWNLOAD => download(thread, conn).await,
         command::DELETE => Pooled::new(delete(thread, conn)).await,
+        command::DRAIN => Pooled::new(drain::drain(thread, conn)).await,
         _ => Pooled::new(extended::request(thread, conn, header.command)).await,
     }
 }

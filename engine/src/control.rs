@@ -139,6 +139,7 @@ async fn publish(shared: Arc<Shared>, finished: Drain) {
 fn publish_once(shared: &Shared, before: &mut [(PathCounts, BrickCounts)]) {
     let read = !shared.stores.metadata().watch().is_blind();
     shared.registry.shared().set(Serve::CHANGES_READ, i64::from(read));
+    shared.registry.shared().set(Serve::DRAINED, i64::from(shared.drained.is_on()));
     let level = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     for ((status, metrics), before) in
         shared.stores.status().into_iter().zip(&shared.disks).zip(before)

@@ -10,6 +10,7 @@ mod binary;
 mod cache;
 mod config;
 mod control;
+mod drain;
 mod media;
 mod metrics;
 mod peers;

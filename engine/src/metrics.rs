@@ -10,13 +10,13 @@ reel_node::metric_table! {
     /// Requests by what they ask and how they ended.
     counter REQUESTS = "reel_engine_requests_total", Count, "Requests by kind and result.",
         [kind: "upload", "filesize", "download", "delete", "stat", "list", "restore", "purge",
-               "http_get", "http_head", "http_put", "http_delete", "http_options", "other"],
+               "http_get", "http_head", "http_put", "http_delete", "http_options", "drain", "other"],
         [result: "ok", "refused", "error", "broken"];
     /// Time of a request.
     histogram LATENCY = "reel_engine_request_seconds", Micros,
         "Time from the request's head to the end of its response.",
         [kind: "upload", "filesize", "download", "delete", "stat", "list", "restore", "purge",
-               "http_get", "http_head", "http_put", "http_delete", "http_options", "other"];
+               "http_get", "http_head", "http_put", "http_delete", "http_options", "drain", "other"];
     /// Requests under way.
     gauge IN_FLIGHT = "reel_engine_requests_in_flight", Count, "Requests under way.";
     /// Content taken.
@@ -54,6 +54,9 @@ reel_node::metric_table! {
     /// Trackers that take our beats.
     gauge TRACKERS = "reel_engine_trackers_active", Count,
         "Trackers that took the last beat.";
+    /// Whether an operator has drained the node.
+    gauge DRAINED = "reel_engine_drained", Count,
+        "1 while an operator has drained the node: trackers name it to nobody.";
     /// Whether other nodes' changes are known.
     gauge CHANGES_READ = "reel_engine_changes_read", Count,
         "1 while it is known what others change in the metadata; 0: each request compares.";
@@ -79,6 +82,7 @@ pub(crate) enum Kind {
     HttpPut,
     HttpDelete,
     HttpOptions,
+    Drain,
     Other,
 }
 

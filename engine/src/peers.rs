@@ -7,7 +7,7 @@
 //!   again at once. Only if that join's own first beat is refused too is there a pause;
 //! - our join (command 221) is tried first. A deployed tracker answers an unknown command with an error and closes;
 //!   then the old join is made on a new connection. Which one worked is remembered for as long as it works;
-//! - reports are sent only to a tracker that took our join.
+//! - reports are sent only to a tracker that took our join: with the beats, and at once when an operator drains the node.
 
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,13 @@ impl Membership {
     /// The connection stands.
     pub(crate) fn connected(&mut self) {
         self.state = State::Connected;
+    }
+
+    /// What the report says has changed, and must not wait for its time.
+    pub(crate) fn report_now(&mut self, now: Instant) {
+        if let State::Joined { report_at, .. } = &mut self.state {
+            *report_at = now;
+        }
     }
 
     /// The tracker took the message.
@@ -204,6 +211,30 @@ mod tests {
         member.accepted(Message::Report, start);
         assert_eq!(member.next(start), Action::Wait(start + BEAT));
         assert_eq!(member.next(start + BEAT), Action::Send(Message::Beat));
+    }
+
+    #[test]
+    fn a_change_that_trackers_must_hear_of_is_reported_at_once() {
+        let start = Instant::now();
+        let mut member = Membership::new(BEAT);
+        // Before it has joined there is nothing to do: the join says it, and a report follows.
+        member.report_now(start);
+        assert_eq!(member.next(start), Action::Connect);
+        active(&mut member, Message::JoinExt, start);
+        member.accepted(Message::Report, start);
+        let soon = start + Duration::from_secs(1);
+        assert_eq!(member.next(soon), Action::Wait(start + BEAT));
+        member.report_now(soon);
+        assert_eq!(member.next(soon), Action::Send(Message::Report));
+        member.accepted(Message::Report, soon);
+        assert_eq!(member.next(soon), Action::Wait(start + BEAT));
+        let mut member = Membership::new(BEAT);
+        assert_eq!(member.next(start), Action::Connect);
+        member.connected();
+        member.refused(Message::JoinExt, true, start);
+        active(&mut member, Message::Join, start);
+        member.report_now(soon);
+        assert_eq!(member.next(soon), Action::Wait(start + BEAT), "a deployed one takes none");
     }
 
     #[test]

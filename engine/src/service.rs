@@ -20,13 +20,16 @@ use reel_node::{
     frame_server::FrameConfig,
     http::{HttpLimits, Pace},
     metrics::Registry,
+    signed::Envelopes,
 };
 use reel_proto::{command, refusal};
 
 use crate::{
     acts, binary,
     config::{Config, ConfigFault, Names, StorePath},
-    control, media,
+    control,
+    drain::OperatorDrain,
+    media,
     metadata::{Metadata, RowError},
     metrics::Serve,
     store::{OpenError, Stores},
@@ -96,6 +99,9 @@ pub(crate) struct Shared {
     pub(crate) http: Arc<HttpLimits>,
     pub(crate) writes: HttpWriteRule,
     pub(crate) secret: Option<Secret>,
+    /// Of commands that come to this node.
+    pub(crate) envelopes: Envelopes,
+    pub(crate) drained: OperatorDrain,
     /// Trackers that took the last beat.
     pub(crate) trackers_active: AtomicUsize,
 }
@@ -117,6 +123,7 @@ pub fn start(setup: &Setup<'_>, process: &Process) -> Result<Running, StartError
     let spec = spec(setup, &frames)?;
     let writes = HttpWriteRule::new(setup.tokens, setup.node.insecure)?;
     let secret = setup.node.cluster_secret()?;
+    let envelopes = Envelopes::new(secret.clone(), setup.node);
     let metadata = Metadata::open(setup.database)
         .map_err(|error| StartError::Metadata { location: setup.database.to_string(), error })?;
     let capabilities = process.capabilities();
@@ -135,6 +142,8 @@ pub fn start(setup: &Setup<'_>, process: &Process) -> Result<Running, StartError
         http,
         writes,
         secret,
+        envelopes,
+        drained: OperatorDrain::new(&stores),
         trackers_active: AtomicUsize::new(0),
     };
     let engine = Arc::new(Engine(Arc::new(shared)));
@@ -216,6 +225,7 @@ impl Service for Engine {
             "hostname": shared.names.host.as_str(),
             "started_at": shared.started_at,
             "trackers": shared.config.trackers.len(),
+            "drained": shared.drained.is_on(),
             "trackers_active": shared.trackers_active.load(Ordering::Relaxed),
             "uploads_active": shared.stores.active_uploads(),
             "requests_in_flight": shared.registry.level(Serve::IN_FLIGHT),
@@ -233,6 +243,10 @@ impl Service for Engine {
             return Err("no tracker has taken a beat yet".to_owned());
         }
         Ok(())
+    }
+
+    fn withdrawn(&self) -> Option<String> {
+        self.0.drained.is_on().then(|| "drained by an operator".to_owned())
     }
 
     fn act(self: &Arc<Self>, path: &str) -> Option<Act> {

@@ -11,6 +11,7 @@ mod brick;
 pub(crate) mod change;
 mod commit;
 mod doubtful;
+mod drained;
 mod durable;
 mod expected;
 pub(crate) mod folders;
@@ -59,6 +60,7 @@ pub use self::{
         StoreConfig, StorePathConfig, Stored, SystemClock, UploadError, UploadRequest,
     },
     brick::{BrickConfig, BrickCounts, BrickFault, BrickStatus, root_of as brick_of},
+    drained::DrainError,
     listing::{Listed, Listing},
     open::OpenError,
     order::ReadmitError,

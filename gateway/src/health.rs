@@ -67,8 +67,9 @@ impl Health {
     }
 
     /// The order in which nodes are tried: from a random start around, first those that are well,
-    /// then those that are down, because all of them may be and one may just have come back. For a
-    /// write those that take none come last of all: the tracker's word may be old.
+    /// among them the busy ones last, then those that are down, because all of them may be and one
+    /// may just have come back. For a write those that take none come last of all: the tracker's
+    /// word may be old.
     pub(crate) fn order(&self, nodes: &[Node], random: u64, is_write: bool) -> Vec<SocketAddr> {
         if nodes.is_empty() {
             return Vec::new();
@@ -76,7 +77,9 @@ impl Health {
         let start = (random % nodes.len() as u64) as usize;
         let mut order: Vec<_> = nodes[start..].iter().chain(&nodes[..start]).collect();
         // Stable: within one rank the random start decides.
-        order.sort_by_key(|node| (is_write && node.read_only, self.is_down(node.address)));
+        order.sort_by_key(|node| {
+            (is_write && node.read_only, self.is_down(node.address), node.busy)
+        });
         order.into_iter().map(|node| node.address).collect()
     }
 }
@@ -91,7 +94,7 @@ mod tests {
     }
 
     fn node(port: u16) -> Node {
-        Node { address: address(port), read_only: false }
+        Node { address: address(port), read_only: false, busy: false }
     }
 
     #[test]
@@ -141,5 +144,21 @@ mod tests {
         let order = |is_write| health.order(&nodes, 1, is_write);
         assert_eq!(order(true), [address(1), address(3), address(2)]);
         assert_eq!(order(false), [address(2), address(1), address(3)]);
+    }
+
+    #[test]
+    fn busy_nodes_come_after_the_others_and_before_those_that_are_silent() {
+        let busy = Node { busy: true, ..node(2) };
+        let nodes = [node(1), busy, node(3)];
+        let mut health = Health::default();
+        for is_write in [false, true] {
+            let order = health.order(&nodes, 1, is_write);
+            assert_eq!(order, [address(3), address(1), address(2)]);
+        }
+        health.failed(address(3), Instant::now());
+        assert_eq!(health.order(&nodes, 1, false), [address(1), address(2), address(3)]);
+        let read_only = [Node { read_only: true, ..node(1) }, busy];
+        assert_eq!(health.order(&read_only, 0, true), [address(2), address(1)]);
+        assert_eq!(health.order(&read_only, 0, false), [address(1), address(2)]);
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     /// It takes no uploads.
     pub(crate) read_only: bool,
+    /// It has much more under way than the others of its group.
+    pub(crate) busy: bool,
 }
 
 /// The nodes of one group, and when that was learnt.
@@ -117,7 +119,7 @@ mod tests {
     }
 
     fn node(port: u16) -> Node {
-        Node { address: address(port), read_only: false }
+        Node { address: address(port), read_only: false, busy: false }
     }
 
     fn place(port: u16, now: Instant) -> Place {

@@ -82,7 +82,11 @@ impl TrackerClient {
 /// The nodes of an answer that serve HTTP.
 fn nodes_of(answer: &[u8]) -> Option<Rc<[Node]>> {
     let located = Located::decode(answer).ok()?;
-    let node = |address, flags: u8| Node { address, read_only: flags & node_flag::READ_ONLY != 0 };
+    let node = |address, flags: u8| Node {
+        address,
+        read_only: flags & node_flag::READ_ONLY != 0,
+        busy: flags & node_flag::BUSY != 0,
+    };
     let media = located.nodes.iter().filter_map(|it| Some(node(it.media?, it.flags)));
     Some(media.collect())
 }

@@ -198,7 +198,11 @@ impl<S: Service> admin::Pages for Pages<S> {
         if self.drain.requested() {
             return Err("draining".to_owned());
         }
-        self.service.ready()
+        match (self.service.withdrawn(), self.service.ready()) {
+            (None, ready) => ready,
+            (Some(reason), Ok(())) => Err(reason),
+            (Some(reason), Err(missing)) => Err(format!("{reason}; {missing}")),
+        }
     }
 
     fn act(&self, path: &str) -> Option<Act> {

@@ -84,6 +84,11 @@ pub trait Service: Send + Sync + 'static {
     /// What is missing, in words for a person.
     fn ready(&self) -> Result<(), String>;
 
+    /// Why requests should go elsewhere although the role can do its work, for `/readyz` alone: it has started all the same.
+    fn withdrawn(&self) -> Option<String> {
+        None
+    }
+
     /// What `POST path` on the admin server asks the role to do; `None`: it knows no such thing. Only asked where the
     /// operator may, but made also to tell whether there is such a path: nothing is done before the future is polled,
     /// on the control thread, which it must not block.

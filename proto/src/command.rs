@@ -53,13 +53,16 @@ pub const GET: u8 = 206;
 /// Client → storage: how many files and bytes a user or an app has.
 pub const USAGE: u8 = 207;
 
+/// Client → tracker: the storage nodes, with space, load and state.
+pub const NODES: u8 = 208;
+
 /// Storage → ID node: a block of path ids.
 pub const ID_BLOCK: u8 = 220;
 /// Storage → tracker: a join with advertised address, media port and store identity.
 pub const JOIN_EXT: u8 = 221;
 /// Storage → tracker: space, load and state of its store paths.
 pub const REPORT: u8 = 222;
-/// Storage → tracker: it is about to stop, or no longer.
+/// Storage → tracker: it is about to stop, or no longer. Operator → storage: be drained, or no longer.
 pub const DRAIN: u8 = 223;
 /// Gateway → tracker: it is there, and alive.
 pub const GATEWAY: u8 = 224;
@@ -114,7 +117,7 @@ pub const fn body_rule(command: u8) -> Option<BodyRule> {
         },
         FILE_SIZE | DELETE => BodyRule::exactly(FILE_REF_LEN as u64),
         DOWNLOAD => BodyRule::exactly(crate::storage::DOWNLOAD_LEN as u64),
-        LOCATE | STAT | LIST | RESTORE | PURGE | GET | USAGE => {
+        LOCATE | STAT | LIST | RESTORE | PURGE | GET | USAGE | NODES => {
             BodyRule::Whole { min: 2, max: limits::EXT_REQUEST_BYTES_MAX }
         }
         PUT => BodyRule::Streamed {

@@ -7,6 +7,7 @@
 
 mod listing;
 mod locate;
+mod nodes;
 mod stored;
 mod transfer;
 
@@ -15,6 +16,7 @@ pub use listing::{
     StatusFilter, Tally, Usage, UsageReply,
 };
 pub use locate::{Locate, Located, NODES_MAX, NodeAddr, node_flag};
+pub use nodes::{NODES_PAGE_MAX, NodeInfo, Nodes, NodesReply};
 pub use stored::{FileStat, FileStatus, Purge, PurgeReply, decode_file, encode_file};
 pub use transfer::{
     GET_HEAD_LEN, Get, GetHead, PUT_FIXED_LEN, PUT_HEAD_BYTES_MAX, PUT_TRAILER_LEN, PutHead,

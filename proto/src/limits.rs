@@ -90,6 +90,9 @@ pub const EXT_REQUEST_BYTES_MAX: u64 = 1024;
 pub const EXT_REPLY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// Storage nodes, and gateways, in a LOCATE reply. A writer sends the first so many, a reader refuses more.
 pub const LOCATED_NODES_MAX: usize = 16;
+/// Storage nodes of a NODES reply, which then says where to go on. A reader refuses more.
+/// As many with every text at its longest and [`STORES_MAX`] stores have some 290,000 bytes.
+pub const NODES_PAGE_MAX: usize = 1000;
 /// Entries of a LIST reply. A request for more is refused.
 pub const LIST_ENTRIES_MAX: usize = 1000;
 /// Bytes of a request between nodes (220–255) inside its envelope. Longer: error frame, connection closed.

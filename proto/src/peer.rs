@@ -167,7 +167,7 @@ impl JoinExt {
     }
 }
 
-/// State of a store path.
+/// State of a store path. A reader takes a number that it does not know as [`StoreState::Hung`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum StoreState {
@@ -179,6 +179,21 @@ pub enum StoreState {
     ReadOnly = 2,
     /// Does not answer.
     Hung = 3,
+    /// The servers behind a mount take nothing now; it comes back by itself.
+    Away = 4,
+}
+
+impl StoreState {
+    /// The state of a number on the wire.
+    pub const fn of(number: u8) -> Self {
+        match number {
+            0 => Self::Ok,
+            1 => Self::Full,
+            2 => Self::ReadOnly,
+            4 => Self::Away,
+            _ => Self::Hung,
+        }
+    }
 }
 
 /// A store path in a [`Report`].
@@ -215,13 +230,7 @@ impl Report {
         let mut stores = Vec::new();
         for _ in 0..fields.count("count of stores", limits::STORES_MAX)? {
             let (capacity, free) = (fields.u64("capacity")?, fields.u64("free space")?);
-            let state = match fields.u8("store state")? {
-                0 => StoreState::Ok,
-                1 => StoreState::Full,
-                2 => StoreState::ReadOnly,
-                3 => StoreState::Hung,
-                _ => return Err(BodyError::Value { field: "store state" }),
-            };
+            let state = StoreState::of(fields.u8("store state")?);
             stores.push(StoreReport { capacity, free, state });
         }
         fields.finish()?;
@@ -242,10 +251,11 @@ impl Report {
     }
 }
 
-/// DRAIN: the node that joined on this connection is about to stop, or no longer. The reply's body is empty.
+/// DRAIN: to a tracker, that the node which joined on this connection is about to stop, or no longer; the reply's body is
+/// empty. To a storage node, that an operator drains it, or no longer; the reply is a [`DrainReply`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrainNode {
-    /// About to stop: hand it to no more clients.
+    /// Hand it to no more clients.
     pub on: bool,
 }
 
@@ -265,6 +275,32 @@ impl DrainNode {
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(LAYOUT_VERSION);
         put_flag(out, self.on);
+    }
+}
+
+/// A storage node's reply to [`DrainNode`]: it remembers the state, and tells its trackers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainReply {
+    /// Requests under way at the node, without this one.
+    pub under_way: u32,
+}
+
+impl DrainReply {
+    /// Reads a reply's body.
+    ///
+    /// # Errors
+    /// [`BodyError`] with the first thing that is wrong.
+    pub fn decode(body: &[u8]) -> Result<Self, BodyError> {
+        let mut fields = Fields::versioned(body)?;
+        let under_way = fields.u32("requests under way")?;
+        fields.finish()?;
+        Ok(Self { under_way })
+    }
+
+    /// Appends the reply's body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(LAYOUT_VERSION);
+        out.extend_from_slice(&self.under_way.to_be_bytes());
     }
 }
 

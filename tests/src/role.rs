@@ -58,15 +58,17 @@ impl RoleProcess {
     fn start_at(
         name: &'static str,
         folder: &Path,
-        environment: BTreeMap<String, String>,
+        mut environment: BTreeMap<String, String>,
         host: Option<Host>,
     ) -> Result<Self> {
+        // No flag: a gateway has none.
         let meta = folder.join("meta").display().to_string();
+        environment.insert("REEL_META__DIR".to_owned(), meta);
         let any_port = match &host {
             Some(host) => format!("{}:0", host.address(Way::Front)),
             None => "0".to_owned(),
         };
-        let arguments = ["--meta-dir", &meta, "--listen", &any_port, "--admin-listen", &any_port];
+        let arguments = ["--listen", &any_port, "--admin-listen", &any_port];
         let mut role = Self {
             name,
             arguments: arguments.map(str::to_owned).to_vec(),
@@ -78,8 +80,8 @@ impl RoleProcess {
         };
         role.run()?;
         let (listen, admin) = (role.address("listen")?, role.address("admin_listen")?);
-        role.arguments[3] = listen.to_string();
-        role.arguments[5] = admin.to_string();
+        role.arguments[1] = listen.to_string();
+        role.arguments[3] = admin.to_string();
         Ok(role)
     }
 

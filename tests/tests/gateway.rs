@@ -217,7 +217,7 @@ fn pass(near: &TcpStream, far: &TcpStream, bytes_max: &AtomicU64) {
 }
 
 #[test]
-fn a_node_that_dies_under_an_answer_cuts_the_client_and_the_next_request_is_served() {
+fn a_node_whose_connections_die_under_an_answer_is_asked_for_the_rest() {
     for off in [&[][..], &["io_uring"][..]] {
         let relay = Relay::start();
         let mode = reel_gateway::Mode::Proxy;
@@ -234,15 +234,9 @@ fn a_node_that_dies_under_an_answer_cuts_the_client_and_the_next_request_is_serv
         connection.send(&request).unwrap();
         assert_eq!(connection.response(false).unwrap().status, 201);
 
+        // Each connection to the node ends after so many bytes: the answer takes three of them.
         relay.bytes_max.store(3_000_000, Ordering::Relaxed);
-        let mut connection = Connection::open(cluster.gateway).unwrap();
-        let get = format!("GET /files/large HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        connection.send(get.as_bytes()).unwrap();
-        let received = connection.everything();
-        let at = received.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-        let body = &received[at..];
-        assert!(body.len() < content.len() && body == &content[..body.len()], "{}", body.len());
-
+        assert!(cluster.get("/files/large").unwrap().body == content);
         relay.bytes_max.store(u64::MAX, Ordering::Relaxed);
         assert!(cluster.get("/files/large").unwrap().body == content);
     }

@@ -5,7 +5,8 @@ reel_node::metric_table! {
     pub struct TrackerMetrics;
     /// Requests.
     counter REQUESTS = "reel_tracker_requests_total", Count, "Requests by kind and result.",
-        [kind: "join", "beat", "saddrs", "groups", "locate", "report", "drain", "gateway", "other"],
+        [kind: "join", "beat", "saddrs", "groups", "locate", "nodes", "report", "drain", "gateway",
+               "other"],
         [result: "ok", "malformed", "refused", "no_node", "failed"];
     /// Routes that a thread did not remember.
     counter ROUTE_LOOKUPS = "reel_tracker_route_lookups_total", Count,
@@ -34,6 +35,7 @@ pub(crate) enum Kind {
     Saddrs,
     Groups,
     Locate,
+    Nodes,
     Report,
     Drain,
     Gateway,

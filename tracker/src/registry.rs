@@ -9,12 +9,14 @@ mod gateways;
 mod node;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use reel_proto::ext::{NODES_PAGE_MAX, Nodes, NodesReply};
 use reel_proto::name::{GroupName, HostName};
 use reel_proto::tracker::groups::{self, GroupEntry, NodeStatus};
 
@@ -181,8 +183,8 @@ impl Registry {
         self.changed = true;
     }
 
-    /// A node announces itself; it is online until its first beat. `peer` is the address of its
-    /// connection, `read_only` whether it takes no uploads for now. Joining again is the same node,
+    /// A node announces itself; it is online until its first beat. `flags` are those of its join,
+    /// bits of `node_flag`, `peer` is the address of its connection. Joining again is the same node,
     /// with what it says now.
     ///
     /// # Errors
@@ -190,7 +192,7 @@ impl Registry {
     pub fn join(
         &mut self,
         announcement: Announcement,
-        read_only: bool,
+        flags: u8,
         peer: IpAddr,
         now: Now,
     ) -> Result<NodeId, JoinError> {
@@ -207,7 +209,7 @@ impl Registry {
             Some(&id) => id,
             None => self.admit(&announcement)?,
         };
-        let load = Load { read_only, ..Load::default() };
+        let load = Load::of_flags(flags);
         let before = self.nodes.insert(id, Node::new(announcement, load, peer, now));
         if let Some(before) = before {
             self.by_identity.remove(&before.identity());
@@ -215,6 +217,7 @@ impl Registry {
             self.changed |= before.status() == NodeStatus::Active;
         }
         self.by_identity.insert(identity, id);
+        self.weigh(group);
         Ok(id)
     }
 
@@ -315,24 +318,32 @@ impl Registry {
         let before = node.status();
         node.beat(now);
         let risen = before != NodeStatus::Active;
-        self.changed |= risen;
+        if risen {
+            let group = node.announcement.group;
+            self.changed = true;
+            self.weigh(group);
+        }
         risen
     }
 
-    /// A node says how full and how busy it is. Whether it drains is not in it.
+    /// A node says how full and how busy it is, and whether an operator has drained it.
     pub fn report(&mut self, id: NodeId, load: Load) {
-        if let Some(node) = self.nodes.get_mut(&id) {
-            self.changed |= node.load.read_only != load.read_only;
-            node.load = Load { draining: node.load.draining, ..load };
-        }
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let before = node.view();
+        node.load = load;
+        self.changed |= node.view() != before;
+        let group = node.announcement.group;
+        self.weigh(group);
     }
 
-    /// A node is about to stop, or no longer.
-    pub fn drain(&mut self, id: NodeId, draining: bool) {
-        if let Some(node) = self.nodes.get_mut(&id) {
-            self.changed |= node.load.draining != draining;
-            node.load.draining = draining;
-        }
+    /// A node is about to stop, or no longer. What an operator has drained stays so.
+    pub fn drain(&mut self, id: NodeId, stopping: bool) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let before = node.view();
+        node.stopping = stopping;
+        self.changed |= node.view() != before;
+        let group = node.announcement.group;
+        self.weigh(group);
     }
 
     /// A gateway announces itself and beats with the same message.
@@ -368,6 +379,10 @@ impl Registry {
         }
         let silent = self.gateways.expire(now.monotonic, self.rules.check_interval);
         self.changed |= silent || !gone.is_empty() || !forgotten.is_empty();
+        let groups = gone.iter().filter_map(|id| Some(self.nodes.get(id)?.announcement.group));
+        for group in groups.collect::<Vec<_>>() {
+            self.weigh(group);
+        }
         gone
     }
 
@@ -409,6 +424,18 @@ impl Registry {
             })
             .collect();
         groups::render(&groups, utc_offset_s)
+    }
+
+    /// The reply to NODES: a page of nodes in the order of their first join.
+    #[must_use]
+    pub fn page(&self, question: Nodes, now: Now) -> NodesReply {
+        let mut rest = self.nodes.range(NodeId(question.after.saturating_add(1))..);
+        let page: Vec<_> = rest.by_ref().take(NODES_PAGE_MAX).collect();
+        let last = page.last().map(|(id, _)| id.0);
+        NodesReply {
+            next: last.filter(|_| rest.next().is_some()),
+            nodes: page.into_iter().map(|(_, node)| node.info(now)).collect(),
+        }
     }
 
     /// Legal groups and those that have nodes, in name order, each with its nodes in join order.

@@ -20,7 +20,7 @@ use reel_node::metrics::{Cell, Registry as Metrics};
 use reel_node::signed::{Envelopes, SignedError};
 use reel_node::{Accepted, ControlContext, ServiceError, ThreadContext};
 use reel_proto::command::{self, REPLY_TRACKER};
-use reel_proto::ext::Locate;
+use reel_proto::ext::{Locate, Nodes};
 use reel_proto::frame::{FrameError, Header};
 use reel_proto::name::AppId;
 use reel_proto::refusal::Refusal;
@@ -266,6 +266,7 @@ enum Request {
     Saddrs(Saddrs),
     Locate(Locate),
     Groups,
+    Nodes(Nodes),
     Node(nodes::Message),
 }
 
@@ -300,6 +301,10 @@ impl Thread {
                 self.groups(&mut reply);
                 Ok(())
             }
+            Ok(Request::Nodes(question)) => {
+                self.nodes(question, &mut reply);
+                Ok(())
+            }
             Ok(Request::Node(message)) => self.node(conversation, message, peer),
             Err(refused) => Err(refused),
         };
@@ -315,6 +320,7 @@ impl Thread {
             command::SADDRS => Request::Saddrs(Saddrs::decode(body).map_err(malformed)?),
             command::LOCATE => Request::Locate(Locate::decode(body).map_err(malformed)?),
             command::GROUPS => Request::Groups,
+            command::NODES => Request::Nodes(Nodes::decode(body).map_err(malformed)?),
             _ => Request::Node(self.parse_node(command, body, peer)?),
         })
     }
@@ -357,6 +363,7 @@ fn check(header: &Header) -> Result<(Kind, usize), FrameError> {
         command::SADDRS => Kind::Saddrs,
         command::GROUPS => Kind::Groups,
         command::LOCATE => Kind::Locate,
+        command::NODES => Kind::Nodes,
         command::REPORT => Kind::Report,
         command::DRAIN => Kind::Drain,
         command::GATEWAY => Kind::Gateway,

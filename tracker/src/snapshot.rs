@@ -2,9 +2,10 @@
 //! never changed, only replaced. A SADDRS is answered from it without a lock.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use hashbrown::HashMap;
-use reel_proto::ext::{Located, NODES_MAX, NodeAddr, node_flag};
+use reel_proto::ext::{Located, NODES_MAX, NodeAddr};
 use reel_proto::limits::SADDRS_NODES_MAX;
 use reel_proto::name::GroupName;
 use reel_proto::tracker::GROUP_WIDTH;
@@ -28,9 +29,13 @@ pub struct GroupView {
     name: GroupName,
     /// Its name as SADDRS has it, padded with NUL.
     field: [u8; GROUP_WIDTH],
+    /// Class after class.
     nodes: Vec<NodeView>,
     /// `ip:port;` of each node.
     texts: Vec<String>,
+    /// Where the nodes of each class are, the best first: those that take uploads before those that take none, and among
+    /// either the busy ones last. A deployed client does whatever it does with the first node that it is told.
+    classes: Vec<Range<usize>>,
 }
 
 impl GroupView {
@@ -40,10 +45,17 @@ impl GroupView {
         if nodes.iter().any(|node| !node.draining) {
             nodes.retain(|node| !node.draining);
         }
+        let class = |node: &NodeView| (node.read_only, node.busy);
+        nodes.sort_by_key(class);
+        let mut classes = Vec::new();
+        for of_class in nodes.chunk_by(|one, other| class(one) == class(other)) {
+            let start = classes.last().map_or(0, |before: &Range<usize>| before.end);
+            classes.push(start..start + of_class.len());
+        }
         let texts = nodes.iter().map(|node| format!("{};", node.address)).collect();
         let mut field = [0; GROUP_WIDTH];
         field[..name.as_bytes().len()].copy_from_slice(name.as_bytes());
-        Self { name, field, nodes, texts }
+        Self { name, field, nodes, texts, classes }
     }
 
     /// Whether no node of the group is active.
@@ -61,11 +73,12 @@ impl GroupView {
         out.push(0);
     }
 
-    /// Indexes of all nodes, each once, from a random one on.
+    /// Indexes of all nodes, each once: class after class, each from a random one on.
     fn in_turn(&self, random: &mut Random) -> impl Iterator<Item = usize> {
-        let count = self.nodes.len();
-        let start = random.below(count);
-        (start..count).chain(0..start)
+        self.classes.iter().flat_map(|class| {
+            let start = class.start + random.below(class.len());
+            (start..class.end).chain(class.start..start)
+        })
     }
 }
 
@@ -106,13 +119,7 @@ impl Snapshot {
     pub fn locate(&self, group: &GroupView, random: &mut Random) -> Located {
         let nodes = group.in_turn(random).take(NODES_MAX).map(|index| {
             let node = group.nodes[index];
-            let flag = |set, flag| if set { flag } else { 0 };
-            NodeAddr {
-                binary: node.address,
-                media: node.media,
-                flags: flag(node.read_only, node_flag::READ_ONLY)
-                    | flag(node.deployed, node_flag::DEPLOYED),
-            }
+            NodeAddr { binary: node.address, media: node.media, flags: node.flags() }
         });
         let nodes = nodes.collect();
         let start = random.below(self.gateways.len());
@@ -127,6 +134,7 @@ impl Snapshot {
 mod tests {
     use std::collections::HashSet;
 
+    use reel_proto::ext::node_flag;
     use reel_proto::tracker::SaddrsReply;
 
     use super::*;
@@ -137,6 +145,7 @@ mod tests {
             media: None,
             read_only: false,
             draining: false,
+            busy: false,
             deployed: false,
         }
     }
@@ -181,6 +190,29 @@ mod tests {
         let mut random = Random::new(7);
         assert_eq!(ask(&group(vec![stopping, node(2)]), &mut random), [2]);
         assert_eq!(ask(&group(vec![stopping]), &mut random), [1]);
+    }
+
+    #[test]
+    fn busy_nodes_and_then_those_that_take_no_uploads_come_after_the_others() {
+        let read_only = |port| NodeView { read_only: true, ..node(port) };
+        let busy = |port| NodeView { busy: true, ..node(port) };
+        let all = vec![read_only(1), busy(2), node(3), node(4), busy(5), read_only(6)];
+        let group = group(all);
+        let snapshot = Snapshot::new(HashMap::new(), None, Vec::new());
+        let mut random = Random::new(7);
+        let mut orders = HashSet::new();
+        for _ in 0..200 {
+            let nodes = snapshot.locate(&group, &mut random).nodes;
+            let ports: Vec<u16> = nodes.iter().map(|node| node.binary.port()).collect();
+            let class = |ports: &[u16]| ports.iter().copied().collect::<HashSet<_>>();
+            assert_eq!(class(&ports[..2]), HashSet::from([3, 4]), "{ports:?}");
+            assert_eq!(class(&ports[2..4]), HashSet::from([2, 5]), "{ports:?}");
+            assert_eq!(class(&ports[4..]), HashSet::from([1, 6]), "{ports:?}");
+            assert!(nodes[2..4].iter().all(|node| node.flags == node_flag::BUSY));
+            assert_eq!(ask(&group, &mut random).len(), 3);
+            orders.insert(ports);
+        }
+        assert_eq!(orders.len(), 8, "each class begins with any of its nodes");
     }
 
     #[test]

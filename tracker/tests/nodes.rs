@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use reel_node::config::{HumanTime, NodeConfig};
 use reel_proto::command;
-use reel_proto::ext::{Locate, node_flag};
+use reel_proto::ext::{Locate, NodesReply, node_flag};
 use reel_proto::name::{FileId, IdKey, UserId};
 use reel_proto::peer::{
     DrainNode, GatewayBeat, JoinExt, Report, StoreIdentity, StoreReport, StoreState,
 };
 use reel_proto::refusal::Refusal;
+use reel_proto::tracker::groups::NodeStatus;
 use reel_tracker::Config;
 use support::{Client, Tracker, config, eventually, node_config, peer};
 
@@ -301,6 +302,61 @@ fn reports_drains_and_gateways() {
     let status = page("/status");
     assert!(status.contains("free_bytes") && status.contains("400"), "{status}");
     assert!(page("/metrics").contains("reel_tracker_requests_total{"));
+}
+
+#[test]
+fn nodes_are_listed_with_space_load_and_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracker = Tracker::start(folder.path());
+    let mut client = tracker.connect();
+    assert_eq!(client.nodes(0), NodesReply { next: None, nodes: Vec::new() });
+    let (mut ours, mut old) = (tracker.connect(), tracker.connect());
+    let join = JoinExt { flags: node_flag::DRAINING, ..rich("ours", 1, 7) };
+    ours.peer(command::JOIN_EXT, |out| join.encode(out)).unwrap();
+    old.appear("group001", "old", 2);
+    let listed = client.nodes(0).nodes;
+    let [first, second] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((first.host.as_str(), first.status), ("ours", NodeStatus::Online));
+    assert_eq!((first.flags, &first.stores[..]), (node_flag::DRAINING, &[][..]));
+    assert_eq!(first.media.map(|media| media.port()), Some(81));
+    assert_eq!((second.host.as_str(), second.status), ("old", NodeStatus::Active));
+    assert_eq!((second.flags, second.media), (node_flag::DEPLOYED, None));
+
+    let store = StoreReport { capacity: 1000, free: 400, state: StoreState::Away };
+    let report = Report { flags: 0, load: 3, stores: vec![store] };
+    ours.beat("group001", "ours").unwrap();
+    ours.peer(command::REPORT, |out| report.encode(out)).unwrap();
+    let listed = client.nodes(0).nodes;
+    let first = &listed[0];
+    assert_eq!((first.capacity, first.free, first.in_flight), (1000, 400, 3));
+    assert_eq!((first.flags, &first.stores[..]), (0, &[StoreState::Away][..]));
+    assert_eq!(client.nodes(1).nodes, listed[1..]);
+    assert!(page(&tracker, "/metrics").contains("kind=\"nodes\",result=\"ok\"} 4"));
+}
+
+#[test]
+fn a_node_with_much_more_under_way_is_named_after_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracker = Tracker::start(folder.path());
+    let mut nodes = [tracker.connect(), tracker.connect(), tracker.connect()];
+    for (node, (port, load)) in nodes.iter_mut().zip([(1, 5), (2, 500), (3, 5)]) {
+        node.peer(command::JOIN_EXT, |out| rich("vm", port, 7).encode(out)).unwrap();
+        node.beat("group001", "vm").unwrap();
+        let report = Report { flags: 0, load, stores: Vec::new() };
+        node.peer(command::REPORT, |out| report.encode(out)).unwrap();
+    }
+    let mut client = tracker.connect();
+    let mut firsts = HashSet::new();
+    for _ in 0..100 {
+        let ports = ports(&mut client);
+        assert_eq!(ports[2], 2, "{ports:?}");
+        firsts.insert(ports[0]);
+    }
+    assert_eq!(firsts, HashSet::from([1, 3]));
+    let user = Some(UserId::parse("tnv001").unwrap());
+    let located = client.locate(&Locate { user, ..Locate::default() }).unwrap();
+    let flags: Vec<u8> = located.nodes.iter().map(|node| node.flags).collect();
+    assert_eq!(flags, [0, 0, node_flag::BUSY]);
 }
 
 #[test]

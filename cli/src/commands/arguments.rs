@@ -4,10 +4,10 @@
 use std::{
     num::NonZeroU64,
     path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use reel_proto::{
     http::content,
@@ -232,6 +232,54 @@ pub(crate) struct Groups {
     /// The tracker's GROUPS text as it came.
     #[arg(long)]
     pub(crate) plain: bool,
+}
+
+/// `reel node`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Lists the storage nodes as a tracker sees them: state, space, load.
+    List(NodeList),
+    /// Has trackers name a node to nobody, and waits until nothing is under way there: then it can be stopped, upgraded and
+    /// started again. It stays drained until `undrain`, also over restarts.
+    Drain(NodeDrain),
+    /// Takes a drain back.
+    Undrain(NodeNamed),
+}
+
+/// `reel node list`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeList {
+    #[command(flatten)]
+    pub(crate) trackers: Trackers,
+    /// One JSON object a node, one a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A storage node, and what commands to it are signed with.
+#[derive(Debug, Args)]
+pub(crate) struct NodeNamed {
+    /// Its host name as listed, or the address of its binary protocol.
+    #[arg(value_name = "NODE")]
+    pub(crate) node: String,
+    /// Configuration that names the file with the cluster secret. `REEL_CLUSTER_SECRET` goes before it.
+    #[arg(long, env = "REEL_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trackers: Trackers,
+}
+
+/// `reel node drain`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeDrain {
+    #[command(flatten)]
+    pub(crate) named: NodeNamed,
+    /// How long to wait, at most. It stays drained when that is over.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) wait: Duration,
+    /// Do not wait.
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) no_wait: bool,
 }
 
 /// Which store `reel verify` and `reel rebuild-index` work on.

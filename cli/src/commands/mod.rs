@@ -8,6 +8,7 @@ mod files;
 mod get;
 mod groups;
 mod listing;
+mod node;
 mod partial;
 mod put;
 pub(crate) mod shown;
@@ -21,7 +22,7 @@ use reel_client::{Client, ClientConfig};
 use crate::exit::Usage;
 
 pub(crate) use arguments::{
-    Completions, Get, Groups, Ls, Purge, Put, RebuildIndex, Rm, Stat, Stored, Verify,
+    Completions, Get, Groups, Ls, NodeCommand, Purge, Put, RebuildIndex, Rm, Stat, Stored, Verify,
 };
 
 /// What a client may ask for. Names and flags are fixed by the interfaces; see `arguments.rs`.
@@ -45,6 +46,9 @@ pub(crate) enum ClientCommand {
     Purge(Purge),
     /// Shows the groups and their nodes as a tracker sees them.
     Groups(Groups),
+    /// Lists storage nodes, and takes one out of service for an upgrade without a request that fails.
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Reads every file of a store against its checksum, and every row against the disk. Changes nothing.
     Verify(Verify),
     /// Makes the metadata again from the disks alone. The engine of that store must be stopped.
@@ -88,6 +92,7 @@ async fn talk(command: ClientCommand) -> Result<ExitCode> {
         ClientCommand::Restore(arguments) => files::restore(arguments).await,
         ClientCommand::Purge(arguments) => files::purge(arguments).await,
         ClientCommand::Groups(arguments) => groups::run(arguments).await,
+        ClientCommand::Node(command) => node::run(command).await,
         ClientCommand::Verify(_)
         | ClientCommand::RebuildIndex(_)
         | ClientCommand::Completions(_) => unreachable!("they talk to no store"),

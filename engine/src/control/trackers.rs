@@ -18,7 +18,7 @@ use reel_proto::{
     peer::{DrainNode, JoinExt, Report, StoreIdentity, StoreReport, StoreState},
     tracker::{Beat, Join},
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{blocks::resolve_host, may_be_unknown, seal, until};
 use crate::{
@@ -54,6 +54,7 @@ pub(super) fn all(shared: &Arc<Shared>, cx: &ControlContext) -> Vec<JoinHandle<(
                 node: node.clone(),
                 shared: shared.clone(),
                 tracker: tracker.clone(),
+                drained: shared.drained.watch(),
                 membership: Membership::new(shared.config.beat_interval.0),
                 connection: None,
                 counted: false,
@@ -105,9 +106,11 @@ fn identity(status: &PathStatus) -> Option<StoreIdentity> {
     Some(StoreIdentity { uuid, key: IdKey::parse(&status.id_key).ok()? })
 }
 
-fn flags(stores: &[PathStatus]) -> u8 {
+fn flags(shared: &Shared, stores: &[PathStatus]) -> u8 {
     let takes_uploads = stores.iter().any(|store| store.health == Health::Ok);
-    if takes_uploads { 0 } else { node_flag::READ_ONLY }
+    let read_only = if takes_uploads { 0 } else { node_flag::READ_ONLY };
+    let draining = if shared.drained.is_on() { node_flag::DRAINING } else { 0 };
+    read_only | draining
 }
 
 fn report(shared: &Shared) -> Report {
@@ -123,13 +126,13 @@ fn report(shared: &Shared) -> Report {
             Health::Ok => StoreState::Ok,
             Health::Full => StoreState::Full,
             Health::ReadOnly => StoreState::ReadOnly,
-            // Both come back by themselves.
-            Health::Hung | Health::Away => StoreState::Hung,
+            Health::Hung => StoreState::Hung,
+            Health::Away => StoreState::Away,
         },
     };
     // As in the join: a store whose identity cannot be told is in neither.
     let told = stores.iter().filter(|store| identity(store).is_some());
-    Report { flags: flags(&stores), load, stores: told.map(of).collect() }
+    Report { flags: flags(shared, &stores), load, stores: told.map(of).collect() }
 }
 
 /// The conversation with one tracker.
@@ -137,6 +140,8 @@ struct Conversation {
     node: Arc<Node>,
     shared: Arc<Shared>,
     tracker: String,
+    /// What trackers must hear of at once.
+    drained: watch::Receiver<bool>,
     membership: Membership,
     connection: Option<Connection<Tokio>>,
     /// Whether this tracker is among the active ones that are counted.
@@ -147,7 +152,7 @@ impl Conversation {
     async fn run(mut self, drain: Drain) {
         loop {
             let step = match self.membership.next(Instant::now()) {
-                Action::Wait(at) => until(&drain, tokio::time::sleep_until(at.into())).await,
+                Action::Wait(at) => until(&drain, self.wait(at)).await,
                 Action::Connect => until(&drain, self.connect()).await,
                 Action::Send(message) => until(&drain, self.send(message)).await,
             };
@@ -155,6 +160,15 @@ impl Conversation {
             if step.is_none() {
                 return self.announce_drain().await;
             }
+        }
+    }
+
+    /// Waits for this moment, or until an operator drains the node, or no longer. A change during another step is noticed
+    /// here, after it.
+    async fn wait(&mut self, at: Instant) {
+        tokio::select! {
+            () = tokio::time::sleep_until(at.into()) => {}
+            Ok(()) = self.drained.changed() => self.membership.report_now(Instant::now()),
         }
     }
 
@@ -228,7 +242,7 @@ impl Conversation {
                 (command::BEAT, body)
             }
             Message::JoinExt => {
-                let flags = flags(&self.shared.stores.status());
+                let flags = flags(&self.shared, &self.shared.stores.status());
                 JoinExt { joined_at: now(), flags, ..self.node.join.clone() }.encode(&mut body);
                 (command::JOIN_EXT, seal(&self.shared, command::JOIN_EXT, &body))
             }

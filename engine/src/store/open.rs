@@ -18,7 +18,7 @@ use super::{
     adoption::Adoption,
     api::{Clock, StoreConfig, StorePathConfig},
     brick::{self, Brick, BrickFault},
-    commit,
+    commit, drained,
     expected::{self, Expected},
     identity::{self, Identity, IdentityError},
     keeper::{self, Keeper},
@@ -270,6 +270,7 @@ pub(crate) fn open(
         None => (None, None),
     };
     let fault = read_only_marker(&folder.join(sharing.own_file(READ_ONLY)));
+    let drained = drained::is_marked(&folder.join(sharing.own_file(drained::DRAINED)));
     let parts = Parts {
         index,
         folder: folder.clone(),
@@ -288,6 +289,7 @@ pub(crate) fn open(
         reserve: path.reserve.bytes(space.total),
         space,
         fault,
+        drained,
         workers: path.workers.max(1),
         hang_limit: shared.config.hang_limit,
         clock: Arc::clone(shared.clock),

@@ -98,6 +98,8 @@ pub(crate) struct StorePath {
     pub(crate) journal: Arc<Gate>,
     /// See [`StorePath::touch`].
     touched: AtomicBool,
+    /// Whether the marker of an operator's drain lies here.
+    pub(super) drained: AtomicBool,
     /// Files that the disk may have lost.
     pub(crate) doubtful: Doubtful,
     /// How far it has been taken over; `None`: its files are all its own.
@@ -128,6 +130,7 @@ pub(crate) struct Parts {
     pub(crate) reserve: u64,
     pub(crate) space: sys::Space,
     pub(crate) fault: Option<String>,
+    pub(crate) drained: bool,
     pub(crate) workers: usize,
     pub(crate) hang_limit: Duration,
     pub(crate) clock: Arc<dyn Clock>,
@@ -181,6 +184,7 @@ impl StorePath {
             counts: Counts::default(),
             journal: parts.journal,
             touched: AtomicBool::new(false),
+            drained: AtomicBool::new(parts.drained),
             doubtful: Doubtful::default(),
             adopting: AtomicBool::new(is_open(parts.adoption.as_ref())),
             adoption: Mutex::new(parts.adoption),

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -36,6 +36,8 @@ pub struct Heard {
     pub next_id: AtomicU64,
     /// Refuse so many beats, as a tracker that was restarted does.
     pub refuse_beats: AtomicU64,
+    /// It is one of ours: it takes every command between nodes.
+    pub is_ours: AtomicBool,
 }
 
 /// Starts a deployed node of one kind; it lives as long as the process.
@@ -80,6 +82,11 @@ fn converse(mut stream: TcpStream, reply_command: u8, heard: &Heard) -> std::io:
             command::JOIN | command::BEAT => {
                 stream.write_all(&frame::encode(reply_command, &[]))?
             }
+            command::JOIN_EXT | command::REPORT | command::DRAIN
+                if heard.is_ours.load(Ordering::SeqCst) =>
+            {
+                stream.write_all(&frame::encode(reply_command, &[]))?
+            }
             _ => {
                 stream.write_all(&frame::error_reply(reply_command, "vm", "unknown command"))?;
                 return Ok(());
@@ -97,6 +104,9 @@ pub struct Engine {
     pub store: PathBuf,
     pub idgen: Arc<Heard>,
     pub tracker: Arc<Heard>,
+    config: Config,
+    node: NodeConfig,
+    off: Vec<String>,
     folder: tempfile::TempDir,
 }
 
@@ -132,30 +142,60 @@ impl Engine {
         for made in [&store, &meta] {
             std::fs::create_dir(made).unwrap();
         }
-        let store_path = StorePath { reserve: Some(ByteSize(1)), ..StorePath::new(&store) };
-        let off: Vec<String> = off.iter().map(|name| (*name).to_owned()).collect();
-        let node = NodeConfig { data_threads: Some(2), ..NodeConfig::default() };
-        let setup = Setup {
-            config: &config,
-            store_paths: &[store_path],
-            database: &Location::embedded(&meta, Role::Storage),
-            node: &node,
-            tokens: &[],
-        };
-        let running = reel_engine::start(&setup, &Process::new(&off).unwrap()).unwrap();
-        let address = |index: usize| running.addresses()[index].addr;
-        let engine = Self {
-            binary: address(0),
-            http: address(1),
-            admin: running.admin_address().unwrap().addr,
+        let mut engine = Self {
+            binary: loopback,
+            http: loopback,
+            admin: loopback,
             store,
             idgen,
             tracker,
-            running: Some(running),
+            running: None,
+            config,
+            node: NodeConfig { data_threads: Some(2), ..NodeConfig::default() },
+            off: off.iter().map(|name| (*name).to_owned()).collect(),
             folder,
         };
-        engine.wait_ready();
+        engine.run();
         engine
+    }
+
+    fn run(&mut self) {
+        let store_path = StorePath { reserve: Some(ByteSize(1)), ..StorePath::new(&self.store) };
+        let setup = Setup {
+            config: &self.config,
+            store_paths: &[store_path],
+            database: &Location::embedded(&self.folder.path().join("meta"), Role::Storage),
+            node: &self.node,
+            tokens: &[],
+        };
+        let running = reel_engine::start(&setup, &Process::new(&self.off).unwrap()).unwrap();
+        let address = |index: usize| running.addresses()[index].addr;
+        (self.binary, self.http) = (address(0), address(1));
+        self.admin = running.admin_address().unwrap().addr;
+        self.running = Some(running);
+        self.wait_ready();
+    }
+
+    /// Stops it and starts it again, at other addresses; signed commands need this secret from then on.
+    pub fn restart(&mut self, secret: Option<PathBuf>) {
+        self.stop();
+        self.node.cluster_secret_file = secret;
+        self.run();
+    }
+
+    /// Its own folder, beside the store.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.drain();
+            let result = running.join();
+            if !std::thread::panicking() {
+                result.unwrap();
+            }
+        }
     }
 
     fn wait_ready(&self) {
@@ -222,13 +262,7 @@ fn is_own(path: &Path) -> bool {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.drain();
-            let result = running.join();
-            if !std::thread::panicking() {
-                result.unwrap();
-            }
-        }
+        self.stop();
     }
 }
 

@@ -15,6 +15,10 @@ pub mod node_flag {
     pub const READ_ONLY: u8 = 1;
     /// It joined as a deployed node does, and knows none of our commands.
     pub const DEPLOYED: u8 = 2;
+    /// An operator has drained it, or it is about to stop: named only where no other node of its group is there.
+    pub const DRAINING: u8 = 4;
+    /// It has much more under way than the others of its group. Only a tracker can tell.
+    pub const BUSY: u8 = 8;
 }
 
 /// The question. Without a file it routes the user; without a user, the file decides (the only group, with embedded
@@ -65,7 +69,8 @@ pub struct NodeAddr {
     pub flags: u8,
 }
 
-/// The answer: active nodes only, starting at a random one.
+/// The answer: active nodes only, starting at a random one; those that take no uploads or are busy come after the
+/// others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
     /// The group.

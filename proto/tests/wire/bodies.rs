@@ -6,11 +6,11 @@ use proptest::prelude::*;
 use reel_proto::{
     body::BodyError,
     ext::{
-        self, FileStat, GET_HEAD_LEN, Get, GetHead, List, ListReply, Locate, Located, Purge,
-        PurgeReply, PutHead, PutReply, Usage, UsageReply,
+        self, FileStat, GET_HEAD_LEN, Get, GetHead, List, ListReply, Locate, Located, Nodes,
+        NodesReply, Purge, PurgeReply, PutHead, PutReply, Usage, UsageReply,
     },
     idgen::{self, IdGet},
-    peer::{DrainNode, GatewayBeat, IdBlock, IdBlockReply, JoinExt, Report},
+    peer::{DrainNode, DrainReply, GatewayBeat, IdBlock, IdBlockReply, JoinExt, Report},
     storage::{self, Download, FileRef, UploadHead},
     tracker::{Beat, Join, Saddrs, SaddrsReply},
 };
@@ -101,6 +101,9 @@ round_trips! {
     join_ext: samples::join_ext(), JoinExt;
     report: samples::report(), Report;
     drain: samples::drain(), DrainNode;
+    drain_reply: samples::drain_reply(), DrainReply;
+    nodes: samples::nodes(), Nodes;
+    nodes_reply: samples::nodes_reply(), NodesReply;
     gateway: samples::gateway(), GatewayBeat;
 }
 

@@ -3,15 +3,16 @@
 use reel_proto::{
     ext::{
         self, Cursor, FileStat, FileStatus, Get, GetHead, List, ListReply, Listed, Locate, Located,
-        NodeAddr, Purge, PurgeReply, PutHead, PutOutcome, PutReply, Selection, StatusFilter, Tally,
-        Usage, UsageReply, node_flag,
+        NodeAddr, NodeInfo, Nodes, NodesReply, Purge, PurgeReply, PutHead, PutOutcome, PutReply,
+        Selection, StatusFilter, Tally, Usage, UsageReply, node_flag,
     },
     name::{AppId, FileId, GroupName, HostName, IdKey, UserId, Version},
     peer::{
-        DrainNode, GatewayBeat, IdBlock, IdBlockReply, JoinExt, Report, StoreIdentity, StoreReport,
-        StoreState,
+        DrainNode, DrainReply, GatewayBeat, IdBlock, IdBlockReply, JoinExt, Report, StoreIdentity,
+        StoreReport, StoreState,
     },
     storage::FileRef,
+    tracker::groups::NodeStatus,
 };
 
 use super::captures::hex;
@@ -198,6 +199,49 @@ fn report_drain_gateway() {
     let report = Report { flags: node_flag::READ_ONLY, load: 3, stores: vec![store] };
     same(|out| report.encode(out), "01 01 00000003 01 0000000000000100 0000000000000010 01");
     same(|out| DrainNode { on: true }.encode(out), "01 01");
+    same(|out| DrainReply { under_way: 3 }.encode(out), "01 00000003");
     let gateway = GatewayBeat { advertised: "10.0.0.9:8080".parse().unwrap() };
     same(|out| gateway.encode(out), "01 04 0a000009 1f90");
+}
+
+#[test]
+fn nodes() {
+    same(|out| Nodes { after: 0 }.encode(out), "01 0000000000000000");
+    let ours = NodeInfo {
+        group: GroupName::parse("group001").unwrap(),
+        host: HostName::parse("vm").unwrap(),
+        version: Version::parse("0.1.0").unwrap(),
+        binary: "10.0.0.5:23000".parse().unwrap(),
+        media: Some("10.0.0.5:23080".parse().unwrap()),
+        status: NodeStatus::Active,
+        flags: node_flag::DRAINING | node_flag::BUSY,
+        capacity: 256,
+        free: 16,
+        in_flight: 3,
+        silent_for: 7,
+        stores: vec![StoreState::Ok, StoreState::Away],
+    };
+    let deployed = NodeInfo {
+        host: HostName::parse("old").unwrap(),
+        version: Version::parse("1.0").unwrap(),
+        binary: "[::1]:23000".parse().unwrap(),
+        media: None,
+        status: NodeStatus::Offline,
+        flags: node_flag::DEPLOYED,
+        capacity: 0,
+        free: 0,
+        in_flight: 0,
+        silent_for: 121,
+        stores: Vec::new(),
+        ..ours.clone()
+    };
+    let reply = NodesReply { next: Some(2), nodes: vec![ours, deployed] };
+    same(
+        |out| reply.encode(out),
+        "01 01 0000000000000002 0002 \
+         08 67726f7570303031 02 766d 05 302e312e30 04 0a000005 59d8 01 04 0a000005 5a28 02 0c \
+         0000000000000100 0000000000000010 00000003 00000007 02 00 04 \
+         08 67726f7570303031 03 6f6c64 03 312e30 06 15*00 01 59d8 00 00 02 \
+         0000000000000000 0000000000000000 00000000 00000079 00",
+    );
 }

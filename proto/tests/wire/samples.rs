@@ -6,17 +6,17 @@ use proptest::{collection::vec, option, prelude::*};
 use reel_proto::{
     ext::{
         Cursor, FileStat, FileStatus, Get, GetHead, List, ListReply, Listed, Locate, Located,
-        NodeAddr, Purge, PurgeReply, PutOutcome, PutReply, Selection, StatusFilter, Tally, Usage,
-        UsageReply,
+        NodeAddr, NodeInfo, Nodes, NodesReply, Purge, PurgeReply, PutOutcome, PutReply, Selection,
+        StatusFilter, Tally, Usage, UsageReply,
     },
     idgen::IdGet,
     name::{AppId, FileId, GroupName, HostName, IdKey, UserId, Version},
     peer::{
-        DrainNode, GatewayBeat, IdBlock, IdBlockReply, JoinExt, Report, StoreIdentity, StoreReport,
-        StoreState,
+        DrainNode, DrainReply, GatewayBeat, IdBlock, IdBlockReply, JoinExt, Report, StoreIdentity,
+        StoreReport, StoreState,
     },
     storage::{Download, FileRef},
-    tracker::{Beat, Join, Saddrs, SaddrsReply},
+    tracker::{Beat, Join, Saddrs, SaddrsReply, groups::NodeStatus},
 };
 
 pub(crate) fn app() -> impl Strategy<Value = AppId> {
@@ -244,14 +244,18 @@ pub(crate) fn join_ext() -> impl Strategy<Value = JoinExt> {
     )
 }
 
-pub(crate) fn report() -> impl Strategy<Value = Report> {
-    let state = prop_oneof![
+fn store_state() -> impl Strategy<Value = StoreState> {
+    prop_oneof![
         Just(StoreState::Ok),
         Just(StoreState::Full),
         Just(StoreState::ReadOnly),
         Just(StoreState::Hung),
-    ];
-    let store = (any::<u64>(), any::<u64>(), state)
+        Just(StoreState::Away),
+    ]
+}
+
+pub(crate) fn report() -> impl Strategy<Value = Report> {
+    let store = (any::<u64>(), any::<u64>(), store_state())
         .prop_map(|(capacity, free, state)| StoreReport { capacity, free, state });
     (any::<u8>(), any::<u32>(), vec(store, 0..=5)).prop_map(|(flags, load, stores)| Report {
         flags,
@@ -262,6 +266,39 @@ pub(crate) fn report() -> impl Strategy<Value = Report> {
 
 pub(crate) fn drain() -> impl Strategy<Value = DrainNode> {
     any::<bool>().prop_map(|on| DrainNode { on })
+}
+
+pub(crate) fn drain_reply() -> impl Strategy<Value = DrainReply> {
+    any::<u32>().prop_map(|under_way| DrainReply { under_way })
+}
+
+pub(crate) fn nodes() -> impl Strategy<Value = Nodes> {
+    any::<u64>().prop_map(|after| Nodes { after })
+}
+
+pub(crate) fn nodes_reply() -> impl Strategy<Value = NodesReply> {
+    let status =
+        prop_oneof![Just(NodeStatus::Offline), Just(NodeStatus::Online), Just(NodeStatus::Active)];
+    let names = (group(), host(), version());
+    let addresses = (socket(), option::of(socket()));
+    let numbers = any::<(u8, u64, u64, u32, u32)>();
+    let node = (names, addresses, status, numbers, vec(store_state(), 0..=5)).prop_map(
+        |((group, host, version), (binary, media), status, numbers, stores)| NodeInfo {
+            group,
+            host,
+            version,
+            binary,
+            media,
+            status,
+            flags: numbers.0,
+            capacity: numbers.1,
+            free: numbers.2,
+            in_flight: numbers.3,
+            silent_for: numbers.4,
+            stores,
+        },
+    );
+    (any::<Option<u64>>(), vec(node, 0..4)).prop_map(|(next, nodes)| NodesReply { next, nodes })
 }
 
 pub(crate) fn gateway() -> impl Strategy<Value = GatewayBeat> {

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use reel_proto::ext::{NodeInfo, node_flag};
 use reel_proto::name::{GroupName, HostName, Version};
-use reel_proto::peer::StoreIdentity;
+use reel_proto::peer::{StoreIdentity, StoreState};
 use reel_proto::tracker::groups::{NodeEntry, NodeStatus};
 use serde_json::json;
 
@@ -38,7 +39,7 @@ pub struct Announcement {
 }
 
 /// How full and busy a node is, as it says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Load {
     /// Bytes of its store paths.
     pub capacity: u64,
@@ -48,8 +49,22 @@ pub struct Load {
     pub in_flight: u32,
     /// It takes no uploads.
     pub read_only: bool,
-    /// It is about to stop.
+    /// An operator has drained it.
     pub draining: bool,
+    /// State of each store path.
+    pub stores: Vec<StoreState>,
+}
+
+impl Load {
+    /// What the flags of a join say, before the first report.
+    #[must_use]
+    pub fn of_flags(flags: u8) -> Self {
+        Self {
+            read_only: flags & node_flag::READ_ONLY != 0,
+            draining: flags & node_flag::DRAINING != 0,
+            ..Self::default()
+        }
+    }
 }
 
 /// An active node as it is handed to clients.
@@ -61,10 +76,24 @@ pub struct NodeView {
     pub media: Option<SocketAddr>,
     /// It takes no uploads.
     pub read_only: bool,
-    /// It is about to stop.
+    /// It is about to stop, or an operator has drained it.
     pub draining: bool,
+    /// It has much more under way than the others of its group.
+    pub busy: bool,
     /// It knows none of our commands.
     pub deployed: bool,
+}
+
+impl NodeView {
+    /// Bits of [`node_flag`].
+    #[must_use]
+    pub fn flags(&self) -> u8 {
+        let flag = |set, flag| if set { flag } else { 0 };
+        flag(self.read_only, node_flag::READ_ONLY)
+            | flag(self.deployed, node_flag::DEPLOYED)
+            | flag(self.draining, node_flag::DRAINING)
+            | flag(self.busy, node_flag::BUSY)
+    }
 }
 
 #[derive(Debug)]
@@ -78,11 +107,24 @@ pub(super) struct Node {
     beat_at: Option<u64>,
     pub(super) offline: bool,
     pub(super) load: Load,
+    /// It has said that it is about to stop.
+    pub(super) stopping: bool,
+    /// See [`super::weight`].
+    pub(super) busy: bool,
 }
 
 impl Node {
     pub(super) fn new(announcement: Announcement, load: Load, peer: IpAddr, now: Now) -> Self {
-        Self { announcement, peer, seen: now.monotonic, beat_at: None, offline: false, load }
+        Self {
+            announcement,
+            peer,
+            seen: now.monotonic,
+            beat_at: None,
+            offline: false,
+            load,
+            stopping: false,
+            busy: false,
+        }
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -133,7 +175,8 @@ impl Node {
             address: self.announcement.address,
             media: self.announcement.media,
             read_only: self.load.read_only,
-            draining: self.load.draining,
+            draining: self.load.draining || self.stopping,
+            busy: self.busy,
             deployed: self.announcement.deployed,
         }
     }
@@ -151,6 +194,25 @@ impl Node {
         }
     }
 
+    pub(super) fn info(&self, now: Now) -> NodeInfo {
+        let Announcement { version, group, host, address, media, .. } = self.announcement;
+        let silent = now.monotonic.saturating_sub(self.seen).as_secs();
+        NodeInfo {
+            group,
+            host,
+            version,
+            binary: address,
+            media,
+            status: self.status(),
+            flags: self.view().flags(),
+            capacity: self.load.capacity,
+            free: self.load.free,
+            in_flight: self.load.in_flight,
+            silent_for: u32::try_from(silent).unwrap_or(u32::MAX),
+            stores: self.load.stores.clone(),
+        }
+    }
+
     pub(super) fn status_json(&self, now: Now) -> serde_json::Value {
         let Announcement { version, group, host, address, media, .. } = &self.announcement;
         json!({
@@ -165,7 +227,8 @@ impl Node {
             "free_bytes": self.load.free,
             "in_flight": self.load.in_flight,
             "read_only": self.load.read_only,
-            "draining": self.load.draining,
+            "draining": self.view().draining,
+            "busy": self.busy,
         })
     }
 }

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
+use reel_proto::ext::node_flag;
 use reel_proto::name::{IdKey, Version};
-use reel_proto::peer::StoreIdentity;
+use reel_proto::peer::{StoreIdentity, StoreState};
 
 use super::*;
 
@@ -66,7 +67,7 @@ fn is_served(registry: &mut Registry) -> bool {
 #[test]
 fn a_node_is_online_then_active_then_offline() {
     let mut registry = registry(rules());
-    let id = registry.join(node("vm", 23000), false, PEER, at(0)).unwrap();
+    let id = registry.join(node("vm", 23000), 0, PEER, at(0)).unwrap();
     assert_eq!(counts(&registry), (0, 1, 0));
     assert!(!is_served(&mut registry), "online is not handed out");
     assert!(registry.beat(id, at(1)), "risen");
@@ -85,7 +86,7 @@ fn a_node_is_online_then_active_then_offline() {
 #[test]
 fn a_node_that_never_beats_goes_offline_too() {
     let mut registry = registry(rules());
-    let id = registry.join(node("vm", 23000), false, PEER, at(0)).unwrap();
+    let id = registry.join(node("vm", 23000), 0, PEER, at(0)).unwrap();
     assert_eq!(registry.expire(at(121)), [id]);
     assert_eq!(counts(&registry), (1, 0, 0));
 }
@@ -93,10 +94,10 @@ fn a_node_that_never_beats_goes_offline_too() {
 #[test]
 fn joining_again_is_the_same_node() {
     let mut registry = registry(rules());
-    let id = registry.join(node("vm", 23000), false, PEER, at(0)).unwrap();
+    let id = registry.join(node("vm", 23000), 0, PEER, at(0)).unwrap();
     registry.beat(id, at(1));
     let newer = Announcement { version: Version::parse("1.1").unwrap(), ..node("vm", 23000) };
-    assert_eq!(registry.join(newer, false, PEER, at(5)).unwrap(), id);
+    assert_eq!(registry.join(newer, 0, PEER, at(5)).unwrap(), id);
     assert_eq!(counts(&registry), (0, 1, 0), "until its beat");
     assert!(String::from_utf8(registry.groups_text(0)).unwrap().contains("VERSION: 1.1\n"));
 }
@@ -105,12 +106,12 @@ fn joining_again_is_the_same_node() {
 fn nodes_differ_by_group_host_address_and_port() {
     let mut registry = registry(rules());
     let other_peer: IpAddr = "10.0.0.6".parse().unwrap();
-    let first = registry.join(node("vm", 23000), false, PEER, at(0)).unwrap();
-    let port = registry.join(node("vm", 23001), false, PEER, at(0)).unwrap();
+    let first = registry.join(node("vm", 23000), 0, PEER, at(0)).unwrap();
+    let port = registry.join(node("vm", 23001), 0, PEER, at(0)).unwrap();
     let address = Announcement { address: SocketAddr::new(other_peer, 23000), ..node("vm", 23000) };
-    let address = registry.join(address, false, other_peer, at(0)).unwrap();
+    let address = registry.join(address, 0, other_peer, at(0)).unwrap();
     let elsewhere = Announcement { group: group("group002"), ..node("vm", 23000) };
-    let elsewhere = registry.join(elsewhere, false, PEER, at(0)).unwrap();
+    let elsewhere = registry.join(elsewhere, 0, PEER, at(0)).unwrap();
     let mut ids = [first, port, address, elsewhere];
     ids.sort_unstable();
     assert!(ids.windows(2).all(|pair| pair[0] != pair[1]));
@@ -122,9 +123,9 @@ fn a_beat_belongs_to_the_join_of_its_connection_else_to_the_only_node() {
     let (g, h) = (group("group001"), host("vm"));
     let not_joined = registry.resolve(None, g, h, PEER).unwrap_err();
     assert!(matches!(not_joined, UnknownNode::NotJoined { .. }), "{not_joined}");
-    let one = registry.join(node("vm", 23000), false, PEER, at(0)).unwrap();
+    let one = registry.join(node("vm", 23000), 0, PEER, at(0)).unwrap();
     assert_eq!(registry.resolve(None, g, h, PEER), Ok(one), "the only one");
-    let two = registry.join(node("vm", 23001), false, PEER, at(0)).unwrap();
+    let two = registry.join(node("vm", 23001), 0, PEER, at(0)).unwrap();
     assert_eq!(registry.resolve(Some(one), g, h, PEER), Ok(one));
     assert_eq!(registry.resolve(Some(two), g, h, PEER), Ok(two));
     let ambiguous = registry.resolve(None, g, h, PEER).unwrap_err();
@@ -139,15 +140,12 @@ fn a_beat_belongs_to_the_join_of_its_connection_else_to_the_only_node() {
 fn unknown_groups_and_addresses_are_refused() {
     let mut registry = registry(rules());
     let stranger = Announcement { group: group("other"), ..node("vm", 23000) };
-    let refused = registry.join(stranger, false, PEER, at(0)).unwrap_err();
+    let refused = registry.join(stranger, 0, PEER, at(0)).unwrap_err();
     assert_eq!(refused, JoinError::UnknownGroup { group: group("other") });
-    let refused = registry.join(node("vm", 0), false, PEER, at(0)).unwrap_err();
+    let refused = registry.join(node("vm", 0), 0, PEER, at(0)).unwrap_err();
     assert!(matches!(refused, JoinError::BadAddress { .. }), "{refused}");
     let nowhere = Announcement { address: "0.0.0.0:1".parse().unwrap(), ..node("vm", 1) };
-    assert!(matches!(
-        registry.join(nowhere, false, PEER, at(0)),
-        Err(JoinError::BadAddress { .. })
-    ));
+    assert!(matches!(registry.join(nowhere, 0, PEER, at(0)), Err(JoinError::BadAddress { .. })));
     assert_eq!(counts(&registry), (0, 0, 0));
     assert!(registry.take_snapshot().is_none());
 }
@@ -165,16 +163,16 @@ fn with_embedded_metadata_a_second_node_is_refused_naming_mysql() {
     let mut registry = registry(Rules { embedded: true, ..rules() });
     let stores = [store(7, "/data")];
     let first = with_stores("vm", 23000, &stores);
-    let first = registry.join(first, false, PEER, at(0)).unwrap();
+    let first = registry.join(first, 0, PEER, at(0)).unwrap();
     registry.beat(first, at(0));
-    let second = registry.join(node("vm", 23001), false, PEER, at(1)).unwrap_err();
+    let second = registry.join(node("vm", 23001), 0, PEER, at(1)).unwrap_err();
     assert!(second.to_string().contains("MySQL"), "{second}");
     let other = with_stores("vm", 23001, &[store(8, "/data")]);
-    assert!(registry.join(other.clone(), false, PEER, at(1)).is_err());
+    assert!(registry.join(other.clone(), 0, PEER, at(1)).is_err());
     registry.expire(at(500));
-    assert!(registry.join(other, false, PEER, at(501)).is_err(), "not even while it is away");
+    assert!(registry.join(other, 0, PEER, at(501)).is_err(), "not even while it is away");
     let moved = with_stores("vm2", 23002, &stores);
-    let moved = registry.join(moved, false, PEER, at(502)).unwrap();
+    let moved = registry.join(moved, 0, PEER, at(502)).unwrap();
     assert_eq!(moved, first, "the same store, moved");
     assert_eq!(registry.nodes.len(), 1);
     assert_eq!(registry.by_identity.len(), 1);
@@ -187,7 +185,7 @@ fn with_embedded_metadata_a_second_node_is_refused_naming_mysql() {
 fn nodes_of_a_group_must_have_the_same_stores() {
     let mut registry = registry(Rules { nodes_max: 10, ..rules() });
     let mut join = |name, stores: &[StoreIdentity], now| {
-        registry.join(with_stores(name, 23000, stores), false, PEER, at(now))
+        registry.join(with_stores(name, 23000, stores), 0, PEER, at(now))
     };
     let first = join("a", &[store(1, "one")], 0).unwrap();
     join("b", &[store(1, "one"), store(2, "two")], 0).unwrap();
@@ -204,7 +202,7 @@ fn nodes_of_a_group_must_have_the_same_stores() {
     assert!(join("a", &[store(3, "three")], 0).is_err(), "b is still there");
     registry.expire(at(1000));
     let again = with_stores("a", 23000, &[store(3, "three")]);
-    let again = registry.join(again, false, PEER, at(1001)).unwrap();
+    let again = registry.join(again, 0, PEER, at(1001)).unwrap();
     assert_eq!(again, first, "when no other is there, the stores may be new ones");
 }
 
@@ -213,7 +211,7 @@ fn a_store_tells_its_group_where_no_other_has_one_like_it() {
     let mut registry = registry(Rules { nodes_max: 10, ..rules() });
     let mut join = |of: &str, name, stores: &[StoreIdentity]| {
         let announcement = Announcement { group: group(of), ..with_stores(name, 23000, stores) };
-        registry.join(announcement, false, PEER, at(0)).unwrap();
+        registry.join(announcement, 0, PEER, at(0)).unwrap();
     };
     join("group001", "a", &[store(1, "/srv/a"), store(2, "/srv/both")]);
     join("group001", "b", &[store(1, "/srv/a"), store(2, "/srv/both")]);
@@ -227,13 +225,13 @@ fn a_store_tells_its_group_where_no_other_has_one_like_it() {
 fn the_table_is_bounded_and_forgets() {
     let mut registry = registry(rules());
     for port in 1..=4 {
-        registry.join(node("vm", port), false, PEER, at(u64::from(port))).unwrap();
+        registry.join(node("vm", port), 0, PEER, at(u64::from(port))).unwrap();
     }
-    let full = registry.join(node("vm", 5), false, PEER, at(10)).unwrap_err();
+    let full = registry.join(node("vm", 5), 0, PEER, at(10)).unwrap_err();
     assert_eq!(full, JoinError::TooManyNodes { limit: 4 });
     registry.expire(at(123));
     assert_eq!(counts(&registry), (2, 2, 0));
-    registry.join(node("vm", 5), false, PEER, at(123)).unwrap();
+    registry.join(node("vm", 5), 0, PEER, at(123)).unwrap();
     let text = String::from_utf8(registry.groups_text(0)).unwrap();
     assert!(!text.contains(":1\n") && text.contains(":2\n"), "the longest offline went: {text}");
     registry.expire(at(3800));
@@ -245,7 +243,7 @@ fn the_table_is_bounded_and_forgets() {
 #[test]
 fn reports_and_drains_reach_readers() {
     let mut registry = registry(rules());
-    let id = registry.join(node("vm", 23000), false, PEER, at(0)).unwrap();
+    let id = registry.join(node("vm", 23000), 0, PEER, at(0)).unwrap();
     registry.beat(id, at(0));
     registry.take_snapshot().unwrap();
     registry.report(id, Load { capacity: 100, free: 50, ..Load::default() });
@@ -256,9 +254,113 @@ fn reports_and_drains_reach_readers() {
     assert!(registry.take_snapshot().is_some());
     registry.drain(id, true);
     registry.report(id, Load { read_only: true, ..Load::default() });
-    assert!(registry.take_snapshot().is_none(), "a report does not end a drain");
+    assert!(
+        registry.take_snapshot().is_none(),
+        "a report does not tell a node that stops otherwise"
+    );
     let status = registry.status(at(3)).remove(0);
     assert_eq!((&status["draining"], &status["seen_seconds_ago"]), (&true.into(), &3.into()));
+}
+
+#[test]
+fn an_operators_drain_comes_with_joins_and_reports_and_goes_with_a_report() {
+    let mut registry = registry(rules());
+    let drained = Load { draining: true, ..Load::default() };
+    let id = registry.join(node("vm", 23000), node_flag::DRAINING, PEER, at(0)).unwrap();
+    let other = registry.join(node("vm", 23001), 0, PEER, at(0)).unwrap();
+    registry.beat(id, at(0));
+    registry.beat(other, at(0));
+    let named = |registry: &mut Registry| -> Vec<u16> {
+        let snapshot = registry.take_snapshot().unwrap();
+        let view = snapshot.active(&group("group001")).unwrap();
+        let located = snapshot.locate(view, &mut crate::random::Random::new(1));
+        let mut ports: Vec<u16> = located.nodes.iter().map(|node| node.binary.port()).collect();
+        ports.sort_unstable();
+        ports
+    };
+    assert_eq!(named(&mut registry), [23001], "as its join says");
+    registry.report(id, drained.clone());
+    assert!(registry.take_snapshot().is_none(), "that was known");
+    registry.report(id, Load::default());
+    assert_eq!(named(&mut registry), [23000, 23001]);
+    registry.report(id, drained);
+    assert_eq!(named(&mut registry), [23001]);
+    // One that stops and one that an operator drained are two things.
+    registry.drain(other, true);
+    assert_eq!(named(&mut registry), [23000, 23001], "none is left that is not drained");
+    registry.drain(other, false);
+    registry.drain(id, true);
+    registry.drain(id, false);
+    assert_eq!(
+        named(&mut registry),
+        [23001],
+        "an operator's drain outlives a stop that is called off"
+    );
+}
+
+#[test]
+fn a_node_with_much_more_under_way_is_busy_and_readers_hear_of_it_once() {
+    let mut registry = registry(rules());
+    let ours = |port| Announcement { deployed: false, ..node("vm", port) };
+    let ids = [1, 2, 3].map(|port| registry.join(ours(port), 0, PEER, at(0)).unwrap());
+    assert!(ids.iter().all(|id| registry.beat(*id, at(0))));
+    registry.take_snapshot().unwrap();
+    let load = |in_flight| Load { in_flight, ..Load::default() };
+    let busy = |registry: &Registry| -> Vec<bool> {
+        registry.nodes.values().map(|node| node.busy).collect()
+    };
+    for (node, in_flight) in [(0, 10), (1, 20), (2, 83)] {
+        registry.report(ids[node], load(in_flight));
+    }
+    assert!(registry.take_snapshot().is_none(), "63 above the median of 20");
+    registry.report(ids[2], load(84));
+    assert!(registry.take_snapshot().is_some());
+    assert_eq!(busy(&registry), [false, false, true]);
+    registry.report(ids[2], load(900));
+    registry.report(ids[0], load(15));
+    assert!(registry.take_snapshot().is_none(), "it was busy before");
+    // The others have as much to do now.
+    registry.report(ids[0], load(800));
+    registry.report(ids[1], load(800));
+    assert!(registry.take_snapshot().is_some());
+    assert_eq!(busy(&registry), [false; 3]);
+    registry.report(ids[2], load(2000));
+    assert_eq!(busy(&registry), [false, false, true]);
+    registry.expire(at(200));
+    assert_eq!(busy(&registry), [false; 3], "who is away is not busy");
+}
+
+#[test]
+fn pages_of_nodes_tell_what_is_known_of_each() {
+    let mut registry = registry(Rules { nodes_max: 3000, ..rules() });
+    for port in 1..=1001 {
+        let announcement = Announcement { deployed: port > 1, ..node("vm", port) };
+        let id = registry.join(announcement, 0, PEER, at(0)).unwrap();
+        registry.beat(id, at(1));
+    }
+    let load = Load {
+        capacity: 9,
+        free: 4,
+        in_flight: 2,
+        read_only: true,
+        draining: true,
+        stores: vec![StoreState::Ok, StoreState::Away],
+    };
+    registry.report(NodeId(1), load);
+    let page = registry.page(Nodes::default(), at(8));
+    assert_eq!((page.nodes.len(), page.next), (NODES_PAGE_MAX, Some(1000)));
+    let first = &page.nodes[0];
+    assert_eq!((first.capacity, first.free, first.in_flight, first.silent_for), (9, 4, 2, 7));
+    assert_eq!(first.stores, [StoreState::Ok, StoreState::Away]);
+    assert_eq!(first.flags, node_flag::READ_ONLY | node_flag::DRAINING);
+    assert_eq!(
+        (page.nodes[1].flags, page.nodes[1].status),
+        (node_flag::DEPLOYED, NodeStatus::Active)
+    );
+    let last = registry.page(Nodes { after: 1000 }, at(8));
+    assert_eq!((last.nodes.len(), last.next), (1, None));
+    assert_eq!(last.nodes[0].binary.port(), 1001);
+    assert!(registry.page(Nodes { after: u64::MAX }, at(8)).nodes.is_empty());
 }
 
 #[test]
@@ -279,7 +381,7 @@ fn gateways_come_beat_and_go() {
 #[test]
 fn groups_text_shows_every_legal_group_in_order() {
     let mut registry = registry(rules());
-    let id = registry.join(node("store-a", 23000), false, PEER, at(0)).unwrap();
+    let id = registry.join(node("store-a", 23000), 0, PEER, at(0)).unwrap();
     registry.beat(id, at(70));
     let text = String::from_utf8(registry.groups_text(0)).unwrap();
     assert_eq!(
@@ -306,7 +408,7 @@ proptest! {
             let name = format!("host{name}");
             match event {
                 0 | 1 => {
-                    let _ = registry.join(node(&name, port), false, PEER, at(now));
+                    let _ = registry.join(node(&name, port), 0, PEER, at(now));
                 }
                 2 | 3 => {
                     if let Ok(id) = registry.resolve(None, group("group001"), host(&name), PEER) {

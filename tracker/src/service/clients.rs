@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reel_node::frame_server::{Ended, FrameConn};
-use reel_proto::ext::Locate;
+use reel_proto::ext::{Locate, Nodes};
 use reel_proto::name::{AppId, FileId, GroupName, UserId};
 use reel_proto::refusal::Refusal;
 use reel_proto::tracker::Saddrs;
@@ -62,6 +62,11 @@ impl Thread {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let offset = zone::utc_offset_s(now);
         *reply = self.picture.look(|registry, _| registry.groups_text(offset));
+    }
+
+    /// NODES: a page of storage nodes.
+    pub(super) fn nodes(&self, question: Nodes, reply: &mut Vec<u8>) {
+        self.picture.look(|registry, now| registry.page(question, now)).encode(reply);
     }
 
     /// The group that LOCATE asks for: with embedded metadata the only one has every file and every

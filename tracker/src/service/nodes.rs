@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 
 use reel_proto::command;
-use reel_proto::ext::node_flag;
 use reel_proto::name::{GroupName, HostName};
 use reel_proto::peer::{DrainNode, GatewayBeat, JoinExt, Report};
 use reel_proto::tracker::{Beat, Join};
@@ -14,7 +13,7 @@ use crate::registry::{Announcement, Load, NodeId, Now, Registry};
 
 /// A message of a node or gateway, its names checked.
 pub(super) enum Message {
-    Join { announcement: Announcement, read_only: bool },
+    Join { announcement: Announcement, flags: u8 },
     Beat { group: GroupName, host: HostName },
     Report(Load),
     Drain(bool),
@@ -80,10 +79,9 @@ fn apply(
     peer: IpAddr,
 ) -> Result<(), String> {
     match message {
-        Message::Join { announcement, read_only } => {
-            let id = registry
-                .join(announcement, read_only, peer, now)
-                .map_err(|error| error.to_string())?;
+        Message::Join { announcement, flags } => {
+            let id =
+                registry.join(announcement, flags, peer, now).map_err(|error| error.to_string())?;
             *joined = Some(id);
             let node = registry.describe(id);
             tracing::info!(node, "a storage node has joined");
@@ -125,7 +123,7 @@ fn deployed(join: &Join, peer: IpAddr) -> Message {
         stores: Vec::new(),
         deployed: true,
     };
-    Message::Join { announcement, read_only: false }
+    Message::Join { announcement, flags: 0 }
 }
 
 fn rich(join: JoinExt, peer: IpAddr) -> Message {
@@ -141,7 +139,7 @@ fn rich(join: JoinExt, peer: IpAddr) -> Message {
         stores: join.stores,
         deployed: false,
     };
-    Message::Join { announcement, read_only: join.flags & node_flag::READ_ONLY != 0 }
+    Message::Join { announcement, flags: join.flags }
 }
 
 /// An unspecified advertised address stands for that of the connection.
@@ -158,7 +156,7 @@ fn load(report: &Report) -> Load {
         capacity: sum(|store| store.capacity),
         free: sum(|store| store.free),
         in_flight: report.load,
-        read_only: report.flags & node_flag::READ_ONLY != 0,
-        draining: false,
+        stores: report.stores.iter().map(|store| store.state).collect(),
+        ..Load::of_flags(report.flags)
     }
 }

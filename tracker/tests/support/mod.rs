@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use reel_meta::{Location, Role};
 use reel_node::config::{HumanTime, NodeConfig};
 use reel_node::{Process, Running};
-use reel_proto::ext::{Locate, Located};
+use reel_proto::ext::{Locate, Located, Nodes, NodesReply};
 use reel_proto::frame::{self, HEADER_LEN, Header, RemoteError};
 use reel_proto::name::{AppId, UserId};
 use reel_proto::tracker::{Beat, Join, Saddrs, SaddrsReply};
@@ -145,6 +145,12 @@ impl Client {
         let mut body = Vec::new();
         question.encode(&mut body);
         Ok(Located::decode(&self.ask(&frame::encode(command::LOCATE, &body))?).unwrap())
+    }
+
+    pub fn nodes(&mut self, after: u64) -> NodesReply {
+        let mut body = Vec::new();
+        Nodes { after }.encode(&mut body);
+        NodesReply::decode(&self.ask(&frame::encode(command::NODES, &body)).unwrap()).unwrap()
     }
 
     pub fn groups(&mut self) -> String {
