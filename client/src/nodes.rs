@@ -8,7 +8,8 @@ use std::{
 use reel_proto::{
     command,
     ext::{self, NodeInfo, Nodes, NodesReply},
-    peer::{DrainNode, DrainReply},
+    name::HostName,
+    peer::{DrainReply, OperatorDrain},
     sign::{self, Nonce},
 };
 
@@ -76,20 +77,21 @@ impl Client {
         .await
     }
 
-    /// Has a storage node drained, or no longer: it remembers that, and tells its trackers at once. Gives how many requests
+    /// Has the storage node of this name drained, or no longer: it remembers that, and tells its trackers at once. Gives how many requests
     /// it has under way. May be repeated. `secret` is the cluster's; without one the node must be on this machine.
     ///
     /// # Errors
-    /// [`Refusal::NotTrusted`]: another secret, or the clocks are more than a minute apart; [`Refusal::UnknownCommand`] or
+    /// [`Refusal::NotTrusted`]: another secret, another node, or the clocks are more than a minute apart; [`Refusal::UnknownCommand`] or
     /// [`Refusal::Other`]: the node is one that cannot be drained; [`Refusal::Failed`]: no store path could note it.
     pub async fn drain_node(
         &self,
         node: SocketAddr,
+        host: HostName,
         secret: Option<&[u8]>,
         on: bool,
     ) -> Result<u32, ClientError> {
         let mut payload = Vec::new();
-        DrainNode { on }.encode(&mut payload);
+        OperatorDrain { host, on }.encode(&mut payload);
         let mut nonce = Nonce::default();
         getrandom::fill(&mut nonce)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -17,18 +17,22 @@ use reel_proto::{
     command,
     ext::node_flag,
     name::{GroupName, HostName},
-    peer::{DrainNode, DrainReply, JoinExt, Report},
+    peer::{DrainReply, JoinExt, OperatorDrain, Report},
     refusal::Refusal,
     sign,
 };
 use support::{Engine, PATIENCE, Reply, content};
+
+/// The name of the node.
+const HOST: &str = "vm";
 
 const SECRET: &[u8] = b"the secret of this cluster";
 
 /// The request, with a nonce of its own.
 fn request(secret: Option<&[u8]>, nonce: u8, on: bool) -> Vec<u8> {
     let mut payload = Vec::new();
-    DrainNode { on }.encode(&mut payload);
+    let host = HostName::parse(HOST).unwrap();
+    OperatorDrain { host, on }.encode(&mut payload);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     sign::seal(secret, command::DRAIN, now, [nonce; 16], &payload)
 }

@@ -251,8 +251,7 @@ impl Report {
     }
 }
 
-/// DRAIN: to a tracker, that the node which joined on this connection is about to stop, or no longer; the reply's body is
-/// empty. To a storage node, that an operator drains it, or no longer; the reply is a [`DrainReply`].
+/// DRAIN to a tracker: the node which joined on this connection is about to stop, or no longer. The reply's body is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrainNode {
     /// Hand it to no more clients.
@@ -278,7 +277,38 @@ impl DrainNode {
     }
 }
 
-/// A storage node's reply to [`DrainNode`]: it remembers the state, and tells its trackers.
+/// DRAIN to a storage node: an operator drains it, or no longer. It names its receiver, so that nobody who overhears it can
+/// drain another node by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OperatorDrain {
+    /// The node's host name, as it joins with.
+    pub host: HostName,
+    /// Hand it to no more clients.
+    pub on: bool,
+}
+
+impl OperatorDrain {
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// [`BodyError`] with the first thing that is wrong.
+    pub fn decode(payload: &[u8]) -> Result<Self, BodyError> {
+        let mut fields = Fields::versioned(payload)?;
+        let host = HostName::from_bytes(fields.short("host name")?)?;
+        let on = fields.flag("drain")?;
+        fields.finish()?;
+        Ok(Self { host, on })
+    }
+
+    /// Appends the request.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(LAYOUT_VERSION);
+        put_short(out, self.host.as_bytes());
+        put_flag(out, self.on);
+    }
+}
+
+/// A storage node's reply to [`OperatorDrain`]: it remembers the state, and tells its trackers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrainReply {
     /// Requests under way at the node, without this one.

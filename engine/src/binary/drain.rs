@@ -6,7 +6,7 @@ use reel_node::frame_server::FrameConn;
 use reel_proto::{
     command,
     limits::PEER_REQUEST_BYTES_MAX,
-    peer::{DrainNode, DrainReply},
+    peer::{DrainReply, OperatorDrain},
     refusal::Refusal,
     sign,
 };
@@ -25,9 +25,12 @@ pub(super) async fn drain(thread: &Rc<Thread>, conn: &mut FrameConn) -> Result<(
         tracing::warn!(%peer, %error, "a node command was refused");
         Stop::refused(Refusal::NotTrusted, error.to_string())
     })?;
-    let on = DrainNode::decode(payload).map_err(Stop::malformed)?.on;
-    conn.flush().await?;
+    let OperatorDrain { host, on } = OperatorDrain::decode(payload).map_err(Stop::malformed)?;
     let shared = &thread.shared;
+    if host != shared.names.host {
+        return Err(Stop::refused(Refusal::NotTrusted, format!("this node is not {host}")));
+    }
+    conn.flush().await?;
     let set =
         thread.in_time(shared.drained.set(shared.stores.as_ref(), on), DrainError::Late).await;
     set.map_err(|error| {

@@ -128,6 +128,7 @@ impl Engine {
         let (tracker_address, tracker) = deployed(command::REPLY_TRACKER);
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut config = Config {
+            hostname: Some("vm".to_owned()),
             listen: loopback,
             http_listen: loopback,
             admin_listen: loopback,

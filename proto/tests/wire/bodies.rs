@@ -10,7 +10,9 @@ use reel_proto::{
         NodesReply, Purge, PurgeReply, PutHead, PutReply, Usage, UsageReply,
     },
     idgen::{self, IdGet},
-    peer::{DrainNode, DrainReply, GatewayBeat, IdBlock, IdBlockReply, JoinExt, Report},
+    peer::{
+        DrainNode, DrainReply, GatewayBeat, IdBlock, IdBlockReply, JoinExt, OperatorDrain, Report,
+    },
     storage::{self, Download, FileRef, UploadHead},
     tracker::{Beat, Join, Saddrs, SaddrsReply},
 };
@@ -101,6 +103,7 @@ round_trips! {
     join_ext: samples::join_ext(), JoinExt;
     report: samples::report(), Report;
     drain: samples::drain(), DrainNode;
+    operator_drain: samples::operator_drain(), OperatorDrain;
     drain_reply: samples::drain_reply(), DrainReply;
     nodes: samples::nodes(), Nodes;
     nodes_reply: samples::nodes_reply(), NodesReply;

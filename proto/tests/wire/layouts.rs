@@ -8,8 +8,8 @@ use reel_proto::{
     },
     name::{AppId, FileId, GroupName, HostName, IdKey, UserId, Version},
     peer::{
-        DrainNode, DrainReply, GatewayBeat, IdBlock, IdBlockReply, JoinExt, Report, StoreIdentity,
-        StoreReport, StoreState,
+        DrainNode, DrainReply, GatewayBeat, IdBlock, IdBlockReply, JoinExt, OperatorDrain, Report,
+        StoreIdentity, StoreReport, StoreState,
     },
     storage::FileRef,
     tracker::groups::NodeStatus,
@@ -199,6 +199,8 @@ fn report_drain_gateway() {
     let report = Report { flags: node_flag::READ_ONLY, load: 3, stores: vec![store] };
     same(|out| report.encode(out), "01 01 00000003 01 0000000000000100 0000000000000010 01");
     same(|out| DrainNode { on: true }.encode(out), "01 01");
+    let drain = OperatorDrain { host: HostName::parse("vm").unwrap(), on: true };
+    same(|out| drain.encode(out), "01 02 766d 01");
     same(|out| DrainReply { under_way: 3 }.encode(out), "01 00000003");
     let gateway = GatewayBeat { advertised: "10.0.0.9:8080".parse().unwrap() };
     same(|out| gateway.encode(out), "01 04 0a000009 1f90");

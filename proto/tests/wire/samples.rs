@@ -12,8 +12,8 @@ use reel_proto::{
     idgen::IdGet,
     name::{AppId, FileId, GroupName, HostName, IdKey, UserId, Version},
     peer::{
-        DrainNode, DrainReply, GatewayBeat, IdBlock, IdBlockReply, JoinExt, Report, StoreIdentity,
-        StoreReport, StoreState,
+        DrainNode, DrainReply, GatewayBeat, IdBlock, IdBlockReply, JoinExt, OperatorDrain, Report,
+        StoreIdentity, StoreReport, StoreState,
     },
     storage::{Download, FileRef},
     tracker::{Beat, Join, Saddrs, SaddrsReply, groups::NodeStatus},
@@ -266,6 +266,10 @@ pub(crate) fn report() -> impl Strategy<Value = Report> {
 
 pub(crate) fn drain() -> impl Strategy<Value = DrainNode> {
     any::<bool>().prop_map(|on| DrainNode { on })
+}
+
+pub(crate) fn operator_drain() -> impl Strategy<Value = OperatorDrain> {
+    (host(), any::<bool>()).prop_map(|(host, on)| OperatorDrain { host, on })
 }
 
 pub(crate) fn drain_reply() -> impl Strategy<Value = DrainReply> {

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use reel_client::{Client, ClientError, NodeInfo, NodeStatus, Refusal, node_flag};
 use reel_node::config::Secret;
+use reel_proto::name::HostName;
 use serde_json::json;
 
 use super::{Listed, find, is_unknown};
@@ -93,7 +94,8 @@ impl Operator {
     /// Tells the node; how many requests it has under way.
     async fn tell(&self, on: bool) -> Result<u32> {
         let secret = self.secret.as_ref().map(Secret::expose);
-        let told = self.client.drain_node(self.node.address, secret, on).await;
+        let host = HostName::parse(&self.node.host)?;
+        let told = self.client.drain_node(self.node.address, host, secret, on).await;
         told.map_err(|error| match error.refusal() {
             Some(Refusal::NotTrusted) => anyhow::Error::new(error).context(
                 "the node needs the cluster's secret, in REEL_CLUSTER_SECRET or in the file that --config names",
