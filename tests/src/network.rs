@@ -71,8 +71,8 @@ impl Namespace {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
-    /// `ip` in it, with these words.
-    fn ip(&self, words: &str) -> Result<()> {
+    /// `ip` in it, with these words; what it answers.
+    fn ip(&self, words: &str) -> Result<String> {
         let mut command = Command::new("ip");
         command.args(words.split_whitespace()).stdin(Stdio::null());
         self.place(&mut command);
@@ -80,7 +80,7 @@ impl Namespace {
         if !output.status.success() {
             bail!("ip {words}: {}", String::from_utf8_lossy(&output.stderr));
         }
-        Ok(())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// `nft` in it, with these commands: all of them or none.
@@ -116,6 +116,12 @@ impl Way {
             Self::Front => "front",
             Self::Back => "back",
         }
+    }
+
+    /// What a host calls its end of the cable.
+    #[must_use]
+    pub fn interface(self) -> &'static str {
+        self.bridge()
     }
 }
 
@@ -175,6 +181,13 @@ impl Network {
     }
 }
 
+/// The address with this number at its end.
+#[must_use]
+pub fn address(way: Way, number: u8) -> Ipv4Addr {
+    let [a, b] = PREFIX;
+    Ipv4Addr::new(a, b, way as u8, number)
+}
+
 /// A host of a network. Clones are the same one.
 #[derive(Debug, Clone)]
 pub struct Host {
@@ -188,8 +201,7 @@ impl Host {
     /// Its address, which the others reach this way.
     #[must_use]
     pub fn address(&self, way: Way) -> Ipv4Addr {
-        let [a, b] = PREFIX;
-        Ipv4Addr::new(a, b, way as u8, self.number)
+        address(way, self.number)
     }
 
     /// Gives it mounts of its own. Those who had a clone of it before see the machine's.
@@ -203,6 +215,15 @@ impl Host {
     #[must_use]
     pub fn mounts(&self) -> Option<&Mounts> {
         self.mounts.as_ref()
+    }
+
+    /// Whether it has this address besides its own.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn has(&self, way: Way, address: Ipv4Addr) -> Result<bool> {
+        let shown = self.namespace.ip(&format!("-4 address show dev {}", way.interface()))?;
+        Ok(shown.contains(&format!(" {address}/")))
     }
 
     /// Lets a command run there.
@@ -229,7 +250,8 @@ impl Host {
     /// # Errors
     /// The kernel's.
     pub fn cut(&self, way: Way) -> Result<()> {
-        self.switch.ip(&format!("link set {} nomaster", self.port(way)))
+        self.switch.ip(&format!("link set {} nomaster", self.port(way)))?;
+        Ok(())
     }
 
     /// Loses this share of its packets, in percent, on all ways: a hundred is a cut in one direction, of which neither side is told.
@@ -275,7 +297,8 @@ impl Host {
     /// # Errors
     /// The kernel's.
     pub fn join(&self, way: Way) -> Result<()> {
-        self.switch.ip(&format!("link set {} master {}", self.port(way), way.bridge()))
+        self.switch.ip(&format!("link set {} master {}", self.port(way), way.bridge()))?;
+        Ok(())
     }
 }
 
