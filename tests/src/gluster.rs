@@ -3,6 +3,7 @@
 //! Each host has a glusterd of its own, which starts the daemons that serve its bricks, and a mount of the volume. All of a
 //! host are killed by [`Gluster::kill`], and with the volume.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -151,6 +152,25 @@ impl Gluster {
         self.mount(node)
     }
 
+    /// Kills what serves a brick (SIGKILL), and nothing else on its host.
+    ///
+    /// # Errors
+    /// Nothing serves it.
+    pub fn kill_brick(&self, node: usize) -> Result<()> {
+        match self.nodes[node].mounts()?.kill_program("glusterfsd")? {
+            0 => bail!("nothing serves brick {node}"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts what serves a brick again. Every glusterd must run.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_bricks(&self) -> Result<()> {
+        self.nodes[0].gluster(&format!("volume start {VOLUME} force")).map(drop)
+    }
+
     /// What its daemons say of it, and the end of what they have logged: for the error of a test.
     #[must_use]
     pub fn report(&self) -> String {
@@ -170,15 +190,20 @@ impl Gluster {
         text
     }
 
-    /// Waits until no brick lacks anything.
+    /// Waits until no brick lacks anything of what one lacks now. Files that are just being written are among those, for a moment.
     ///
     /// # Errors
     /// One does for a long time.
     pub fn until_healed(&self) -> Result<()> {
-        let count = self.nodes.len();
+        let lacking = || self.nodes[0].lacking();
+        let mut left = None;
         self.nodes[0].until("all bricks are whole", |node| {
-            let info = node.gluster(&format!("volume heal {VOLUME} info"));
-            info.is_ok_and(|info| info.matches("Number of entries: 0\n").count() == count)
+            // By itself it looks at once, and then every ten minutes.
+            let _ = node.gluster(&format!("volume heal {VOLUME}"));
+            let Ok(now) = lacking() else { return false };
+            let before = left.take().unwrap_or_else(|| now.clone());
+            let still: HashSet<_> = before.intersection(&now).cloned().collect();
+            left.insert(still).is_empty()
         })
     }
 }
@@ -251,7 +276,18 @@ impl Node {
         Ok(text)
     }
 
-    fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<()> {
+    /// What some brick lacks, by path or number. Fails where one cannot be asked.
+    fn lacking(&self) -> Result<HashSet<String>> {
+        let info = self.gluster(&format!("volume heal {VOLUME} info"))?;
+        if info.contains("not connected") {
+            bail!("{info}");
+        }
+        let lines = info.lines().map(str::trim);
+        let entries = lines.filter(|line| line.starts_with('/') || line.starts_with("<gfid"));
+        Ok(entries.map(|line| line.split(" - ").next().unwrap_or(line).to_owned()).collect())
+    }
+
+    fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) -> Result<()> {
         let begin = Instant::now();
         while !is_so(self) {
             if begin.elapsed() > PATIENCE {

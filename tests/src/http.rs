@@ -1,6 +1,8 @@
-//! One HTTP request at a time, over the raw connection of the cases, for tests that only need an answer.
+//! One HTTP request at a time, over the raw connection of the cases, for tests that only need an answer; and an answer that is
+//! read piece by piece, as a player does.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -62,4 +64,84 @@ pub fn json(address: SocketAddr, target: &str) -> Result<serde_json::Value> {
         bail!("{target}: {} {}", response.status, response.text());
     }
     Ok(serde_json::from_slice(&response.body)?)
+}
+
+/// An answer to a GET that is read piece by piece, by somebody who does not wait for ever.
+#[derive(Debug)]
+pub struct Reading {
+    stream: TcpStream,
+    /// The answer's status.
+    pub status: u16,
+    /// What has come already of the body.
+    received: Vec<u8>,
+    /// Bytes of the body that have not been given.
+    left: u64,
+}
+
+impl Reading {
+    /// Asks for a file, or for its bytes from `range.0` on, up to but without `range.1`, and reads the head of the answer. No call waits
+    /// longer than `patience` for a byte.
+    ///
+    /// # Errors
+    /// The connection's, or what came is no answer.
+    pub fn open(
+        address: SocketAddr,
+        target: &str,
+        range: Option<(u64, u64)>,
+        patience: Duration,
+    ) -> Result<Self> {
+        let mut stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        let range = match range {
+            Some((first, end)) => format!("Range: bytes={first}-{}\r\n", end.saturating_sub(1)),
+            None => String::new(),
+        };
+        let head =
+            format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{range}Connection: close\r\n\r\n");
+        stream.write_all(head.as_bytes())?;
+        let (mut received, mut piece) = (Vec::new(), [0; 4096]);
+        let end = loop {
+            if let Some(at) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break at + 4;
+            }
+            match stream.read(&mut piece)? {
+                0 => bail!("the connection ended in the answer's head"),
+                count => received.extend_from_slice(&piece[..count]),
+            }
+        };
+        let head = String::from_utf8(received.drain(..end).collect())?.to_ascii_lowercase();
+        let status = head.get(9..12).context("a status line")?.parse()?;
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+        let left = length.context("an answer of unknown length")?.trim().parse()?;
+        Ok(Self { stream, status, received, left })
+    }
+
+    /// Bytes of the body still to come.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// The next bytes of the body, at most so many. Empty: that was all.
+    ///
+    /// # Errors
+    /// The connection's, or it ended too early.
+    pub fn next(&mut self, most: usize) -> Result<Vec<u8>> {
+        let most = most.min(usize::try_from(self.left)?);
+        let piece = if self.received.is_empty() {
+            let mut piece = vec![0; most];
+            let count = self.stream.read(&mut piece)?;
+            piece.truncate(count);
+            piece
+        } else {
+            let count = self.received.len().min(most);
+            self.received.drain(..count).collect()
+        };
+        if piece.is_empty() && self.left > 0 {
+            bail!("the connection ended {} bytes too early", self.left);
+        }
+        self.left -= piece.len() as u64;
+        Ok(piece)
+    }
 }

@@ -84,6 +84,23 @@ impl Mounts {
         Ok(())
     }
 
+    /// Kills the processes of a program among them (SIGKILL); how many it were.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn kill_program(&self, name: &str) -> io::Result<usize> {
+        let mut killed = 0;
+        for pid in self.processes()? {
+            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            if comm.is_ok_and(|comm| comm.trim_end() == name) {
+                // SAFETY: a system call with numbers. A process that has ended meanwhile is no error.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+                killed += 1;
+            }
+        }
+        Ok(killed)
+    }
+
     /// Lets a command run among them.
     pub fn place(&self, command: &mut Command) {
         let namespace = self.namespace();

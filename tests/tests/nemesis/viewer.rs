@@ -1,0 +1,1 @@
+//! A viewer of one long film, while what serves it dies.
