@@ -168,7 +168,11 @@ impl Gluster {
     /// # Errors
     /// It does not start.
     pub fn start_bricks(&self) -> Result<()> {
-        self.nodes[0].gluster(&format!("volume start {VOLUME} force")).map(drop)
+        self.nodes[0].until("all bricks are served", |node| {
+            // It starts none of which it has not noticed yet that it is dead.
+            let started = node.gluster(&format!("volume start {VOLUME} force"));
+            started.is_ok() && node.lacking().is_ok()
+        })
     }
 
     /// What its daemons say of it, and the end of what they have logged: for the error of a test.

@@ -117,6 +117,14 @@ impl Reading {
         Ok(Self { stream, status, received, left })
     }
 
+    /// From now on no call waits longer for a byte.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn wait_at_most(&self, patience: Duration) -> Result<()> {
+        Ok(self.stream.set_read_timeout(Some(patience))?)
+    }
+
     /// Bytes of the body still to come.
     #[must_use]
     pub fn left(&self) -> u64 {
