@@ -90,30 +90,57 @@ impl Reading {
         range: Option<(u64, u64)>,
         patience: Duration,
     ) -> Result<Self> {
-        let mut stream = TcpStream::connect_timeout(&address, patience)?;
-        stream.set_read_timeout(Some(patience))?;
-        stream.set_write_timeout(Some(patience))?;
         let range = match range {
             Some((first, end)) => format!("Range: bytes={first}-{}\r\n", end.saturating_sub(1)),
             None => String::new(),
         };
-        let head =
-            format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{range}Connection: close\r\n\r\n");
-        stream.write_all(head.as_bytes())?;
+        let head = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{range}\r\n");
+        Self::send(address, head.as_bytes(), patience)
+    }
+
+    /// As [`Self::open`], for a request of any other method; with this body, if it has one.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn ask(
+        address: SocketAddr,
+        method: &str,
+        target: &str,
+        body: Option<&[u8]>,
+        patience: Duration,
+    ) -> Result<Self> {
+        let length = body.map(|body| format!("Content-Length: {}\r\n", body.len()));
+        let length = length.unwrap_or_default();
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n{length}\r\n");
+        let mut request = head.into_bytes();
+        request.extend_from_slice(body.unwrap_or_default());
+        Self::send(address, &request, patience)
+    }
+
+    fn send(address: SocketAddr, request: &[u8], patience: Duration) -> Result<Self> {
+        let mut stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        // Who refuses a body need not read it, and what it says is there to be read.
+        let sent = stream.write_all(request);
         let (mut received, mut piece) = (Vec::new(), [0; 4096]);
         let end = loop {
             if let Some(at) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break at + 4;
             }
             match stream.read(&mut piece)? {
-                0 => bail!("the connection ended in the answer's head"),
+                0 => bail!("the connection ended in the answer's head ({sent:?} sent)"),
                 count => received.extend_from_slice(&piece[..count]),
             }
         };
         let head = String::from_utf8(received.drain(..end).collect())?.to_ascii_lowercase();
         let status = head.get(9..12).context("a status line")?.parse()?;
         let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-        let left = length.context("an answer of unknown length")?.trim().parse()?;
+        let left = match length {
+            Some(length) => length.trim().parse()?,
+            None if status == 204 => 0,
+            None => bail!("an answer of unknown length"),
+        };
         Ok(Self { stream, status, received, left })
     }
 

@@ -8,7 +8,7 @@ use reel_client::{
     UploadDetails, UploadSource, new_file_id,
 };
 use reel_tests::history::operations::Outcome;
-use reel_tests::http::{self, Reading};
+use reel_tests::http::Reading;
 use reel_tests::seed::Content;
 use reel_tests::uploaders::owner;
 use tokio::runtime::{Builder, Runtime};
@@ -133,17 +133,17 @@ impl Http {
     }
 
     pub(crate) fn put(&self, file: FileId, content: Content) -> Outcome {
-        match http::request(self.addresses[0], "PUT", &target(file), &[], Some(&content.bytes())) {
-            Ok(answer) if matches!(answer.status, 200 | 201) => done(),
-            Ok(answer) => Outcome::Failed(format!("{} {}", answer.status, answer.text())),
-            Err(error) => Outcome::Failed(format!("{error:#}")),
-        }
+        self.change("PUT", file, Some(&content.bytes()))
     }
 
     pub(crate) fn delete(&self, file: FileId) -> Outcome {
-        match http::request(self.addresses[0], "DELETE", &target(file), &[], None) {
-            Ok(answer) if matches!(answer.status, 200 | 204) => done(),
-            Ok(answer) => Outcome::Failed(format!("{} {}", answer.status, answer.text())),
+        self.change("DELETE", file, None)
+    }
+
+    fn change(&self, method: &str, file: FileId, body: Option<&[u8]>) -> Outcome {
+        match Reading::ask(self.addresses[0], method, &target(file), body, PATIENCE) {
+            Ok(answer) if matches!(answer.status, 200 | 201 | 204) => done(),
+            Ok(answer) => Outcome::Failed(answer.status.to_string()),
             Err(error) => Outcome::Failed(format!("{error:#}")),
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use reel_tests::group::{Group, NODES};
 use reel_tests::http::{self, Reading};
+use reel_tests::network::Way;
 use reel_tests::seed::{Content, Seeded, count_from};
 
 /// Longest wait for what must come. It ends a test that hangs; nothing is measured by it.
@@ -88,7 +89,19 @@ fn strike(group: &mut Group, position: &AtomicU64, size: u64) {
     group.trackers().role(tracker).kill().unwrap();
     let at = until(3);
     println!("the host of gateway {gateway} dies with the viewer at byte {at}");
+    let (address, namespace) = (group.gateways().address(), group.client().namespace().clone());
+    let host = group.gateways().host(gateway).clone();
+    Way::ALL.into_iter().for_each(|way| host.cut(way).unwrap());
+    let other = std::thread::spawn(move || {
+        // What the viewer could have at best, if it knew at once.
+        let rest = || connect(address, at as usize, size as usize, 1);
+        namespace.run(rest).unwrap().2.took
+    });
     group.gateways().kill_host(gateway).unwrap();
+    println!(
+        "who asks for the rest at once has it after {:.1} s",
+        other.join().unwrap().as_secs_f64()
+    );
 }
 
 /// The storage node whose count of bytes grows.
