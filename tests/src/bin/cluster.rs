@@ -44,9 +44,11 @@ fn show(group: &mut Group, trackers: &str) -> Result<()> {
     let hosts: Vec<_> = (0..NODES).map(|node| volume.host(node).clone()).collect();
     for (node, host) in hosts.iter().enumerate() {
         let address = host.address(Way::Front);
+        let (engine, idgen) = (group.engine(node).pid()?, group.idgen(node).pid()?);
         println!(
-            "storage node {node}  {address}: binary 23000, HTTP 23080, admin 23081; ID node 22000, admin 22080"
+            "storage node {node}  {address}: binary 23000, HTTP 23080, admin 23081; process {engine}"
         );
+        println!("ID node {node}       {address}: 22000, admin 22080; process {idgen}");
         println!("                {}", enter(host));
     }
     for (name, admin) in [("tracker", 21080), ("gateway", 8081)] {
@@ -54,7 +56,10 @@ fn show(group: &mut Group, trackers: &str) -> Result<()> {
         let holder = pair.until_held()?;
         println!("{name}s        {}, floating, at {name} {holder} now", pair.address());
         for (number, address) in pair.own_addresses().iter().enumerate() {
-            println!("{name} {number}       {address}; admin on its host: 127.0.0.1:{admin}");
+            let process = pair.role(number).pid()?;
+            println!(
+                "{name} {number}       {address}; admin on its host: 127.0.0.1:{admin}; process {process}"
+            );
             println!("                {}", enter(pair.host(number)));
         }
     }

@@ -14,7 +14,7 @@ use reel_tests::uploaders::owner;
 use tokio::runtime::{Builder, Runtime};
 
 /// The longest that a client waits for a byte.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of a piece that is read at once.
 const PIECE: usize = 256 << 10;

@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(60);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(200);
 
 /// What "goes on" means: that often.
-const OFTEN: u64 = 5;
+const OFTEN: u64 = 3;
 
 /// Longest wait for it. It ends a test that hangs; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(120);
