@@ -55,7 +55,7 @@ enum Chore {
         /// Rounds of all nemeses.
         #[arg(long, default_value_t = 10)]
         rounds: u32,
-        /// Only the nemeses whose name contains this.
+        /// Only the nemeses whose name contains this, or one of these with commas between.
         #[arg(long)]
         only: Option<String>,
     },
