@@ -3,7 +3,6 @@
 //! Each host has a glusterd of its own, which starts the daemons that serve its bricks, and a mount of the volume. All of a
 //! host are killed by [`Gluster::kill`], and with the volume.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -28,8 +27,13 @@ const LINES: usize = 25;
 /// The name of the volume.
 const VOLUME: &str = "media";
 
-/// What the guide sets: how long a writer waits for a server that says nothing, and which copy a reader gets.
-const OPTIONS: [(&str, &str); 2] = [("network.ping-timeout", "3"), ("cluster.choose-local", "off")];
+/// What the guide sets: how long a writer waits for a server that says nothing, which copy a reader gets, and how many files are mended
+/// at once.
+const OPTIONS: [(&str, &str); 3] = [
+    ("network.ping-timeout", "3"),
+    ("cluster.choose-local", "off"),
+    ("cluster.shd-max-threads", "4"),
+];
 
 /// A volume of replicas, one on each of its hosts.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ struct Node {
     host: Host,
     folder: PathBuf,
     brick: PathBuf,
+    /// Of the volume.
+    bricks: usize,
     daemon: Option<Child>,
     mount: Option<Child>,
 }
@@ -71,7 +77,7 @@ impl Gluster {
         let mut volume = Self { nodes: Vec::new(), _folder: folder };
         for (index, (host, brick)) in hosts.iter().zip(bricks).enumerate() {
             let own = volume._folder.path().join(index.to_string());
-            volume.nodes.push(Node::new(host, own, brick)?);
+            volume.nodes.push(Node::new(host, own, brick, bricks.len())?);
         }
         let first = &volume.nodes[0];
         for other in &volume.nodes[1..] {
@@ -194,20 +200,15 @@ impl Gluster {
         text
     }
 
-    /// Waits until no brick lacks anything of what one lacks now. Files that are just being written are among those, for a moment.
+    /// Waits until no brick lacks anything. Nobody may write meanwhile: what is just being written is lacking, for a moment.
     ///
     /// # Errors
     /// One does for a long time.
     pub fn until_healed(&self) -> Result<()> {
-        let lacking = || self.nodes[0].lacking();
-        let mut left = None;
         self.nodes[0].until("all bricks are whole", |node| {
             // By itself it looks at once, and then every ten minutes.
             let _ = node.gluster(&format!("volume heal {VOLUME}"));
-            let Ok(now) = lacking() else { return false };
-            let before = left.take().unwrap_or_else(|| now.clone());
-            let still: HashSet<_> = before.intersection(&now).cloned().collect();
-            left.insert(still).is_empty()
+            node.lacking().is_ok_and(|count| count == 0)
         })
     }
 }
@@ -221,7 +222,7 @@ impl Drop for Gluster {
 }
 
 impl Node {
-    fn new(host: &Host, folder: PathBuf, brick: &Path) -> Result<Self> {
+    fn new(host: &Host, folder: PathBuf, brick: &Path, bricks: usize) -> Result<Self> {
         let (state, logs) = (folder.join("state"), folder.join("logs"));
         for made in [&state, &logs, &folder.join("mount")] {
             std::fs::create_dir_all(made)?;
@@ -231,7 +232,7 @@ impl Node {
         let mounts = Mounts::new(&binds, brick)?;
         let host = host.clone().with_mounts(mounts);
         let brick = brick.to_owned();
-        let mut node = Self { host, folder, brick, daemon: None, mount: None };
+        let mut node = Self { host, folder, brick, bricks, daemon: None, mount: None };
         node.start()?;
         Ok(node)
     }
@@ -280,18 +281,20 @@ impl Node {
         Ok(text)
     }
 
-    /// What some brick lacks, by path or number. Fails where one cannot be asked.
-    fn lacking(&self) -> Result<HashSet<String>> {
-        let info = self.gluster(&format!("volume heal {VOLUME} info"))?;
-        if info.contains("not connected") {
-            bail!("{info}");
+    /// How many files and folders some brick lacks. Fails where one cannot be asked.
+    fn lacking(&self) -> Result<u64> {
+        // Not `info`, which looks at each of them, under locks.
+        let counts = self.gluster(&format!("volume heal {VOLUME} statistics heal-count"))?;
+        let counts = counts.lines().filter_map(|line| line.strip_prefix("Number of entries:"));
+        let counts = counts.map(|count| Ok(count.trim().parse::<u64>()?));
+        let counts = counts.collect::<Result<Vec<u64>>>()?;
+        if counts.len() != self.bricks {
+            bail!("{} bricks answer", counts.len());
         }
-        let lines = info.lines().map(str::trim);
-        let entries = lines.filter(|line| line.starts_with('/') || line.starts_with("<gfid"));
-        Ok(entries.map(|line| line.split(" - ").next().unwrap_or(line).to_owned()).collect())
+        Ok(counts.iter().sum())
     }
 
-    fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) -> Result<()> {
+    fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<()> {
         let begin = Instant::now();
         while !is_so(self) {
             if begin.elapsed() > PATIENCE {

@@ -61,6 +61,7 @@ struct Beats {
 pub(crate) struct Shared {
     pub(crate) operations: Operations,
     stop: AtomicBool,
+    rest: AtomicBool,
     beats: [Beats; Kind::ALL.len()],
     /// Acknowledged and not deleted.
     stored: Mutex<Vec<(FileId, Content)>>,
@@ -93,6 +94,7 @@ impl Load {
         let shared = Arc::new(Shared {
             operations: Operations::default(),
             stop: AtomicBool::new(false),
+            rest: AtomicBool::new(false),
             beats: std::array::from_fn(|_| beats()),
             stored: Mutex::default(),
             deleted: Mutex::default(),
@@ -182,6 +184,11 @@ impl Load {
         println!("    {when}; the longest time without: {}", gaps.join(", "));
     }
 
+    /// Lets them rest after what they are at, or go on.
+    pub(crate) fn rest(&self, rest: bool) {
+        self.shared.rest.store(rest, Ordering::Relaxed);
+    }
+
     /// Stops them, and waits for their ends.
     pub(crate) fn stop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
@@ -225,6 +232,9 @@ impl Client {
 
     fn pause(&self, went_well: bool) {
         std::thread::sleep(if went_well { PAUSE } else { PAUSE_AFTER_FAILURE });
+        while self.shared.rest.load(Ordering::Relaxed) {
+            std::thread::sleep(PAUSE);
+        }
     }
 
     fn upload_all(&mut self, upload: impl Fn(FileId, Content) -> Outcome) {

@@ -87,7 +87,9 @@ impl Cluster {
         self.group.until_ready().unwrap();
         self.group.until_healthy(node).unwrap();
         // One at a time: a copy that lacks something is as good as lost.
+        load.rest(true);
         self.group.volume().until_healed().unwrap();
+        load.rest(false);
         println!("    {:.1} s in all", begin.elapsed().as_secs_f64());
     }
 
