@@ -21,6 +21,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Between two commands to mend what a brick lacks.
+const NUDGE: Duration = Duration::from_secs(3);
+
+/// What serves a brick.
+const SERVER: &str = "glusterfsd";
+
 /// Lines of each log in a report.
 const LINES: usize = 25;
 
@@ -47,8 +53,6 @@ struct Node {
     host: Host,
     folder: PathBuf,
     brick: PathBuf,
-    /// Of the volume.
-    bricks: usize,
     daemon: Option<Child>,
     mount: Option<Child>,
 }
@@ -77,7 +81,7 @@ impl Gluster {
         let mut volume = Self { nodes: Vec::new(), _folder: folder };
         for (index, (host, brick)) in hosts.iter().zip(bricks).enumerate() {
             let own = volume._folder.path().join(index.to_string());
-            volume.nodes.push(Node::new(host, own, brick, bricks.len())?);
+            volume.nodes.push(Node::new(host, own, brick)?);
         }
         let first = &volume.nodes[0];
         for other in &volume.nodes[1..] {
@@ -161,12 +165,9 @@ impl Gluster {
     /// Kills what serves a brick (SIGKILL), and nothing else on its host.
     ///
     /// # Errors
-    /// Nothing serves it.
+    /// The kernel's.
     pub fn kill_brick(&self, node: usize) -> Result<()> {
-        match self.nodes[node].mounts()?.kill_program("glusterfsd")? {
-            0 => bail!("nothing serves brick {node}"),
-            _ => Ok(()),
-        }
+        Ok(self.nodes[node].mounts()?.kill_program(SERVER)?)
     }
 
     /// Starts what serves a brick again. Every glusterd must run.
@@ -177,7 +178,9 @@ impl Gluster {
         self.nodes[0].until("all bricks are served", |node| {
             // It starts none of which it has not noticed yet that it is dead.
             let started = node.gluster(&format!("volume start {VOLUME} force"));
-            started.is_ok() && node.lacking().is_ok()
+            let is_served =
+                |node: &Node| node.mounts().is_ok_and(|it| it.runs(SERVER).unwrap_or(false));
+            started.is_ok() && self.nodes.iter().all(is_served)
         })
     }
 
@@ -205,11 +208,27 @@ impl Gluster {
     /// # Errors
     /// One does for a long time.
     pub fn until_healed(&self) -> Result<()> {
-        self.nodes[0].until("all bricks are whole", |node| {
-            // By itself it looks at once, and then every ten minutes.
-            let _ = node.gluster(&format!("volume heal {VOLUME}"));
-            node.lacking().is_ok_and(|count| count == 0)
-        })
+        // By itself it looks at once, and then every ten minutes. This one may wait long for hosts that have just come back.
+        let mut nudge = self.nodes[0].command("gluster");
+        nudge.args(["--mode=script", "volume", "heal", VOLUME]);
+        let mut nudges: Vec<Child> = Vec::new();
+        let begin = Instant::now();
+        let mut healed = Ok(());
+        while !self.nodes.iter().map(Node::lacking).sum::<Result<usize>>().is_ok_and(|it| it == 0) {
+            if begin.elapsed() > PATIENCE {
+                healed = Err(anyhow::anyhow!("a brick lacks something for a long time"));
+                break;
+            }
+            if begin.elapsed() > NUDGE * nudges.len() as u32 {
+                nudges.push(nudge.spawn()?);
+            }
+            std::thread::sleep(LOOK);
+        }
+        for mut nudge in nudges {
+            nudge.kill()?;
+            nudge.wait()?;
+        }
+        healed
     }
 }
 
@@ -222,7 +241,7 @@ impl Drop for Gluster {
 }
 
 impl Node {
-    fn new(host: &Host, folder: PathBuf, brick: &Path, bricks: usize) -> Result<Self> {
+    fn new(host: &Host, folder: PathBuf, brick: &Path) -> Result<Self> {
         let (state, logs) = (folder.join("state"), folder.join("logs"));
         for made in [&state, &logs, &folder.join("mount")] {
             std::fs::create_dir_all(made)?;
@@ -232,7 +251,7 @@ impl Node {
         let mounts = Mounts::new(&binds, brick)?;
         let host = host.clone().with_mounts(mounts);
         let brick = brick.to_owned();
-        let mut node = Self { host, folder, brick, bricks, daemon: None, mount: None };
+        let mut node = Self { host, folder, brick, daemon: None, mount: None };
         node.start()?;
         Ok(node)
     }
@@ -281,17 +300,15 @@ impl Node {
         Ok(text)
     }
 
-    /// How many files and folders some brick lacks. Fails where one cannot be asked.
-    fn lacking(&self) -> Result<u64> {
-        // Not `info`, which looks at each of them, under locks.
-        let counts = self.gluster(&format!("volume heal {VOLUME} statistics heal-count"))?;
-        let counts = counts.lines().filter_map(|line| line.strip_prefix("Number of entries:"));
-        let counts = counts.map(|count| Ok(count.trim().parse::<u64>()?));
-        let counts = counts.collect::<Result<Vec<u64>>>()?;
-        if counts.len() != self.bricks {
-            bail!("{} bricks answer", counts.len());
+    /// How many files and folders this brick knows that others lack.
+    fn lacking(&self) -> Result<usize> {
+        let index = self.brick.join(".glusterfs/indices/xattrop");
+        let mut count = 0;
+        for entry in std::fs::read_dir(index)? {
+            // All entries are links to one, which is there always.
+            count += usize::from(!entry?.file_name().to_string_lossy().starts_with("xattrop-"));
         }
-        Ok(counts.iter().sum())
+        Ok(count)
     }
 
     fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<()> {

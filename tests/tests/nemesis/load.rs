@@ -18,6 +18,9 @@ use crate::clients::{self, Http, Library};
 /// Between two operations of a client: the machine has a whole cluster to run.
 const PAUSE: Duration = Duration::from_millis(60);
 
+/// After an upload: what is uploaded while a brick is away has to be mended then, a few files a second on a busy disk.
+const PAUSE_AFTER_UPLOAD: Duration = Duration::from_millis(250);
+
 /// After one that failed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(200);
 
@@ -248,6 +251,7 @@ impl Client {
             let went_well = self.does(Act::Upload(content), file, || upload(file, content));
             if went_well {
                 lock(&self.shared.stored).push((file, content));
+                std::thread::sleep(PAUSE_AFTER_UPLOAD);
             }
             self.pause(went_well);
         }
