@@ -184,10 +184,18 @@ impl Group {
     /// # Errors
     /// It is not for a long time.
     pub fn until_healthy(&self, node: usize) -> Result<()> {
+        self.until_health(node, "ok")
+    }
+
+    /// Waits until a node says this of its store path.
+    ///
+    /// # Errors
+    /// It does not for a long time.
+    pub fn until_health(&self, node: usize, wanted: &str) -> Result<()> {
         let begin = Instant::now();
         loop {
             let path = self.store_path(node)?;
-            if path["health"] == "ok" {
+            if path["health"] == wanted {
                 return Ok(());
             }
             if begin.elapsed() > PATIENCE {

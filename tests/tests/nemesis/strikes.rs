@@ -131,6 +131,8 @@ impl Cluster {
             }
             Nemesis::DiskFull => {
                 self.disks[node].fill(0).unwrap();
+                // Any node sees it: the volume has as much room as the fullest of its bricks.
+                (0..NODES).for_each(|node| group.until_health(node, "full").unwrap());
                 Mend::Disk(node)
             }
             Nemesis::DatabaseCut => cut(group.database_host().clone()),
