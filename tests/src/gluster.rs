@@ -21,18 +21,25 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Between two commands to mend what a brick lacks.
+const NUDGE: Duration = Duration::from_secs(3);
+
+/// What serves a brick.
+const SERVER: &str = "glusterfsd";
+
 /// Lines of each log in a report.
 const LINES: usize = 25;
 
 /// The name of the volume.
 const VOLUME: &str = "media";
 
-/// What the guide sets: how long a writer waits for a server that says nothing, which copy a reader gets, and how often it is
-/// looked whether something is to be healed.
-const OPTIONS: [(&str, &str); 3] = [
+/// What the guide sets: how long a writer waits for a server that says nothing, which copy a reader gets, how often it is looked
+/// whether something is to be healed, and how many files are mended at once.
+const OPTIONS: [(&str, &str); 4] = [
     ("network.ping-timeout", "3"),
     ("cluster.choose-local", "off"),
     ("cluster.heal-timeout", "10"),
+    ("cluster.shd-max-threads", "4"),
 ];
 
 /// A volume of replicas, one on each of its hosts.
@@ -162,6 +169,28 @@ impl Gluster {
         self.mount(node)
     }
 
+    /// Kills what serves a brick (SIGKILL), and nothing else on its host.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn kill_brick(&self, node: usize) -> Result<()> {
+        Ok(self.nodes[node].mounts()?.kill_program(SERVER)?)
+    }
+
+    /// Starts what serves a brick again. Every glusterd must run.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_bricks(&self) -> Result<()> {
+        self.nodes[0].until("all bricks are served", |node| {
+            // It starts none of which it has not noticed yet that it is dead.
+            let started = node.gluster(&format!("volume start {VOLUME} force"));
+            let is_served =
+                |node: &Node| node.mounts().is_ok_and(|it| it.runs(SERVER).unwrap_or(false));
+            started.is_ok() && self.nodes.iter().all(is_served)
+        })
+    }
+
     /// What its daemons say of it, and the end of what they have logged: for the error of a test.
     #[must_use]
     pub fn report(&self) -> String {
@@ -181,16 +210,32 @@ impl Gluster {
         text
     }
 
-    /// Waits until no brick lacks anything.
+    /// Waits until no brick lacks anything. Nobody may write meanwhile: what is just being written is lacking, for a moment.
     ///
     /// # Errors
     /// One does for a long time.
     pub fn until_healed(&self) -> Result<()> {
-        let count = self.nodes.len();
-        self.nodes[0].until("all bricks are whole", |node| {
-            let info = node.gluster(&format!("volume heal {VOLUME} info"));
-            info.is_ok_and(|info| info.matches("Number of entries: 0\n").count() == count)
-        })
+        // By itself it looks at once, and then every ten minutes. This one may wait long for hosts that have just come back.
+        let mut nudge = self.nodes[0].command("gluster");
+        nudge.args(["--mode=script", "volume", "heal", VOLUME]);
+        let mut nudges: Vec<Child> = Vec::new();
+        let begin = Instant::now();
+        let mut healed = Ok(());
+        while !self.nodes.iter().map(Node::lacking).sum::<Result<usize>>().is_ok_and(|it| it == 0) {
+            if begin.elapsed() > PATIENCE {
+                healed = Err(anyhow::anyhow!("a brick lacks something for a long time"));
+                break;
+            }
+            if begin.elapsed() > NUDGE * nudges.len() as u32 {
+                nudges.push(nudge.spawn()?);
+            }
+            std::thread::sleep(LOOK);
+        }
+        for mut nudge in nudges {
+            nudge.kill()?;
+            nudge.wait()?;
+        }
+        healed
     }
 }
 
@@ -260,6 +305,17 @@ impl Node {
             bail!("gluster {words}: {text}{}", String::from_utf8_lossy(&stderr));
         }
         Ok(text)
+    }
+
+    /// How many files and folders this brick knows that others lack.
+    fn lacking(&self) -> Result<usize> {
+        let index = self.brick.join(".glusterfs/indices/xattrop");
+        let mut count = 0;
+        for entry in std::fs::read_dir(index)? {
+            // All entries are links to one, which is there always.
+            count += usize::from(!entry?.file_name().to_string_lossy().starts_with("xattrop-"));
+        }
+        Ok(count)
     }
 
     fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<()> {

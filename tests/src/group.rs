@@ -1,49 +1,57 @@
-//! A group of storage nodes on hosts of their own, with one volume: trackers, ID nodes and the database on others.
+//! A group of storage nodes on hosts of their own, with one volume, and what it takes to use it: a pair of trackers and a pair of
+//! gateways behind floating addresses, ID nodes, a database. As the operator's guide sets one up, at the usual ports.
+
+mod database;
+mod pair;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder};
-use reel_meta::Role;
-use reel_meta::mysql::{MysqlOptions, migrate};
 use serde_json::Value;
 
-use crate::database::block_on;
 use crate::gluster::Gluster;
 use crate::http::{self, Response};
-use crate::mariadb::{MariaDb, Plan};
-use crate::network::{Host, Network};
+use crate::keepalived::{Keepalived, Template};
+use crate::mariadb::MariaDb;
+use crate::network::{Host, Network, Way};
 use crate::role::RoleProcess;
 
-/// Storage nodes: the fewest of which one may be lost.
-pub const NODES: usize = 3;
+pub use self::pair::Pair;
 
-/// Trackers and ID nodes.
-const OF_A_KIND: usize = 2;
+/// Storage nodes: the fewest of which one may be lost. As many ID nodes, on the same hosts.
+pub const NODES: usize = 3;
 
 /// Longest wait for what must come. It ends a test that hangs; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Within which time a storage node finds what has rotted on its brick.
-pub const SCRUB_WITHIN: Duration = Duration::from_secs(20);
+/// Nothing is read again while a test lasts.
+const DAYS: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Where the numbers of hosts begin: of those with files, of the others.
+/// The numbers of hosts: of the first with files, the first with a tracker, the first with a gateway, and the others.
 const FILES: u8 = 1;
-const OTHERS: u8 = 50;
+const TRACKERS: u8 = 11;
+const GATEWAYS: u8 = 21;
+const DATABASE: u8 = 50;
+const CLIENT: u8 = 51;
+
+/// The floating addresses end with these.
+const TRACKER: u8 = 10;
+const GATEWAY: u8 = 20;
 
 /// The group, as it runs. Everything is killed with it.
 #[derive(Debug)]
 pub struct Group {
     // First: who uses a mount ends before it.
     engines: Vec<RoleProcess>,
-    trackers: Vec<RoleProcess>,
     idgens: Vec<RoleProcess>,
+    gateways: Pair,
+    trackers: Pair,
     volume: Gluster,
     _database: MariaDb,
+    database_host: Host,
     client: Host,
     folder: tempfile::TempDir,
 }
@@ -52,67 +60,52 @@ impl Group {
     /// Why this machine cannot have one; none: it can.
     #[must_use]
     pub fn missing() -> Option<&'static str> {
-        Gluster::missing().or_else(|| {
-            (!MariaDb::is_installed()).then_some("MariaDB is not installed (cargo xtask setup)")
-        })
+        let database =
+            || (!MariaDb::is_installed()).then_some("MariaDB is not installed (cargo xtask setup)");
+        Gluster::missing().or_else(database).or_else(Keepalived::missing)
     }
 
-    /// Starts all of it, with a brick in each of these folders.
+    /// Starts all of it, with a brick in each of these folders. What runs is killed with the thread that calls this.
     ///
     /// # Errors
     /// Something is [missing](Self::missing), or does not start.
     pub fn start(bricks: &[PathBuf]) -> Result<Self> {
+        Self::start_scrubbing(bricks, DAYS)
+    }
+
+    /// As [`Self::start`]; each storage node finds within this time what has rotted on its brick.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_scrubbing(bricks: &[PathBuf], scrub_within: Duration) -> Result<Self> {
         let network = Network::new()?;
-        let others = network.host(OTHERS)?;
-        let client = network.host(OTHERS + 1)?;
+        let (database_host, client) = (network.host(DATABASE)?, network.host(CLIENT)?);
         let hosts = (FILES..).take(NODES).map(|number| network.host(number));
         let hosts = hosts.collect::<Result<Vec<_>>>()?;
-        let database = start_database(&others, &client)?;
+        let database = database::start(&database_host, &client)?;
         let volume = Gluster::start(&hosts, bricks)?;
         let folder = tempfile::Builder::new().prefix("reel-group-").tempdir()?;
-        let start = |host: &Host, name: &'static str, number: usize, own: &[(&str, String)]| {
-            let folder = folder.path().join(format!("{name}{number}"));
-            std::fs::create_dir(&folder)?;
-            let (address, port) = database.address();
-            let environment = [
-                ("REEL_META__MYSQL__SERVERS", format!("[\"{address}:{port}\"]")),
-                ("REEL_META__MYSQL__USER", USER.to_owned()),
-                ("REEL_NODE__DATA_THREADS", "1".to_owned()),
-                ("REEL_NODE__INSECURE", "true".to_owned()),
-                ("REEL_CLUSTER_SECRET", "0123456789abcdef".to_owned()),
-            ];
-            let environment = environment.iter().chain(own);
-            let environment: BTreeMap<String, String> =
-                environment.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-            RoleProcess::start_on(host, name, &folder, environment)
+        let starter = Starter { folder: folder.path(), database: &database, scrub_within };
+        let idgens = (0..NODES).map(|number| starter.idgen(volume.host(number), number));
+        let idgens = idgens.collect::<Result<Vec<_>>>()?;
+        let trackers = starter.trackers(&network)?;
+        let engines = (0..NODES).map(|number| {
+            let (ids, trackers) = (addresses(&idgens)?, trackers.own_addresses());
+            starter.engine(&volume, number, &ids, &trackers)
+        });
+        let engines = engines.collect::<Result<Vec<_>>>()?;
+        let gateways = starter.gateways(&network, &trackers.own_addresses())?;
+        let group = Self {
+            engines,
+            idgens,
+            gateways,
+            trackers,
+            volume,
+            _database: database,
+            database_host,
+            client,
+            folder,
         };
-        let several = |name| {
-            let of_a_kind = (0..OF_A_KIND).map(|number| start(&others, name, number, &[]));
-            of_a_kind.collect::<Result<Vec<_>>>()
-        };
-        let (idgens, trackers) = (several("idgen")?, several("tracker")?);
-        let engine = |number: usize| {
-            let store = volume.mount_point(number).join("store");
-            let brick = volume.brick(number).join("store");
-            let path = format!("path = {store:?}, brick = {brick:?}, reserve = \"1MiB\"");
-            let any_port = format!("{}:0", volume.host(number).address(crate::network::Way::Front));
-            start(
-                volume.host(number),
-                "engine",
-                number,
-                &[
-                    ("REEL_ENGINE__HOSTNAME", format!("node{number}")),
-                    ("REEL_ENGINE__IDGENS", list(&idgens)?),
-                    ("REEL_ENGINE__TRACKERS", list(&trackers)?),
-                    ("REEL_ENGINE__HTTP_LISTEN", any_port),
-                    ("REEL_ENGINE__BEAT_INTERVAL", "1s".to_owned()),
-                    ("REEL_ENGINE__SCRUB_WITHIN", format!("{}s", SCRUB_WITHIN.as_secs())),
-                    ("REEL_STORE_PATH", format!("[{{ {path} }}]")),
-                ],
-            )
-        };
-        let engines = (0..NODES).map(engine).collect::<Result<Vec<_>>>()?;
-        let group = Self { engines, trackers, idgens, volume, _database: database, client, folder };
         group.until_ready()?;
         Ok(group)
     }
@@ -127,6 +120,12 @@ impl Group {
             let ready = || http::until_status(admin, "/readyz", 200);
             self.client.namespace().run(ready)?.with_context(|| engine.log())?;
         }
+        self.trackers.until_held()?;
+        let gateways = self.gateways.address();
+        self.gateways.until_held()?;
+        // The gateways know where files are once the trackers know the storage nodes.
+        let find = || http::until_status(gateways, "/files/none", 404);
+        self.client.namespace().run(find)??;
         Ok(())
     }
 
@@ -136,12 +135,33 @@ impl Group {
         &self.client
     }
 
-    /// Where trackers are asked.
+    /// The trackers.
+    pub fn trackers(&mut self) -> &mut Pair {
+        &mut self.trackers
+    }
+
+    /// The gateways.
+    pub fn gateways(&mut self) -> &mut Pair {
+        &mut self.gateways
+    }
+
+    /// An ID node.
+    pub fn idgen(&mut self, number: usize) -> &mut RoleProcess {
+        &mut self.idgens[number]
+    }
+
+    /// The host of the database.
+    #[must_use]
+    pub fn database_host(&self) -> &Host {
+        &self.database_host
+    }
+
+    /// Where each storage node serves HTTP.
     ///
     /// # Errors
     /// One does not run.
-    pub fn trackers(&self) -> Result<Vec<SocketAddr>> {
-        self.trackers.iter().map(|tracker| tracker.address("listen")).collect()
+    pub fn media(&self) -> Result<Vec<SocketAddr>> {
+        self.engines.iter().map(|engine| engine.address("http_listen")).collect()
     }
 
     /// One HTTP request to a storage node, from the client's host.
@@ -175,10 +195,18 @@ impl Group {
     /// # Errors
     /// It is not for a long time.
     pub fn until_healthy(&self, node: usize) -> Result<()> {
+        self.until_health(node, "ok")
+    }
+
+    /// Waits until a node says this of its store path.
+    ///
+    /// # Errors
+    /// It does not for a long time.
+    pub fn until_health(&self, node: usize, wanted: &str) -> Result<()> {
         let begin = Instant::now();
         loop {
             let path = self.store_path(node)?;
-            if path["health"] == "ok" {
+            if path["health"] == wanted {
                 return Ok(());
             }
             if begin.elapsed() > PATIENCE {
@@ -194,8 +222,8 @@ impl Group {
     }
 
     /// A storage node.
-    pub fn engine(&self, node: usize) -> &RoleProcess {
-        &self.engines[node]
+    pub fn engine(&mut self, node: usize) -> &mut RoleProcess {
+        &mut self.engines[node]
     }
 
     /// Kills a host with files, and all that runs there (SIGKILL).
@@ -204,15 +232,17 @@ impl Group {
     /// The kernel's.
     pub fn kill_host(&mut self, node: usize) -> Result<()> {
         self.volume.kill(node)?;
+        self.idgens[node].kill()?;
         self.engines[node].kill()
     }
 
-    /// Mounts the volume and starts the storage node of a host whose daemons run again.
+    /// Mounts the volume and starts the storage node and the ID node of a host whose daemons run again.
     ///
     /// # Errors
     /// Something does not start.
     pub fn run_host(&mut self, node: usize) -> Result<()> {
         self.volume.mount_again(node)?;
+        self.idgens[node].run_again()?;
         self.engines[node].run_again().with_context(|| self.volume.report())
     }
 
@@ -227,14 +257,17 @@ impl Group {
     /// # Errors
     /// One does not.
     pub fn drain(&mut self) -> Result<()> {
-        let mut roles = self.engines.iter_mut().chain(&mut self.trackers).chain(&mut self.idgens);
-        roles.try_for_each(RoleProcess::drain)
+        self.gateways.drain()?;
+        let mut roles = self.engines.iter_mut().chain(&mut self.idgens);
+        roles.try_for_each(RoleProcess::drain)?;
+        self.trackers.drain()
     }
 
     /// What all roles have logged of this level.
     #[must_use]
     pub fn logged(&self, level: &str) -> Vec<String> {
-        let roles = self.engines.iter().chain(&self.trackers).chain(&self.idgens);
+        let pairs = self.trackers.roles().chain(self.gateways.roles());
+        let roles = self.engines.iter().chain(&self.idgens).chain(pairs);
         let lines = roles.flat_map(|role| {
             role.log()
                 .lines()
@@ -246,36 +279,109 @@ impl Group {
     }
 }
 
-/// The user of the databases.
-const USER: &str = "reel";
+/// Starts roles.
+struct Starter<'a> {
+    /// Below which each has its own.
+    folder: &'a Path,
+    database: &'a MariaDb,
+    scrub_within: Duration,
+}
 
-fn start_database(host: &Host, client: &Host) -> Result<MariaDb> {
-    let mut server = Plan::default().on(host).make()?;
-    server.run()?;
-    block_on(async {
-        let socket = server.socket().display().to_string();
-        let builder = OptsBuilder::default().socket(Some(socket)).user(Some("root"));
-        let mut conn = Conn::new(builder).await?;
-        conn.query_drop(format!("CREATE USER '{USER}'@'%'")).await?;
-        let rights = "ALTER, CREATE, INDEX, TRIGGER, SELECT, INSERT, UPDATE, DELETE";
-        conn.query_drop(format!("GRANT {rights} ON `tnv\\_%`.* TO '{USER}'@'%'")).await?;
-        anyhow::Ok(())
-    })?;
-    let tables = || {
-        block_on(async {
-            for role in Role::ALL {
-                let options = MysqlOptions::new(role, vec![server.address()], USER);
-                migrate(&options, role, false).await?;
-            }
-            anyhow::Ok(())
+impl Starter<'_> {
+    fn start(
+        &self,
+        host: &Host,
+        (name, number): (&'static str, usize),
+        listen: [SocketAddr; 2],
+        own: &[(&str, String)],
+    ) -> Result<RoleProcess> {
+        let folder = self.folder.join(format!("{name}{number}"));
+        std::fs::create_dir(&folder)?;
+        let (address, port) = self.database.address();
+        let environment = [
+            ("REEL_META__MYSQL__SERVERS", format!("[\"{address}:{port}\"]")),
+            ("REEL_META__MYSQL__USER", database::USER.to_owned()),
+            ("REEL_NODE__DATA_THREADS", "1".to_owned()),
+            ("REEL_NODE__INSECURE", "true".to_owned()),
+            ("REEL_CLUSTER_SECRET", "0123456789abcdef".to_owned()),
+        ];
+        let environment = environment.iter().chain(own);
+        let environment: BTreeMap<String, String> =
+            environment.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        RoleProcess::start_on(host, name, &folder, environment, listen)
+    }
+
+    fn idgen(&self, host: &Host, number: usize) -> Result<RoleProcess> {
+        let listen = [22000, 22080].map(|port| SocketAddr::from((host.address(Way::Front), port)));
+        self.start(host, ("idgen", number), listen, &[])
+    }
+
+    /// They join the trackers' own addresses: each tracker has to know them.
+    fn engine(
+        &self,
+        volume: &Gluster,
+        number: usize,
+        idgens: &[SocketAddr],
+        trackers: &[SocketAddr],
+    ) -> Result<RoleProcess> {
+        let host = volume.host(number);
+        let store = volume.mount_point(number).join("store");
+        let brick = volume.brick(number).join("store");
+        let path = format!("path = {store:?}, brick = {brick:?}, reserve = \"1MiB\"");
+        let at = |port| SocketAddr::from((host.address(Way::Front), port));
+        let own = [
+            ("REEL_ENGINE__HOSTNAME", format!("node{number}")),
+            ("REEL_ENGINE__IDGENS", list(idgens)),
+            ("REEL_ENGINE__TRACKERS", list(trackers)),
+            ("REEL_ENGINE__HTTP_LISTEN", at(23080).to_string()),
+            ("REEL_ENGINE__BEAT_INTERVAL", "1s".to_owned()),
+            ("REEL_ENGINE__SCRUB_WITHIN", format!("{}s", self.scrub_within.as_secs())),
+            ("REEL_STORE_PATH", format!("[{{ {path} }}]")),
+        ];
+        self.start(host, ("engine", number), [at(23000), at(23081)], &own)
+    }
+
+    fn trackers(&self, network: &Network) -> Result<Pair> {
+        let parts = pair::Parts {
+            hosts: [network.host(TRACKERS)?, network.host(TRACKERS + 1)?],
+            template: Template::TRACKER,
+            address: SocketAddr::from((floating(TRACKER), 21000)),
+            admin_port: 21080,
+        };
+        Pair::start(parts, |host, number, listen| {
+            self.start(host, ("tracker", number), listen, &[])
         })
-    };
-    client.namespace().run(tables)??;
-    Ok(server)
+    }
+
+    fn gateways(&self, network: &Network, trackers: &[SocketAddr]) -> Result<Pair> {
+        let address = SocketAddr::from((floating(GATEWAY), 8080));
+        let parts = pair::Parts {
+            hosts: [network.host(GATEWAYS)?, network.host(GATEWAYS + 1)?],
+            template: Template::GATEWAY,
+            address,
+            admin_port: 8081,
+        };
+        let own = [
+            ("REEL_GATEWAY__TRACKERS", list(trackers)),
+            ("REEL_GATEWAY__ADVERTISE", address.to_string()),
+            ("REEL_GATEWAY__BEAT_INTERVAL", "1s".to_owned()),
+        ];
+        Pair::start(parts, |host, number, listen| {
+            self.start(host, ("gateway", number), listen, &own)
+        })
+    }
+}
+
+fn floating(number: u8) -> Ipv4Addr {
+    crate::network::address(Way::Front, number)
+}
+
+fn addresses(roles: &[RoleProcess]) -> Result<Vec<SocketAddr>> {
+    roles.iter().map(|role| role.address("listen")).collect()
 }
 
 /// As a configuration has it.
-fn list(roles: &[RoleProcess]) -> Result<String> {
-    let addresses = roles.iter().map(|role| Ok(role.address("listen")?.to_string()));
-    Ok(format!("{:?}", addresses.collect::<Result<Vec<_>>>()?))
+fn list(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    format!("{addresses:?}")
 }

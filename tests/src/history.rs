@@ -1,6 +1,9 @@
 //! What clients were told, and the judgement of a store by it: every acknowledged upload is readable with its bytes,
 //! what was deleted stays deleted, what is unknown was done whole or not at all, and no path id names two files.
 
+pub mod operations;
+pub mod rules;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, Result, bail};

@@ -10,6 +10,7 @@ pub mod group;
 pub mod history;
 pub mod http;
 pub mod http_cases;
+pub mod keepalived;
 pub mod log;
 pub mod mariadb;
 pub mod mounts;

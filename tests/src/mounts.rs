@@ -84,6 +84,35 @@ impl Mounts {
         Ok(())
     }
 
+    /// Kills the processes of a program among them (SIGKILL).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn kill_program(&self, name: &str) -> io::Result<()> {
+        for pid in self.processes_of(name)? {
+            // SAFETY: a system call with numbers. A process that has ended meanwhile is no error.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        Ok(())
+    }
+
+    /// Whether a program runs among them.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn runs(&self, name: &str) -> io::Result<bool> {
+        Ok(!self.processes_of(name)?.is_empty())
+    }
+
+    fn processes_of(&self, name: &str) -> io::Result<Vec<libc::pid_t>> {
+        let mut processes = self.processes()?;
+        processes.retain(|pid| {
+            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            comm.is_ok_and(|comm| comm.trim_end() == name)
+        });
+        Ok(processes)
+    }
+
     /// Lets a command run among them.
     pub fn place(&self, command: &mut Command) {
         let namespace = self.namespace();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::network::{Host, Way};
+use crate::network::Host;
 use crate::process::{command, end_with_us, signal};
 
 /// How long a role may need to start, with all tries. It ends a test that hangs; nothing is measured by it.
@@ -39,10 +39,10 @@ impl RoleProcess {
         folder: &Path,
         environment: BTreeMap<String, String>,
     ) -> Result<Self> {
-        Self::start_at(name, folder, environment, None)
+        Self::start_at(name, folder, environment, None, ["0", "0"].map(str::to_owned))
     }
 
-    /// As [`Self::start`], on a host of a test's network: it listens at that one's address for clients.
+    /// As [`Self::start`], on a host of a test's network, listening at these addresses: for its protocol, and for admin HTTP.
     ///
     /// # Errors
     /// It does not start.
@@ -51,8 +51,10 @@ impl RoleProcess {
         name: &'static str,
         folder: &Path,
         environment: BTreeMap<String, String>,
+        listen: [SocketAddr; 2],
     ) -> Result<Self> {
-        Self::start_at(name, folder, environment, Some(host.clone()))
+        let listen = listen.map(|address| address.to_string());
+        Self::start_at(name, folder, environment, Some(host.clone()), listen)
     }
 
     fn start_at(
@@ -60,15 +62,12 @@ impl RoleProcess {
         folder: &Path,
         mut environment: BTreeMap<String, String>,
         host: Option<Host>,
+        [listen, admin]: [String; 2],
     ) -> Result<Self> {
         // No flag: a gateway has none.
         let meta = folder.join("meta").display().to_string();
         environment.insert("REEL_META__DIR".to_owned(), meta);
-        let any_port = match &host {
-            Some(host) => format!("{}:0", host.address(Way::Front)),
-            None => "0".to_owned(),
-        };
-        let arguments = ["--listen", &any_port, "--admin-listen", &any_port];
+        let arguments = ["--listen", &listen, "--admin-listen", &admin];
         let mut role = Self {
             name,
             arguments: arguments.map(str::to_owned).to_vec(),
@@ -83,6 +82,14 @@ impl RoleProcess {
         role.arguments[1] = listen.to_string();
         role.arguments[3] = admin.to_string();
         Ok(role)
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("it does not run")?.id())
     }
 
     /// The address of a listener, by the last part of its configuration key.

@@ -1,6 +1,7 @@
 //! Repository chores in Rust, so that a newcomer needs no second language: `cargo xtask --help`.
 
 mod bench;
+mod cluster;
 mod run;
 mod setup;
 mod suites;
@@ -46,6 +47,23 @@ enum Chore {
         #[arg(long)]
         only: Option<String>,
     },
+    /// A whole cluster under load that loses one thing after the other, at full counts. Prints its seed, and where the history is.
+    Nemesis {
+        /// Repeats the choices of this seed.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Rounds of all nemeses.
+        #[arg(long, default_value_t = 10)]
+        rounds: u32,
+        /// Only the nemeses whose name contains this, or one of these with commas between.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// A whole cluster on this machine, to play with.
+    Cluster {
+        #[command(subcommand)]
+        act: cluster::Cluster,
+    },
     /// Measures the release build beside its peers (perf/) and prints the Reach table. Results: target/perf/.
     Bench(bench::Bench),
 }
@@ -60,6 +78,8 @@ fn main() -> anyhow::Result<()> {
         Chore::Ci => suites::checks(),
         Chore::Tidy => tidy::check(std::path::Path::new(".")),
         Chore::Bench(bench) => bench::bench(&bench),
+        Chore::Nemesis { seed, rounds, only } => suites::nemesis(seed, rounds, only.as_deref()),
+        Chore::Cluster { act } => cluster::cluster(&act),
         Chore::Torture { seed, rounds, only } => suites::torture(seed, rounds, only.as_deref()),
     }
 }

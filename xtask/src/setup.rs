@@ -11,7 +11,7 @@ const PACKAGES: &[Package] = &[
     ("gcc", "gcc", "builds the bundled SQLite"),
     ("ffmpeg", "ffmpeg", "makes the film of the player tests and probes it over HTTP"),
     ("chromium", "chromium", "plays the film and seeks"),
-    ("curl", "curl", "range requests as a user types them"),
+    ("curl", "curl", "range requests as a user types them, and the health of pairs"),
     ("wget", "wget", "downloads as a user types them"),
     ("e2fsprogs", "mkfs.ext4", "loop images for power loss and full disks"),
     ("xfsprogs", "mkfs.xfs", "loop images for power loss and full disks"),
@@ -20,7 +20,9 @@ const PACKAGES: &[Package] = &[
     ("galera-4", "/usr/lib/galera/libgalera_smm.so", "three databases that agree on every commit"),
     ("rsync", "rsync", "the tables of a database that joins the others"),
     ("iproute2", "ip", "hosts of their own, and the network between them"),
+    ("nftables", "nft", "packets that get lost between hosts"),
     ("glusterfs-server", "glusterd", "a volume that several hosts mount"),
+    ("keepalived", "keepalived", "floating addresses of pairs of hosts"),
 ];
 
 /// What `cargo xtask bench` drives besides: not needed by any test.

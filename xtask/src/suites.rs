@@ -97,6 +97,25 @@ pub(crate) fn torture(seed: Option<u64>, rounds: Option<u32>, only: Option<&str>
     step("torture on MariaDB", kills.env("REEL_TEST_METADATA", "mariadb"))
 }
 
+/// `cargo xtask nemesis`: the same as CI's round, many times and on the release build, and a viewer of a film of full length.
+pub(crate) fn nemesis(seed: Option<u64>, rounds: u32, only: Option<&str>) -> Result<()> {
+    setup::install()?;
+    let seed = seed.unwrap_or_else(seed_of_now);
+    println!("== nemesis: seed {seed} (repeat with: cargo xtask nemesis --seed {seed})");
+    step("build", &mut cargo(&["build", "--release", "--locked", "--package", "reel"]))?;
+    let history = format!("nemesis-{seed}.txt");
+    let mut command = cargo(&["test", "--release", "--locked", "--package", "reel-tests"]);
+    command.args(["--test", "nemesis", "--", "--nocapture", "--test-threads=1"]);
+    command.env("REEL_TORTURE_SEED", seed.to_string());
+    command.env("REEL_NEMESIS_ROUNDS", rounds.to_string());
+    command.env("REEL_NEMESIS_FILM_MIB", "500");
+    command.env("REEL_NEMESIS_HISTORY", std::path::absolute(Path::new("target").join(history))?);
+    if let Some(only) = only {
+        command.env("REEL_NEMESIS_ONLY", only);
+    }
+    step("nemesis", &mut command)
+}
+
 /// The test that kills the store, and the database that it is on.
 const KILLS: &str = "kill_nine_under_uploads";
 

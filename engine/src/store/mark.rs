@@ -18,6 +18,7 @@ use std::{
     io::{self, Write as _},
     ops::Range,
     os::fd::{AsFd, BorrowedFd},
+    time::Duration,
 };
 
 use reel_proto::checksum::Crc64;
@@ -35,6 +36,11 @@ const MAGIC: [u8; 8] = *b"REELMARK";
 const VERSION: u16 = 1;
 const FIXED_LEN: usize = 24;
 const LEN_MAX: usize = FIXED_LEN + 16 * HELD_MAX + 8;
+
+/// How often a file is looked for that its folder names, and the pause between: two seconds in all, of which a node that takes its
+/// first blocks of ids needs a few milliseconds.
+const READS_MAX: u32 = 100;
+const READ_PAUSE: Duration = Duration::from_millis(20);
 
 /// A mark file that cannot be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -142,15 +148,33 @@ pub(crate) fn read_all(root: BorrowedFd<'_>) -> io::Result<Marks> {
     })?;
     let mut marks = Marks::default();
     for name in names {
-        let mut file = sys::open_at(root, &format!("{FOLDER}/{name}"), libc::O_RDONLY)?;
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut io::Read::take(&mut file, LEN_MAX as u64 + 1), &mut bytes)?;
+        let bytes = read(root, &name)?;
         match decode(&bytes) {
             Ok(state) => drop(marks.states.insert(name, state)),
             Err(Damaged) => marks.damaged.push(name),
         }
     }
     Ok(marks)
+}
+
+/// The bytes of a mark file. On a volume another node may replace its own meanwhile: a mount finds neither the old nor the new
+/// file for a moment then, where a local file system would find one of them.
+fn read(root: BorrowedFd<'_>, name: &str) -> io::Result<Vec<u8>> {
+    let read = || {
+        let mut file = sys::open_at(root, &format!("{FOLDER}/{name}"), libc::O_RDONLY)?;
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut io::Read::take(&mut file, LEN_MAX as u64 + 1), &mut bytes)?;
+        Ok::<_, io::Error>(bytes)
+    };
+    for _ in 1..READS_MAX {
+        match read() {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {
+                std::thread::sleep(READ_PAUSE);
+            }
+            done => return done,
+        }
+    }
+    read()
 }
 
 /// Writes this node's mark file, durably: on return its ids may be used. The old file stands until the new one is

@@ -19,6 +19,9 @@ use super::{alone, bricks, disks};
 /// Longest wait for what must come. It ends a test that hangs; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Within which time a storage node finds what has rotted on its brick.
+const SCRUB_WITHIN: Duration = Duration::from_secs(20);
+
 /// The node whose disk rots.
 const ROTTEN: usize = 0;
 
@@ -29,7 +32,7 @@ fn no_bit_that_changed_on_a_brick_is_served_and_every_copy_is_mended() {
     }
     let _alone = alone();
     let Some(disks) = disks() else { return };
-    let mut group = Group::start(&bricks(&disks)).unwrap();
+    let mut group = Group::start_scrubbing(&bricks(&disks), SCRUB_WITHIN).unwrap();
     let mut seeded = Seeded::of_test("rot");
     let count = count_from("REEL_TORTURE_ROT", 20);
     let files: Vec<(String, Vec<u8>)> = (0..count)
@@ -48,14 +51,14 @@ fn no_bit_that_changed_on_a_brick_is_served_and_every_copy_is_mended() {
     // Nobody has read them here yet, and whoever does finds out.
     copies.iter().for_each(|copy| flip(copy, seeded.draw(), false));
     read_from_all(&group, &files);
-    until_mended(&group, count);
+    until_mended(&mut group, count);
     all_read_right(&group, &files);
     println!("{count} that nobody had read: {}", brick(&group));
 
     // Now all were read and found to be good, and only the disk knows.
     let copies = stored::files_below(&group.volume().brick(ROTTEN).join("store")).unwrap();
     copies.iter().for_each(|copy| flip(copy, seeded.draw(), true));
-    until_mended(&group, 2 * count);
+    until_mended(&mut group, 2 * count);
     all_read_right(&group, &files);
     println!("{count} that were checked before: {}", brick(&group));
     assert_eq!(brick(&group)["beyond_help"], 0);
@@ -95,7 +98,7 @@ fn read_from_all(group: &Group, files: &[(String, Vec<u8>)]) {
     }
 }
 
-fn until_mended(group: &Group, count: u64) {
+fn until_mended(group: &mut Group, count: u64) {
     let begin = Instant::now();
     loop {
         let brick = brick(group);
