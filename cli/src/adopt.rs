@@ -7,35 +7,25 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, IsTerminal},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
 use clap::Args;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Method, Request, StatusCode, header::HOST};
-use hyper_util::rt::TokioIo;
+use hyper::StatusCode;
 use indicatif::{HumanBytes, ProgressBar};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     commands::shown,
     exit::{Usage, say},
-    settings::{self, Settings},
+    node_admin::{self, AdminOf, act, store_paths},
 };
 
 /// Between two looks at the node.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Longest wait for an answer of the node.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
-
-/// Longest answer.
-const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// What the node lists of a pass, below a store path.
 const FINDINGS: &str = ".reel/adoption-findings.jsonl";
@@ -43,12 +33,8 @@ const FINDINGS: &str = ".reel/adoption-findings.jsonl";
 /// Arguments of `reel adopt`.
 #[derive(Debug, Args)]
 pub(crate) struct Adopt {
-    /// Configuration of the storage node, for its admin address.
-    #[arg(long, env = "REEL_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Admin address of the storage node, instead of the configured one.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    admin: Option<SocketAddr>,
+    #[command(flatten)]
+    node: AdminOf,
     /// Only this store path, by its place in the configuration, from 0. Default: all that are to be taken over.
     #[arg(long, value_name = "N")]
     store_path: Option<u64>,
@@ -91,18 +77,8 @@ impl Adopt {
 
 /// Exit code 1 where a pass did not come to its end, or a check has found something.
 pub(crate) fn run(arguments: &Adopt) -> Result<ExitCode> {
-    let admin = match arguments.admin {
-        Some(admin) => admin,
-        None => {
-            let config = arguments.config.as_deref();
-            settings::load(Settings::default(), config, &json!({}))?.value.engine.admin_listen
-        }
-    };
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(ask(arguments, admin))
+    let admin = arguments.node.address()?;
+    node_admin::block_on(ask(arguments, admin))
 }
 
 async fn ask(arguments: &Adopt, admin: SocketAddr) -> Result<ExitCode> {
@@ -123,8 +99,7 @@ async fn ask(arguments: &Adopt, admin: SocketAddr) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for store in &stores {
-        let target = format!("/store-paths/{store}/{}", arguments.act());
-        let (status, answer) = exchange(admin, Method::POST, &target).await?;
+        let (status, answer) = act(admin, *store, arguments.act()).await?;
         match status {
             StatusCode::OK => {}
             // Then this tells how far it is.
@@ -250,38 +225,4 @@ fn show_findings(arguments: &Adopt, path: &Path) -> Result<()> {
         shown::line(&shown::safe(&line?))?;
     }
     Ok(())
-}
-
-async fn store_paths(admin: SocketAddr) -> Result<Vec<Value>> {
-    let (status, answer) = exchange(admin, Method::GET, "/status").await?;
-    if status != StatusCode::OK {
-        bail!("{admin}/status: {status}: {}", answer.trim());
-    }
-    let status: Value = serde_json::from_str(&answer).context("/status is JSON")?;
-    let stores = status["service"]["store_paths"].as_array().cloned();
-    stores.with_context(|| format!("{admin} is not the admin address of a storage node"))
-}
-
-/// One request on a connection of its own.
-async fn exchange(admin: SocketAddr, method: Method, target: &str) -> Result<(StatusCode, String)> {
-    let whole = async {
-        let stream = TcpStream::connect(admin).await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(target)
-            .header(HOST, admin.to_string())
-            .body(Empty::<Bytes>::new())?;
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
-        let body = body.map_err(anyhow::Error::from_boxed)?.to_bytes();
-        anyhow::Ok((status, String::from_utf8_lossy(&body).into_owned()))
-    };
-    timeout(ANSWER_MAX, whole)
-        .await
-        .unwrap_or_else(|_| bail!("no answer within {} s", ANSWER_MAX.as_secs()))
-        .with_context(|| format!("the storage node at {admin} (is it running?)"))
 }

@@ -9,9 +9,11 @@ mod adopt;
 mod commands;
 mod config_cmd;
 mod data_folder;
+mod disk;
 mod exit;
 mod meta_config;
 mod migrate;
+mod node_admin;
 mod probe;
 mod roles;
 mod server;
@@ -41,6 +43,8 @@ enum Command {
     Migrate(migrate::Migrate),
     /// Takes over store paths whose files and rows a deployed system has written: asks the running storage node.
     Adopt(adopt::Adopt),
+    #[command(subcommand)]
+    Disk(disk::DiskCommand),
     /// Tries whether a file system has what a store path needs.
     Probe(probe::Probe),
     #[command(flatten)]
@@ -71,6 +75,10 @@ fn main() -> ExitCode {
         Command::Adopt(arguments) => {
             exit::default_sigpipe();
             adopt::run(&arguments)
+        }
+        Command::Disk(command) => {
+            exit::default_sigpipe();
+            disk::run(&command)
         }
         Command::Probe(arguments) => {
             exit::default_sigpipe();

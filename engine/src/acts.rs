@@ -18,6 +18,7 @@ enum Asked {
     Readmit(usize),
     Adopt(usize, AdoptionMode),
     Pause(usize),
+    Scrub(usize),
 }
 
 impl Asked {
@@ -27,6 +28,7 @@ impl Asked {
         let store = store.parse().ok()?;
         Some(match what {
             "readmit" => Self::Readmit(store),
+            "scrub" => Self::Scrub(store),
             "adopt" => Self::Adopt(store, AdoptionMode::Adopt),
             "adopt/check" => Self::Adopt(store, AdoptionMode::Check),
             "adopt/finish" => Self::Adopt(store, AdoptionMode::Finish),
@@ -37,7 +39,10 @@ impl Asked {
 
     fn store(self) -> usize {
         match self {
-            Self::Readmit(store) | Self::Adopt(store, _) | Self::Pause(store) => store,
+            Self::Readmit(store)
+            | Self::Adopt(store, _)
+            | Self::Pause(store)
+            | Self::Scrub(store) => store,
         }
     }
 
@@ -51,6 +56,12 @@ impl Asked {
                         Err(ActError::Needless(error.to_string()))
                     }
                     Err(error) => Err(ActError::Failed(error.to_string())),
+                };
+            }
+            Self::Scrub(_) => {
+                return match stores.scrub(store) {
+                    true => Ok(serde_json::json!({ "store": store })),
+                    false => Err(ActError::Needless("it has no brick, or is being read".into())),
                 };
             }
             Self::Adopt(_, mode) => stores.adopt(store, mode),
@@ -79,6 +90,9 @@ pub(crate) fn possible(stores: &Stores) -> Vec<String> {
         if path.is_read_only() {
             all.push(format!("{at}/readmit"));
         }
+        if path.brick.is_some() {
+            all.push(format!("{at}/scrub"));
+        }
         if path.adoption().is_some_and(|adoption| adoption.state == AdoptionState::Open) {
             let acts = ["adopt", "adopt/check", "adopt/finish", "adopt/pause"];
             all.extend(acts.map(|act| format!("{at}/{act}")));
@@ -95,6 +109,7 @@ mod tests {
     fn paths_and_what_they_ask() {
         let cases = [
             ("/store-paths/0/readmit", Some(Asked::Readmit(0))),
+            ("/store-paths/3/scrub", Some(Asked::Scrub(3))),
             ("/store-paths/12/adopt", Some(Asked::Adopt(12, AdoptionMode::Adopt))),
             ("/store-paths/1/adopt/check", Some(Asked::Adopt(1, AdoptionMode::Check))),
             ("/store-paths/1/adopt/finish", Some(Asked::Adopt(1, AdoptionMode::Finish))),

@@ -69,6 +69,7 @@ pub use self::{
     upload::{PIECE, SMALL_MAX, Upload},
 };
 use self::{
+    brick::Brick,
     change::Kind,
     commit::CommitJob,
     keeper::{Change, KeeperJob, Target, owned},
@@ -349,6 +350,12 @@ impl Stores {
     /// has moved.
     pub fn epoch(&self, file: &FileId) -> u64 {
         self.epochs.get(file)
+    }
+
+    /// Has all that lies on the brick of a store path read again, from now on. `false`: it is being read, or has none.
+    pub(crate) fn scrub(&self, store: usize) -> bool {
+        let brick = self.paths.get(store).and_then(|path| path.brick.as_ref());
+        brick.is_some_and(Brick::begin_pass)
     }
 
     // --- delete, restore, purge

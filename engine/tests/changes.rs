@@ -441,6 +441,8 @@ fn an_index_made_again_leaves_an_id_to_its_owner() {
     node.put("f", b"of tnv001").unwrap();
     // Past the block of its id, which is held no longer then.
     for index in 0..130 {
+        // Uploads may be faster than the ID node.
+        until("ids in hand", || node.stores.status()[0].ids_left > 0);
         node.put(&format!("more-{index}"), b"x").unwrap();
     }
     let path = kept.join(node.find("f").unwrap().relative.as_str());

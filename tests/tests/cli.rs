@@ -491,3 +491,47 @@ fn a_store_that_is_away_is_said_in_time() {
     let told = text(&output.stderr);
     assert!(told.contains("127.0.0.1:1") && told.contains("127.0.0.1:2"), "{told}");
 }
+
+#[test]
+fn the_disks_of_a_node_are_listed_and_what_is_needless_is_refused() {
+    let fixture = Fixture::new();
+    let admin = fixture.store.addresses.engine_admin.to_string();
+    let listed = fixture.store.reel(&["disk", "list", "--admin", &admin]).unwrap();
+    assert!(listed.starts_with("0  ") && listed.contains("  ok  "), "{listed}");
+    let store = fixture.json(&["disk", "list", "--json", "--admin", &admin]);
+    assert_eq!((&store["health"], &store["fault"]), (&json!("ok"), &Value::Null));
+    for (act, number, why) in [
+        ("readmit", "0", "not read-only"),
+        ("scrub", "0", "no brick"),
+        ("readmit", "1", "store path 1"),
+    ] {
+        let output = fixture.output(&["disk", act, number, "--admin", &admin]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(why), "{act}: {said}");
+    }
+}
+
+#[test]
+fn a_file_system_is_probed_and_left_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let probe = |more: &[&str]| {
+        let mut arguments = vec!["probe", folder.path().to_str().unwrap()];
+        arguments.extend(more);
+        process::command().unwrap().args(&arguments).output().unwrap()
+    };
+    let tried = probe(&[]);
+    assert!(tried.status.success(), "{}", String::from_utf8_lossy(&tried.stdout));
+    let both = probe(&["--json", "--other-mount", folder.path().to_str().unwrap()]);
+    let lines = String::from_utf8(both.stdout).unwrap();
+    let all: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(both.status.success() && all.iter().all(|one| one["ok"] == true), "{lines}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    // A folder of another mount is no second way to this one.
+    let other = tempfile::tempdir().unwrap();
+    let apart = probe(&["--other-mount", other.path().to_str().unwrap()]);
+    assert_eq!(apart.status.code(), Some(1));
+    fs::create_dir(folder.path().join(".glusterfs")).unwrap();
+    let brick = probe(&[]);
+    assert!(String::from_utf8_lossy(&brick.stdout).contains("NO: it lies in the brick"));
+    assert_eq!(brick.status.code(), Some(1));
+}

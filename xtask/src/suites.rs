@@ -89,7 +89,7 @@ pub(crate) fn torture(seed: Option<u64>, rounds: Option<u32>, only: Option<&str>
         full_counts(&mut command, seed, rounds);
         command
     };
-    step("torture", &mut full(&["torture", "cluster", "galera"], only))?;
+    step("torture", &mut full(&["torture", "cluster", "galera", "group"], only))?;
     if !setup::on_path("mariadbd") || only.is_some_and(|name| !KILLS.contains(name)) {
         return Ok(());
     }
@@ -129,12 +129,15 @@ fn full_counts(command: &mut Command, seed: u64, rounds: Option<u32>) {
         ("FLIPS", 20),
         ("GALERA", 10),
         ("ID_DEATHS", 40),
+        ("GROUP_POWER_CUTS", 20),
     ] {
         command.env(format!("REEL_TORTURE_{name}"), rounds.unwrap_or(full).to_string());
     }
     command.env("REEL_TORTURE_FILES", "5000");
     command.env("REEL_TORTURE_IDLE", "10000");
     command.env("REEL_TORTURE_IDS", "100000");
+    command.env("REEL_TORTURE_FRESH", "1000");
+    command.env("REEL_TORTURE_ROT", "100");
 }
 
 fn seed_of_now() -> u64 {

@@ -438,6 +438,11 @@ impl Brick {
         let _ = self.suspects.try_send(file.clone());
     }
 
+    /// The next pass begins now. `false`: one is under way, or nothing is ever read again.
+    pub(crate) fn begin_pass(&self) -> bool {
+        !self.config.scrub_within.is_zero() && self.lock_scrub().is_wanted_now()
+    }
+
     pub(crate) fn status(&self) -> BrickStatus {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         BrickStatus {

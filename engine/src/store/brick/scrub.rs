@@ -76,6 +76,15 @@ impl Progress {
         volume::write_whole(&state.join(FILE), &serde_json::to_vec(self)?)
     }
 
+    /// Makes the next pass due, unless one is under way.
+    pub(super) const fn is_wanted_now(&mut self) -> bool {
+        let is_at_rest = self.next.is_none();
+        if is_at_rest {
+            self.begun_at = 0;
+        }
+        is_at_rest
+    }
+
     /// Whether a pass is under way or due.
     fn is_due(&self, now: u64, period: Duration) -> bool {
         self.next.is_some() || now >= self.begun_at.saturating_add(period.as_secs())
