@@ -164,6 +164,20 @@ impl EdgeThread {
         self.give_buffer(name);
     }
 
+    /// The nodes that the trackers name now and that are not among those that were tried: what was remembered may be of a
+    /// time when one of them was drained, or not there.
+    pub(crate) async fn others(
+        &self,
+        question: &Question,
+        tried: &[SocketAddr],
+    ) -> Vec<SocketAddr> {
+        self.forget(question);
+        let Ok(nodes) = self.locate(question).await else { return Vec::new() };
+        let mut order = self.order(&nodes, false);
+        order.retain(|node| !tried.contains(node));
+        order
+    }
+
     /// The order in which to try nodes.
     pub(crate) fn order(&self, nodes: &[Node], is_write: bool) -> Vec<SocketAddr> {
         self.health.borrow().order(nodes, self.next_random(), is_write)

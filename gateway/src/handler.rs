@@ -208,7 +208,7 @@ async fn pass_on(
     // Nodes with tokens take writes through proxies; those without would refuse, see `Forward`.
     let via = !is_write || thread.write_rule().has_tokens();
     let outcome = match head.method {
-        Method::Put | Method::Post => upload::pass(thread, conn, head, &order, via).await,
+        Method::Put | Method::Post => upload::pass(thread, conn, head, question, &order, via).await,
         _ => proxy::pass(thread, conn, &Asked { head, question, order: &order, via }).await,
     };
     // Perhaps the file is elsewhere by now: ask again next time.

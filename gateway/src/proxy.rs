@@ -79,7 +79,13 @@ impl Asked<'_> {
 pub(crate) async fn pass(thread: &EdgeThread, conn: &mut ServerConn, asked: &Asked<'_>) -> Outcome {
     let mut request = thread.buffer();
     asked.write(&mut request, None);
-    let answer = first_answer(thread, asked, &request).await;
+    let mut answer = first_answer(thread, asked, asked.order, &request).await;
+    if answer.is_err() {
+        let others = thread.others(asked.question, asked.order).await;
+        if !others.is_empty() {
+            answer = first_answer(thread, asked, &others, &request).await;
+        }
+    }
     thread.give_buffer(request);
     match answer {
         Ok(answer) => give(thread, conn, answer, Some(asked)).await,
@@ -92,13 +98,14 @@ pub(crate) async fn pass(thread: &EdgeThread, conn: &mut ServerConn, asked: &Ask
 async fn first_answer(
     thread: &EdgeThread,
     asked: &Asked<'_>,
+    order: &[SocketAddr],
     request: &[u8],
 ) -> Result<Answer, Failure> {
     let until = Instant::now() + thread.answer_timeout();
     let is_read = asked.head.method.is_read();
     let mut last = Failure::NoNode;
-    let count = asked.order.len();
-    for (index, node) in asked.order.iter().copied().enumerate() {
+    let count = order.len();
+    for (index, node) in order.iter().copied().enumerate() {
         let others = count - index - 1;
         let left = until.saturating_duration_since(Instant::now());
         let mut share = left / u32::try_from(others + 1).unwrap_or(u32::MAX);

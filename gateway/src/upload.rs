@@ -15,6 +15,7 @@ use reel_proto::http::head::{Framing, Method, RequestHead};
 
 use crate::edge::EdgeThread;
 use crate::forward::{self, Forward};
+use crate::handler::Question;
 use crate::metrics::Edge;
 use crate::proxy::{Answer, Cut, Outcome, give, try_index};
 use crate::status::Failure;
@@ -42,6 +43,7 @@ pub(crate) async fn pass(
     thread: &EdgeThread,
     conn: &mut ServerConn,
     head: &RequestHead,
+    question: &Question,
     order: &[SocketAddr],
     via: bool,
 ) -> Outcome {
@@ -54,7 +56,13 @@ pub(crate) async fn pass(
     );
     // A POST of no content is done as soon as its head is read, and twice if it is sent twice.
     let repeatable = head.method != Method::Post || head.framing.has_body();
-    let willing = first_willing(thread, order, &request, repeatable).await;
+    let mut willing = first_willing(thread, order, &request, repeatable).await;
+    if willing.is_err() && repeatable {
+        let others = thread.others(question, order).await;
+        if !others.is_empty() {
+            willing = first_willing(thread, &others, &request, repeatable).await;
+        }
+    }
     thread.give_buffer(request);
     let answer = match willing {
         Ok(answer) => answer,

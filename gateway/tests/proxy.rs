@@ -309,3 +309,26 @@ fn what_is_no_request_never_reaches_a_node() {
     }
     assert_eq!(tracker.asked.load(Ordering::Relaxed), 0);
 }
+
+#[test]
+fn a_place_that_was_remembered_and_answers_no_more_is_asked_for_again() {
+    for off in drivers() {
+        // As after a drain of the other one: only this node was named.
+        let old = Node::start(|request| {
+            request.answer(200, "", b"old");
+            Then::Close
+        });
+        let tracker = Tracker::start(&[old.address]);
+        let edge = Edge::start(&off, &config(&[tracker.address]));
+        let mut client = edge.client();
+        assert_eq!(client.get("/files/9").body, b"old");
+        let asked = tracker.asked.load(Ordering::Relaxed);
+        // From here on it hangs up, and the trackers name another one.
+        old.stopped.store(true, Ordering::Relaxed);
+        let new = file_node();
+        *tracker.nodes.lock().unwrap() = vec![new.address];
+        let answer = client.get("/files/9");
+        assert_eq!((answer.status, answer.body == pattern(9)), (200, true));
+        assert_eq!(tracker.asked.load(Ordering::Relaxed), asked + 1);
+    }
+}

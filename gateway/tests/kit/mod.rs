@@ -215,8 +215,12 @@ impl Node {
         };
         let script = Arc::new(script);
         let (connections, requests) = (Arc::clone(&node.connections), Arc::clone(&node.requests));
+        let stopped = Arc::clone(&node.stopped);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
+                if stopped.load(Ordering::Relaxed) {
+                    continue;
+                }
                 connections.fetch_add(1, Ordering::Relaxed);
                 let (script, requests) = (Arc::clone(&script), Arc::clone(&requests));
                 std::thread::spawn(move || serve(stream.unwrap(), &*script, &requests));
