@@ -18,16 +18,19 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// it, and should one name it again, it gets its chance.
 const WATCH_MAX: Duration = Duration::from_secs(600);
 /// Nodes that are watched; a group has few. Those beyond are tried like any other.
-const DOWN_MAX: usize = 4096;
+const WATCHED_MAX: usize = 4096;
 
-/// What is known of the nodes' health: only who is down.
+/// What is known of the nodes' health: only of those that are down, or were a moment ago.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    down: HashMap<SocketAddr, Down>,
+    watched: HashMap<SocketAddr, Watched>,
 }
 
+/// A node with a watch over it. It stays here until its watch has seen that it answers, so that a node that fails and
+/// answers in turn never has a second one.
 #[derive(Clone, Copy, Debug)]
-struct Down {
+struct Watched {
+    is_down: bool,
     since: Instant,
     pause: Duration,
 }
@@ -35,35 +38,43 @@ struct Down {
 impl Health {
     /// The node did not answer. `true`: that is news, and a watch over it is to be started.
     pub(crate) fn failed(&mut self, node: SocketAddr, now: Instant) -> bool {
-        if self.down.contains_key(&node) || self.down.len() >= DOWN_MAX {
+        if let Some(watched) = self.watched.get_mut(&node) {
+            if !watched.is_down {
+                (watched.is_down, watched.since) = (true, now);
+            }
             return false;
         }
-        self.down.insert(node, Down { since: now, pause: PAUSE_MIN });
+        if self.watched.len() >= WATCHED_MAX {
+            return false;
+        }
+        self.watched.insert(node, Watched { is_down: true, since: now, pause: PAUSE_MIN });
         true
     }
 
     /// The node answered.
     pub(crate) fn answered(&mut self, node: SocketAddr) {
-        if !self.down.is_empty() {
-            self.down.remove(&node);
+        if !self.watched.is_empty()
+            && let Some(watched) = self.watched.get_mut(&node)
+        {
+            watched.is_down = false;
         }
     }
 
     /// How long the node's watch waits before it looks again; none: the watch is over.
     pub(crate) fn next_look(&mut self, node: SocketAddr, now: Instant) -> Option<Duration> {
-        let down = self.down.get_mut(&node)?;
-        if now.duration_since(down.since) > WATCH_MAX {
-            self.down.remove(&node);
+        let watched = self.watched.get_mut(&node)?;
+        if !watched.is_down || now.duration_since(watched.since) > WATCH_MAX {
+            self.watched.remove(&node);
             return None;
         }
-        let pause = down.pause;
-        down.pause = (pause * 2).min(PAUSE_MAX);
+        let pause = watched.pause;
+        watched.pause = (pause * 2).min(PAUSE_MAX);
         Some(pause)
     }
 
     /// Whether the node is passed over for now.
     pub(crate) fn is_down(&self, node: SocketAddr) -> bool {
-        self.down.contains_key(&node)
+        self.watched.get(&node).is_some_and(|watched| watched.is_down)
     }
 
     /// The order in which nodes are tried: from a random start around, first those that are well,
@@ -111,6 +122,12 @@ mod tests {
         assert_eq!(ports(&health, 1), [3, 1, 2]);
         health.answered(address(2));
         assert!(!health.is_down(address(2)));
+        assert!(!health.failed(address(2), now), "its watch has not looked yet");
+        assert!(health.is_down(address(2)));
+        health.answered(address(2));
+        assert!(health.next_look(address(2), now).is_none(), "the watch is over");
+        assert!(health.failed(address(2), now), "and the next one begins");
+        health.answered(address(2));
         assert!(health.order(&[], 7, false).is_empty());
     }
 

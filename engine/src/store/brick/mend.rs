@@ -109,7 +109,7 @@ impl Mender {
             let ending = &self.ending;
             self.cases.retain_mut(|case| {
                 let is_due = Instant::now() >= case.look_at && !ending.load(Ordering::Acquire);
-                !is_due || matches!(case.step(&store, brick, &opened), Step::LookAgain)
+                !is_due || matches!(case.step(&store, brick, &opened, ending), Step::LookAgain)
             });
             self.show(brick);
         }
@@ -147,12 +147,18 @@ impl Case {
         Self { file, stage, look_at: Instant::now(), pause: PAUSE_MIN }
     }
 
-    fn step(&mut self, store: &StorePath, brick: &Brick, opened: &Opened) -> Step {
+    fn step(
+        &mut self,
+        store: &StorePath,
+        brick: &Brick,
+        opened: &Opened,
+        ending: &AtomicBool,
+    ) -> Step {
         if !matches!(self.stage, Stage::Suspected) {
             // Whoever looks the name up through the mount has the volume notice what is missing.
             let _ = sys::open_to_read(store.root(), &self.file.relative);
         }
-        let step = match self.judge(opened) {
+        let step = match self.judge(opened, ending) {
             Ok(judged) => self.judged(store, brick, opened, judged),
             Err(error) => self.failed("reading the copy", &error),
         };
@@ -164,12 +170,13 @@ impl Case {
         step
     }
 
-    /// Reads the copy from the disk.
-    fn judge(&self, opened: &Opened) -> io::Result<Judged> {
+    /// Reads the copy from the disk. The end of the node does not wait for a large one.
+    fn judge(&self, opened: &Opened, ending: &AtomicBool) -> io::Result<Judged> {
         let root = opened.root.as_fd();
         opened.judge(&self.file, |_| {
-            let read = content::from_disk(root, &self.file.relative, |_| true)?;
-            read.ok_or_else(|| io::ErrorKind::Interrupted.into())
+            let go_on = |_| !ending.load(Ordering::Acquire);
+            // One that is stopped is as good as one that changes: nothing is known of it.
+            Ok(content::from_disk(root, &self.file.relative, go_on)?.unwrap_or((u64::MAX, 0)))
         })
     }
 
