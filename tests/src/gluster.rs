@@ -3,6 +3,7 @@
 //! Each host has a glusterd of its own, which starts the daemons that serve its bricks, and a mount of the volume. All of a
 //! host are killed by [`Gluster::kill`], and with the volume.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -210,27 +211,51 @@ impl Gluster {
         text
     }
 
+    /// What is lacking, and what each brick has of it and says of the others: for the error of a test.
+    fn lacking(&self) -> String {
+        let mut text = String::new();
+        for node in &self.nodes {
+            let host = node.host.address(Way::Back);
+            for id in node.known_lacking().unwrap_or_default() {
+                text += &format!("known on {host}: {id}\n");
+                for (index, node) in self.nodes.iter().enumerate() {
+                    text += &format!("  brick {index}: {}\n", node.has(&id, self.nodes.len()));
+                }
+            }
+        }
+        text
+    }
+
     /// Waits until no brick lacks anything. Nobody may write meanwhile: what is just being written is lacking, for a moment.
     ///
     /// # Errors
-    /// One does for a long time.
+    /// Nothing is mended for a long time. How long all of it takes is the disks' affair.
     pub fn until_healed(&self) -> Result<()> {
         // By itself it looks at once, and then every ten minutes. This one may wait long for hosts that have just come back.
         let mut nudge = self.nodes[0].command("gluster");
         nudge.args(["--mode=script", "volume", "heal", VOLUME]);
         let mut nudges: Vec<Child> = Vec::new();
         let begin = Instant::now();
-        let mut healed = Ok(());
-        while !self.nodes.iter().map(Node::lacking).sum::<Result<usize>>().is_ok_and(|it| it == 0) {
-            if begin.elapsed() > PATIENCE {
-                healed = Err(anyhow::anyhow!("a brick lacks something for a long time"));
-                break;
+        let (mut before, mut progress) = (None, begin);
+        let healed = loop {
+            let known: Result<Vec<_>> = self.nodes.iter().map(Node::known_lacking).collect();
+            // A host that is just coming back has no brick yet.
+            let known = known.ok();
+            if known.as_ref().is_some_and(|known| known.iter().all(BTreeSet::is_empty)) {
+                break Ok(());
+            }
+            if known != before {
+                (before, progress) = (known, Instant::now());
+            }
+            if progress.elapsed() > PATIENCE {
+                let (lacking, report) = (self.lacking(), self.report());
+                break Err(anyhow::anyhow!("lacking for a long time:\n{lacking}\n{report}"));
             }
             if begin.elapsed() > NUDGE * nudges.len() as u32 {
                 nudges.push(nudge.spawn()?);
             }
             std::thread::sleep(LOOK);
-        }
+        };
         for mut nudge in nudges {
             nudge.kill()?;
             nudge.wait()?;
@@ -307,15 +332,34 @@ impl Node {
         Ok(text)
     }
 
-    /// How many files and folders this brick knows that others lack.
-    fn lacking(&self) -> Result<usize> {
+    /// The GlusterFS ids of files and folders of which this brick knows that others lack something of them.
+    fn known_lacking(&self) -> Result<BTreeSet<String>> {
         let index = self.brick.join(".glusterfs/indices/xattrop");
-        let mut count = 0;
+        let mut ids = BTreeSet::new();
         for entry in std::fs::read_dir(index)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
             // All entries are links to one, which is there always.
-            count += usize::from(!entry?.file_name().to_string_lossy().starts_with("xattrop-"));
+            if !name.starts_with("xattrop-") {
+                ids.insert(name);
+            }
         }
-        Ok(count)
+        Ok(ids)
+    }
+
+    /// What this brick has under a GlusterFS id, and what it says of this and the other bricks' copies.
+    fn has(&self, id: &str, bricks: usize) -> String {
+        let path = self.brick.join(".glusterfs").join(&id[..2]).join(&id[2..4]).join(id);
+        let mut text = match std::fs::metadata(&path) {
+            Ok(metadata) => format!("{:?}, {} bytes", metadata.file_type(), metadata.len()),
+            Err(error) => error.to_string(),
+        };
+        let names = (0..bricks).map(|brick| format!("trusted.afr.{VOLUME}-client-{brick}"));
+        for name in names.chain(["trusted.afr.dirty".to_owned()]) {
+            if let Ok(value) = stored::attribute(&path, &name) {
+                text += &format!(", {name} {value:02x?}");
+            }
+        }
+        text
     }
 
     fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<()> {

@@ -56,14 +56,19 @@ fn find_binary() -> Result<PathBuf> {
 
 /// A `reel` command with nothing of our environment that would configure it.
 pub fn command() -> Result<Command> {
-    let mut command = Command::new(binary()?);
+    Ok(command_of(binary()?))
+}
+
+/// As [`command`], of this build of it.
+pub(crate) fn command_of(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("REEL_") {
             command.env_remove(name);
         }
     }
     command.stdin(Stdio::null());
-    Ok(command)
+    command
 }
 
 /// Lets what the command starts be killed with the thread that starts it: a test that is killed takes its servers along.

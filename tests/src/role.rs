@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::network::Host;
-use crate::process::{command, end_with_us, signal};
+use crate::process::{binary, command_of, end_with_us, signal};
 
 /// How long a role may need to start, with all tries. It ends a test that hangs; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct RoleProcess {
     name: &'static str,
+    binary: PathBuf,
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     /// Where it runs; none: where we do.
@@ -70,6 +71,7 @@ impl RoleProcess {
         let arguments = ["--listen", &listen, "--admin-listen", &admin];
         let mut role = Self {
             name,
+            binary: binary()?.to_owned(),
             arguments: arguments.map(str::to_owned).to_vec(),
             environment,
             host,
@@ -142,6 +144,11 @@ impl RoleProcess {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// From its next start on it is this build of it.
+    pub fn install(&mut self, binary: &Path) {
+        binary.clone_into(&mut self.binary);
+    }
+
     /// Starts it again at its addresses; as a supervisor does, until it stays.
     ///
     /// # Errors
@@ -159,7 +166,7 @@ impl RoleProcess {
 
     fn run(&mut self) -> Result<()> {
         let log = std::fs::File::options().create(true).append(true).open(&self.log)?;
-        let mut command = command()?;
+        let mut command = command_of(&self.binary);
         command.arg(self.name).args(&self.arguments).envs(&self.environment);
         end_with_us(&mut command);
         if let Some(host) = &self.host {

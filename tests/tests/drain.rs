@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     process::Output,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -253,8 +253,19 @@ impl Load {
     }
 }
 
-/// Drains a node, stops it, starts it again and puts it back into service.
-fn upgrade(cluster: &mut Cluster, node: usize, load: &Load) {
+/// The builds that nodes are brought to in turn: the one of `REEL_TEST_OTHER_BUILD`, and the one under test. Without it, only this.
+fn builds() -> [PathBuf; 2] {
+    let this = process::binary().unwrap();
+    let Some(other) = std::env::var_os("REEL_TEST_OTHER_BUILD") else {
+        return [this; 2].map(Path::to_owned);
+    };
+    let other = PathBuf::from(other);
+    assert!(std::fs::read(&other).unwrap() != std::fs::read(this).unwrap(), "one build twice");
+    [other, this.to_owned()]
+}
+
+/// Drains a node, stops it, starts this build of it and puts it back into service.
+fn upgrade(cluster: &mut Cluster, node: usize, build: &Path, load: &Load) {
     let name = format!("node{node}");
     load.advance(20);
     cluster.node(&["drain", &name]);
@@ -265,7 +276,11 @@ fn upgrade(cluster: &mut Cluster, node: usize, load: &Load) {
 
     cluster.engines[node].drain().unwrap();
     load.advance(20);
-    cluster.engines[node].run_again().unwrap();
+    let engine = &mut cluster.engines[node];
+    engine.install(build);
+    engine.run_again().unwrap();
+    let runs = std::fs::read_link(format!("/proc/{}/exe", engine.pid().unwrap())).unwrap();
+    assert_eq!(runs, build.canonicalize().unwrap());
     wait("it comes back drained", || cluster.readiness(node) == (503, DRAINED.to_owned()));
     wait("trackers have it back", || cluster.listed(node)["status"] == "ACTIVE");
     assert_eq!(cluster.listed(node)["draining"], true);
@@ -293,7 +308,8 @@ fn nodes_are_drained_upgraded_and_put_back_under_load_and_no_request_fails() {
         return;
     }
     let mut cluster = Cluster::start(&[]);
-    let rounds = count_from("REEL_TORTURE_DRAINS", 1);
+    let rounds = count_from("REEL_TORTURE_DRAINS", 1) as usize;
+    let builds = builds();
     let mut seeded = Seeded::of_test("drain");
     let load = Load { stop: AtomicBool::new(false), requests: AtomicU64::new(0) };
     let (trackers, gateway) = (cluster.trackers(), cluster.gateway.address("listen").unwrap());
@@ -306,8 +322,9 @@ fn nodes_are_drained_upgraded_and_put_back_under_load_and_no_request_fails() {
             clients.push(scope.spawn(move || load.http(gateway, number, other)));
         }
         let upgraded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for _ in 0..rounds {
-                (0..2).for_each(|node| upgrade(&mut cluster, node, &load));
+            for round in 0..rounds {
+                let build = &builds[round % 2];
+                (0..2).for_each(|node| upgrade(&mut cluster, node, build, &load));
             }
         }));
         load.stop.store(true, Ordering::Relaxed);

@@ -59,6 +59,15 @@ enum Chore {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Brings the nodes of a group to the build of another commit and back, one after the other, while clients upload and read.
+    Upgrade {
+        /// The commit, as git names it.
+        #[arg(long)]
+        from: String,
+        /// How often all nodes go there and back.
+        #[arg(long, default_value_t = 1)]
+        rounds: u32,
+    },
     /// A whole cluster on this machine, to play with.
     Cluster {
         #[command(subcommand)]
@@ -79,6 +88,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Tidy => tidy::check(std::path::Path::new(".")),
         Chore::Bench(bench) => bench::bench(&bench),
         Chore::Nemesis { seed, rounds, only } => suites::nemesis(seed, rounds, only.as_deref()),
+        Chore::Upgrade { from, rounds } => suites::upgrade(&from, rounds),
         Chore::Cluster { act } => cluster::cluster(&act),
         Chore::Torture { seed, rounds, only } => suites::torture(seed, rounds, only.as_deref()),
     }

@@ -1,6 +1,10 @@
 //! The checks and the test suites, in the order in which they find a fault soonest.
 
-use std::{path::Path, process::Command, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::SystemTime,
+};
 
 use anyhow::Result;
 
@@ -114,6 +118,37 @@ pub(crate) fn nemesis(seed: Option<u64>, rounds: u32, only: Option<&str>) -> Res
         command.env("REEL_NEMESIS_ONLY", only);
     }
     step("nemesis", &mut command)
+}
+
+/// `cargo xtask upgrade`: the nodes of a group are brought to an earlier build and back, in turn, under load. Release builds.
+pub(crate) fn upgrade(from: &str, rounds: u32) -> Result<()> {
+    setup::install()?;
+    step("build", &mut cargo(&["build", "--release", "--locked", "--package", "reel"]))?;
+    let other = build_of(from)?;
+    let mut command = cargo(&["test", "--release", "--locked", "--package", "reel-tests"]);
+    command.args(["--test", "drain", "--", "--nocapture", "upgraded"]);
+    // Down and up again.
+    command.env("REEL_TORTURE_DRAINS", (2 * rounds).to_string());
+    step("upgrade", command.env("REEL_TEST_OTHER_BUILD", other))
+}
+
+/// Builds `reel` as it was in a commit; where it lies.
+fn build_of(commit: &str) -> Result<PathBuf> {
+    let folder = std::path::absolute(Path::new("target/upgrade"))?;
+    let source = folder.join("source");
+    // What is left of another commit is not this one's.
+    if source.exists() {
+        std::fs::remove_dir_all(&source)?;
+    }
+    std::fs::create_dir_all(&source)?;
+    let archive = folder.join("source.tar");
+    step("source", Command::new("git").args(["archive", commit, "--output"]).arg(&archive))?;
+    step("unpack", Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&source))?;
+    std::fs::remove_file(archive)?;
+    let mut build = cargo(&["build", "--release", "--locked", "--package", "reel"]);
+    build.current_dir(source).env("CARGO_TARGET_DIR", folder.join("target"));
+    step("build of the other", &mut build)?;
+    Ok(folder.join("target/release/reel"))
 }
 
 /// The test that kills the store, and the database that it is on.
