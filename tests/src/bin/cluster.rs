@@ -25,8 +25,10 @@ fn main() -> Result<()> {
     } else {
         until_told()?;
     }
+    // Killed, not drained: whoever played has ended some of it already, and nothing of it is kept.
     println!("taking all of it down");
-    group.drain()
+    drop(group);
+    Ok(())
 }
 
 fn list(trackers: &Pair) -> String {
