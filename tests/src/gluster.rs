@@ -3,12 +3,11 @@
 //! Each host has a glusterd of its own, which starts the daemons that serve its bricks, and a mount of the volume. All of a
 //! host are killed by [`Gluster::kill`], and with the volume.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::mariadb::program;
 use crate::mounts::Mounts;
@@ -24,6 +23,9 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Between two commands to mend what a brick lacks.
 const NUDGE: Duration = Duration::from_secs(3);
+
+/// Of those that have not ended yet.
+const NUDGES_MAX: usize = 10;
 
 /// What serves a brick.
 const SERVER: &str = "glusterfsd";
@@ -229,30 +231,33 @@ impl Gluster {
     /// Waits until no brick lacks anything. Nobody may write meanwhile: what is just being written is lacking, for a moment.
     ///
     /// # Errors
-    /// Nothing is mended for a long time. How long all of it takes is the disks' affair.
+    /// There is not less of it for a long time. How long all of it takes is the disks' affair.
     pub fn until_healed(&self) -> Result<()> {
         // By itself it looks at once, and then every ten minutes. This one may wait long for hosts that have just come back.
         let mut nudge = self.nodes[0].command("gluster");
         nudge.args(["--mode=script", "volume", "heal", VOLUME]);
         let mut nudges: Vec<Child> = Vec::new();
-        let begin = Instant::now();
-        let (mut before, mut progress) = (None, begin);
+        // Nodes write to see whether they can, so what lacks something changes all the time; that there is less of it is progress.
+        let (mut fewest, mut progress) = (usize::MAX, Instant::now());
+        let mut nudged = None::<Instant>;
         let healed = loop {
-            let known: Result<Vec<_>> = self.nodes.iter().map(Node::known_lacking).collect();
             // A host that is just coming back has no brick yet.
-            let known = known.ok();
-            if known.as_ref().is_some_and(|known| known.iter().all(BTreeSet::is_empty)) {
-                break Ok(());
-            }
-            if known != before {
-                (before, progress) = (known, Instant::now());
+            let known = self.nodes.iter().map(|node| node.known_lacking().map(|ids| ids.len()));
+            match known.sum::<Result<usize>>() {
+                Ok(0) => break Ok(()),
+                Ok(count) if count < fewest => (fewest, progress) = (count, Instant::now()),
+                _ => {}
             }
             if progress.elapsed() > PATIENCE {
                 let (lacking, report) = (self.lacking(), self.report());
-                break Err(anyhow::anyhow!("lacking for a long time:\n{lacking}\n{report}"));
+                break Err(anyhow!("lacking for a long time:\n{lacking}\n{report}"));
             }
-            if begin.elapsed() > NUDGE * nudges.len() as u32 {
-                nudges.push(nudge.spawn()?);
+            if nudged.is_none_or(|at| at.elapsed() > NUDGE) {
+                nudges.retain_mut(|nudge| matches!(nudge.try_wait(), Ok(None)));
+                if nudges.len() < NUDGES_MAX {
+                    nudges.push(nudge.spawn()?);
+                }
+                nudged = Some(Instant::now());
             }
             std::thread::sleep(LOOK);
         };
@@ -333,14 +338,14 @@ impl Node {
     }
 
     /// The GlusterFS ids of files and folders of which this brick knows that others lack something of them.
-    fn known_lacking(&self) -> Result<BTreeSet<String>> {
+    fn known_lacking(&self) -> Result<Vec<String>> {
         let index = self.brick.join(".glusterfs/indices/xattrop");
-        let mut ids = BTreeSet::new();
+        let mut ids = Vec::new();
         for entry in std::fs::read_dir(index)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             // All entries are links to one, which is there always.
             if !name.starts_with("xattrop-") {
-                ids.insert(name);
+                ids.push(name);
             }
         }
         Ok(ids)

@@ -143,7 +143,9 @@ fn build_of(commit: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(&source)?;
     let archive = folder.join("source.tar");
     step("source", Command::new("git").args(["archive", commit, "--output"]).arg(&archive))?;
-    step("unpack", Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&source))?;
+    // With the time of now: of the commit's time, an earlier one would be older than what was built of a later one, and not be built.
+    let mut unpack = Command::new("tar");
+    step("unpack", unpack.args(["--touch", "-xf"]).arg(&archive).arg("-C").arg(&source))?;
     std::fs::remove_file(archive)?;
     let mut build = cargo(&["build", "--release", "--locked", "--package", "reel"]);
     build.current_dir(source).env("CARGO_TARGET_DIR", folder.join("target"));
