@@ -15,9 +15,11 @@ use crate::{
     store::{FileKey, Located, Lookup},
 };
 
+mod confirmed;
 mod lru;
 mod record;
 
+pub(crate) use confirmed::Confirmed;
 use lru::Lru;
 pub(crate) use record::Record;
 

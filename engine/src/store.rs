@@ -72,6 +72,7 @@ use self::{
     brick::Brick,
     change::Kind,
     commit::CommitJob,
+    inspect::Seal,
     keeper::{Change, KeeperJob, Target, owned},
     path::{DiskFault, StorePath},
     placement::NoPlace,
@@ -83,6 +84,7 @@ use crate::{
     journal::{Gate, Running},
     layout::Layout,
     metadata::{Metadata, RowError},
+    record::State,
 };
 
 /// How often [`Stores::close`] looks whether the last uploads are over.
@@ -323,8 +325,7 @@ impl Stores {
 
     /// Whether an error of reading a file there is one of servers behind a mount that are away, and passes.
     pub(crate) fn may_pass(&self, store: usize, error: &std::io::Error) -> bool {
-        let is_shared = self.paths.get(store).is_some_and(|store| store.sharing.is_shared());
-        is_shared && DiskFault::of(error) == DiskFault::Away
+        self.is_shared(store) && DiskFault::of(error) == DiskFault::Away
     }
 
     /// The workers of a store path, for what waits for its disk while files are read.
@@ -339,6 +340,35 @@ impl Stores {
     /// this node does not hear of it.
     pub(crate) fn must_check(&self) -> bool {
         self.metadata.watch().must_check()
+    }
+
+    /// Whether this node does not hear what others change in the metadata.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.metadata.watch().is_blind()
+    }
+
+    /// Whether other nodes have this store path, too.
+    pub(crate) fn is_shared(&self, store: usize) -> bool {
+        self.paths.get(store).is_some_and(|store| store.sharing.is_shared())
+    }
+
+    /// Whether a file is not deleted by what lies at its place, past this node's brick. One without a record is as it was known.
+    ///
+    /// # Errors
+    /// The store path does not say.
+    pub(crate) async fn is_readable(&self, file: &Place) -> Result<bool, LookupError> {
+        let store = Arc::clone(self.paths.get(file.store).ok_or_else(LookupError::unsure)?);
+        let (pool, file) = (store.pool.clone(), *file);
+        let look = move || {
+            let opened = sys::open_to_read(store.root(), file.relative.as_str())?;
+            inspect::seal_of(&opened, file.path_id)
+        };
+        match pool.run(look).await {
+            Ok(Ok(Seal::Good(record))) => Ok(record.state == State::Normal),
+            Ok(Ok(Seal::None | Seal::Doubtful(_))) => Ok(true),
+            // Not even one that is not there: it may have been purged, or moved.
+            Ok(Err(_)) | Err(_) => Err(LookupError::unsure()),
+        }
     }
 
     /// Such a comparison had no answer. For a moment nobody tries again.
@@ -431,7 +461,7 @@ impl Stores {
         if self.is_draining() {
             return Err("draining".to_owned());
         }
-        if self.metadata.watch().is_blind() {
+        if self.is_blind() {
             return Err("what other nodes change has not been read for 2 seconds".to_owned());
         }
         self.choose(0, &[]).map(|_| ()).map_err(|none| none.to_string())

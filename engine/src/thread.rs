@@ -6,7 +6,7 @@ use std::{
     pin::pin,
     rc::Rc,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::future::{Either, select};
@@ -16,7 +16,7 @@ use reel_node::{
 
 use crate::{
     admission::{Budget, Permit},
-    cache::{FileCache, Found, Record},
+    cache::{Confirmed, FileCache, Found, Record},
     metrics::{Cache, Lookup as Looked, Serve},
     read::{
         Method, OpenFile, PieceReader, PieceSettings, PlaceOf, ReadError, Reader, Seconds,
@@ -36,7 +36,7 @@ const UPLOAD_BYTES_HELD: u64 = (2 * PIECE + UPLOAD_PIECE_BYTES) as u64;
 /// is how long a purged file's space may stay taken by an idle descriptor.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Longest wait for the row of a file that is known, where it has to be compared at each request.
+/// Longest wait for the row of a file that is known, where it has to be compared at each request, and then for the store.
 const CHECK_MAX: Duration = Duration::from_millis(500);
 
 /// Descriptors looked at each time.
@@ -51,6 +51,7 @@ pub(crate) struct Thread {
     pub(crate) http: Arc<HttpLimits>,
     budget: Budget,
     cache: Rc<RefCell<FileCache>>,
+    confirmed: RefCell<Confirmed>,
     method: Method,
     ring: bool,
     /// Whether a name that is in memory can be opened without waiting.
@@ -93,6 +94,7 @@ impl Thread {
             cell,
             budget,
             cache,
+            confirmed: RefCell::default(),
             method,
             opens_cached: cx.capabilities.cached_open,
             ring: matches!(cx.driver, Driver::IoUring { .. }),
@@ -128,19 +130,31 @@ impl Thread {
     pub(crate) fn cached(&self, lookup: &Lookup) -> Option<Rc<Record>> {
         let (looked, record) = self.remembered(lookup);
         self.cell.add(Serve::CACHE.at([Cache::Record as usize, looked as usize]), 1);
-        record.filter(|_| !self.stores().must_check())
+        record.filter(|record| self.is_true_still(record))
     }
 
-    /// The record of a readable file that is not [`Self::cached`]. While nobody can say whether what is remembered of it is
-    /// true still, it is served as it was known.
+    /// Whether what is remembered of a file can be served as it is: this node hears what others change, or a look at the file
+    /// holds, or nobody can say.
+    fn is_true_still(&self, record: &Record) -> bool {
+        let (stores, store) = (self.stores(), record.store());
+        if !stores.is_blind() {
+            return true;
+        }
+        let holds = || self.confirmed.borrow().has(store, record.path_id(), Instant::now());
+        !stores.must_check() && (!stores.is_shared(store.into()) || holds())
+    }
+
+    /// The record of a readable file that is not [`Self::cached`]. What is remembered of it is compared with its row; where that
+    /// gives no answer, with what the store says of it that all nodes have. A store of this node alone says what the node knows.
     ///
     /// # Errors
-    /// As [`Self::find`].
+    /// As [`Self::find`]; nobody can say whether the file is deleted.
     pub(crate) async fn look_up(&self, lookup: &Lookup) -> Result<Option<Rc<Record>>, LookupError> {
         match self.remembered(lookup).1 {
-            Some(known) if self.stores().must_check() => Box::pin(self.check(lookup, known)).await,
             // Somebody else has had no answer since it was asked for.
-            Some(known) => Ok(Some(known)),
+            Some(known) if self.is_true_still(&known) => Ok(Some(known)),
+            Some(known) if self.stores().must_check() => Box::pin(self.check(lookup, known)).await,
+            Some(known) => Box::pin(self.check_in_store(lookup, known)).await,
             None => self.find(lookup).await,
         }
     }
@@ -160,9 +174,29 @@ impl Thread {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(_)) | Err(_) => {
                 self.stores().check_failed();
-                Ok(Some(known))
+                self.check_in_store(lookup, known).await
             }
         }
+    }
+
+    /// Looks whether a file of a store that several nodes have was deleted by another one, which writes that down there before
+    /// it changes the row.
+    async fn check_in_store(
+        &self,
+        lookup: &Lookup,
+        known: Rc<Record>,
+    ) -> Result<Option<Rc<Record>>, LookupError> {
+        if !self.stores().is_shared(known.store().into()) {
+            return Ok(Some(known));
+        }
+        let (place, began) = (known.place(), Instant::now());
+        let look = monoio::time::timeout(CHECK_MAX, self.stores().is_readable(&place));
+        if look.await.unwrap_or_else(|_| Err(LookupError::unsure()))? {
+            self.confirmed.borrow_mut().note(known.store(), known.path_id(), began);
+            return Ok(Some(known));
+        }
+        self.cache.borrow_mut().forget_record(lookup);
+        Ok(None)
     }
 
     fn remembered(&self, lookup: &Lookup) -> (Looked, Option<Rc<Record>>) {

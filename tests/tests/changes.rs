@@ -4,6 +4,7 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,8 @@ use reel_tests::{
     http::{self, until_status},
     mariadb::MariaDb,
     process::Store,
+    proxy::Proxy,
+    role::RoleProcess,
 };
 
 /// Longest wait for what must become so. It ends a test that hangs; nothing is measured by it.
@@ -257,6 +260,109 @@ fn known_files_are_served_while_the_database_is_gone() {
         store.reel(&["restore", "f2"]).unwrap();
     }
     store.drain().unwrap();
+}
+
+/// Starts a role with a folder of its own, on the database at this address.
+fn role(
+    folder: &Path,
+    name: &'static str,
+    number: usize,
+    database: (String, u16),
+    own: &[(&str, String)],
+) -> RoleProcess {
+    let folder = folder.join(format!("{name}{number}"));
+    std::fs::create_dir(&folder).unwrap();
+    let (host, port) = database;
+    let shared = [
+        ("REEL_META__MYSQL__SERVERS", format!("[\"{host}:{port}\"]")),
+        ("REEL_META__MYSQL__USER", "root".to_owned()),
+        ("REEL_NODE__DATA_THREADS", "1".to_owned()),
+        ("REEL_CLUSTER_SECRET", "0123456789abcdef".to_owned()),
+    ];
+    let environment =
+        shared.iter().chain(own).map(|(name, value)| ((*name).to_owned(), value.clone()));
+    RoleProcess::start(name, &folder, environment.collect()).unwrap()
+}
+
+#[test]
+fn a_node_that_alone_is_far_from_the_database_serves_no_deleted_file() {
+    if !is_installed() {
+        return;
+    }
+    let mut server = MariaDb::start().unwrap();
+    for role in Role::ALL {
+        let options = MysqlOptions::new(role, vec![server.address()], "root");
+        block_on(migrate(&options, role, false)).unwrap();
+    }
+    // In the build folder: a temporary folder may be a tmpfs without attributes.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let store = folder.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let idgen = role(folder.path(), "idgen", 0, server.address(), &[]);
+    let proxy = Proxy::start(server.address()).unwrap();
+    let databases = [server.address(), proxy.address()];
+    let nodes = databases.into_iter().enumerate().map(|(number, database)| {
+        let own = [
+            ("REEL_ENGINE__HOSTNAME", format!("node{number}")),
+            ("REEL_ENGINE__IDGENS", format!("[\"{}\"]", idgen.address("listen").unwrap())),
+            ("REEL_ENGINE__TRACKERS", "[]".to_owned()),
+            ("REEL_ENGINE__HTTP_LISTEN", "127.0.0.1:0".to_owned()),
+            (
+                "REEL_STORE_PATH",
+                format!("[{{ path = {store:?}, shared = true, reserve = \"1MiB\" }}]"),
+            ),
+        ];
+        role(folder.path(), "engine", number, database, &own)
+    });
+    let nodes: Vec<_> = nodes.collect();
+    let [near, far] = [0, 1].map(|node: usize| nodes[node].address("http_listen").unwrap());
+    let far_admin = nodes[1].address("admin_listen").unwrap();
+    for node in &nodes {
+        until(node.address("admin_listen").unwrap(), "/readyz", 200);
+    }
+    let ask = |node: SocketAddr, method: &str, target: &str, body: Option<&[u8]>| {
+        http::request(node, method, target, &[], body).unwrap().status
+    };
+    let targets: Vec<String> = (0..8).map(|number| format!("/files/f{number}")).collect();
+    for target in &targets {
+        assert_eq!(ask(near, "PUT", target, Some(b"content")), 201, "{target}");
+        assert_eq!(status_of(far, target), 200, "known to both");
+    }
+
+    // As with a link that loses packets: it has answers, and all of them too late.
+    proxy.slow_down(Duration::from_secs(3));
+    until(far_admin, "/readyz", 503);
+    let (gone, kept) = targets.split_at(4);
+    for target in gone {
+        assert_eq!(ask(near, "DELETE", target, None), 204, "{target}");
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    for _ in 0..2 {
+        for target in gone {
+            let status = status_of(far, target);
+            assert!([404, 503].contains(&status), "{target} is deleted: {status}");
+        }
+        for target in kept {
+            assert_eq!(status_of(far, target), 200, "{target} is there");
+        }
+    }
+    // Nobody has a database: the same.
+    server.kill().unwrap();
+    for target in kept {
+        assert_eq!(status_of(far, target), 200, "{target} is there");
+    }
+    // Nor does the store say anything any more: not even what is open is served.
+    let (files, aside) = (store.join("000"), store.join("aside"));
+    std::fs::rename(&files, &aside).unwrap();
+    until(far, &kept[0], 503);
+    std::fs::rename(&aside, &files).unwrap();
+    until(far, &kept[0], 200);
+    server.run().unwrap();
+    proxy.slow_down(Duration::ZERO);
+    until(far_admin, "/readyz", 200);
+    for target in gone {
+        assert_eq!(status_of(far, target), 404, "{target}");
+    }
 }
 
 /// What several nodes could do is done by one of them, and by another one when that is gone.

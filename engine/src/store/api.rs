@@ -399,7 +399,7 @@ pub enum LookupError {
     /// The metadata did not answer.
     #[error("metadata: {0}")]
     Metadata(Arc<str>),
-    /// The metadata does not take the question now: its queue is full, or no server answers. Try again.
+    /// The metadata does not take the question now: its queue is full, or no server answers. Try again, or another node.
     #[error("metadata: {0}")]
     Busy(Arc<str>),
     /// Its disk failed before the file was there. It is written again from the journal: try again.
@@ -411,6 +411,11 @@ pub enum LookupError {
 }
 
 impl LookupError {
+    /// Neither the metadata nor the store path says whether a file that was known is deleted.
+    pub(crate) fn unsure() -> Self {
+        Self::Busy("whether the file is deleted can be asked nowhere".into())
+    }
+
     /// Whether a retry helps: nothing is wrong with the metadata.
     pub fn retryable(&self) -> bool {
         matches!(self, Self::Busy(_) | Self::Doubtful)
