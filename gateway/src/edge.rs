@@ -189,6 +189,13 @@ impl EdgeThread {
         self.health.borrow_mut().answered(node);
     }
 
+    /// A request is answered; counted where the node that was asked first did not.
+    pub(crate) fn count_failover(&self, order: &[SocketAddr], answered_by: SocketAddr) {
+        if order.first().is_some_and(|first| *first != answered_by) {
+            self.metrics.add(Edge::FAILOVERS, 1);
+        }
+    }
+
     /// A node did not answer a try.
     pub(crate) fn node_failed(&self, node: SocketAddr, error: &UpstreamError) {
         if matches!(error, UpstreamError::Busy) {

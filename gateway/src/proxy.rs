@@ -88,7 +88,10 @@ pub(crate) async fn pass(thread: &EdgeThread, conn: &mut ServerConn, asked: &Ask
     }
     thread.give_buffer(request);
     match answer {
-        Ok(answer) => give(thread, conn, answer, Some(asked)).await,
+        Ok(answer) => {
+            thread.count_failover(asked.order, answer.conn.node());
+            give(thread, conn, answer, Some(asked)).await
+        }
         Err(failure) => failure.answer(conn).await.map_err(|_| Cut::ByClient),
     }
 }
@@ -119,12 +122,7 @@ async fn first_answer(
             Ok(answer) if answer.head.status == 500 && is_read && others > 0 => {
                 tracing::warn!(%node, "a storage node cannot read its copy: another one is asked");
             }
-            Ok(answer) => {
-                if index > 0 {
-                    thread.metrics.add(Edge::FAILOVERS, 1);
-                }
-                return Ok(answer);
-            }
+            Ok(answer) => return Ok(answer),
             Err(UpstreamError::Busy) => return Err(Failure::Busy),
             Err(error) => {
                 tracing::debug!(%node, %error, "a storage node gave no answer");

@@ -68,6 +68,7 @@ pub(crate) async fn pass(
         Ok(answer) => answer,
         Err(failure) => return failure.answer(conn).await.map_err(|_| Cut::ByClient),
     };
+    thread.count_failover(order, answer.conn.node());
     if answer.head.status != 100 {
         return give(thread, conn, answer, None).await;
     }
@@ -133,12 +134,7 @@ async fn first_willing(
             Ok(answer) if answer.head.status == 503 && index + 1 < order.len() => {
                 last = Failure::NodesBusy;
             }
-            Ok(answer) => {
-                if index > 0 {
-                    thread.metrics.add(Edge::FAILOVERS, 1);
-                }
-                return Ok(answer);
-            }
+            Ok(answer) => return Ok(answer),
             Err(UpstreamError::Busy) => return Err(Failure::Busy),
             Err(error) if !repeatable && !error.nothing_sent() => return Err(Failure::of(&error)),
             Err(error) => last = last.after(&error),

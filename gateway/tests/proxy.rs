@@ -330,5 +330,6 @@ fn a_place_that_was_remembered_and_answers_no_more_is_asked_for_again() {
         let answer = client.get("/files/9");
         assert_eq!((answer.status, answer.body == pattern(9)), (200, true));
         assert_eq!(tracker.asked.load(Ordering::Relaxed), asked + 1);
+        assert_eq!(edge.metric("reel_gateway_failovers_total"), 1);
     }
 }

@@ -293,10 +293,15 @@ impl Edge {
     }
 
     pub fn client(&self) -> Client {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Client { stream, input: Vec::new(), host: self.address.to_string() }
+        Client::connect(self.address)
+    }
+
+    /// The value of a metric without further labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let admin = self.running.as_ref().unwrap().admin_address().unwrap().addr;
+        let page = Client::connect(admin).get("/metrics").text();
+        let line = page.lines().find(|line| line.starts_with(&format!("{name}{{")));
+        line.unwrap_or_else(|| panic!("no {name}")).rsplit(' ').next().unwrap().parse().unwrap()
     }
 
     /// Waits until the gateway says that it is ready.
@@ -349,6 +354,13 @@ pub struct Client {
 }
 
 impl Client {
+    pub fn connect(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect(to).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { stream, input: Vec::new(), host: to.to_string() }
+    }
+
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
