@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +30,10 @@ impl FileSystem {
         }
     }
 }
+
+/// Longest wait for a disk that is in use, and between two looks.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Held while a disk is mounted again, and while a host's own mounts are made, which are a copy of the machine's: a disk that is in
 /// two places is not gone with the first of them.
@@ -103,9 +108,14 @@ impl LoopDisk {
     }
 
     fn unmount(&mut self) -> Result<()> {
-        if self.mounted {
-            run(Command::new("umount").arg(&self.mount))?;
-            self.mounted = false;
+        let begin = Instant::now();
+        while self.mounted {
+            match run(Command::new("umount").arg(&self.mount)) {
+                Ok(()) => self.mounted = false,
+                // A program that another thread is starting has our descriptors until it runs.
+                Err(_) if begin.elapsed() < BUSY_MAX => std::thread::sleep(LOOK),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

@@ -45,6 +45,9 @@ const OPTIONS: [(&str, &str); 4] = [
     ("cluster.shd-max-threads", "4"),
 ];
 
+/// So that a folder of which only one brick says that another lacks names of it is mended, too: see [`Gluster::accuse`].
+const WHOLE_FOLDERS: &str = "granular-entry-heal disable";
+
 /// A volume of replicas, one on each of its hosts.
 #[derive(Debug)]
 pub struct Gluster {
@@ -106,6 +109,7 @@ impl Gluster {
             first.gluster(&format!("volume set {VOLUME} {option} {value}"))?;
         }
         first.gluster(&format!("volume start {VOLUME}"))?;
+        first.gluster(&format!("volume heal {VOLUME} {WHOLE_FOLDERS}"))?;
         for index in 0..hosts.len() {
             volume.mount(index)?;
         }
@@ -192,6 +196,30 @@ impl Gluster {
                 |node: &Node| node.mounts().is_ok_and(|it| it.runs(SERVER).unwrap_or(false));
             started.is_ok() && self.nodes.iter().all(is_served)
         })
+    }
+
+    /// Lets a brick say of another one that it lacks names of a folder. Nothing may serve it meanwhile. It does so after a power
+    /// cut that took back what it had written down last: that the other lacks nothing any more.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn accuse(&self, brick: usize, other: usize, folder: &str) -> Result<()> {
+        // Changes of content, of attributes, of names: one of the last is due.
+        const LACKS_A_NAME: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let brick = &self.nodes[brick].brick;
+        let (index, folder) = (brick.join(".glusterfs/indices/xattrop"), brick.join(folder));
+        let of_other = format!("trusted.afr.{VOLUME}-client-{other}");
+        stored::set_attribute(&folder, &of_other, &LACKS_A_NAME)?;
+        let id: String = stored::attribute(&folder, "trusted.gfid")?
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| {
+                let dash = if [4, 6, 8, 10].contains(&at) { "-" } else { "" };
+                format!("{dash}{byte:02x}")
+            })
+            .collect();
+        std::fs::File::create(index.join(id))?;
+        Ok(())
     }
 
     /// What its daemons say of it, and the end of what they have logged: for the error of a test.

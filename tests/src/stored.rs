@@ -43,3 +43,16 @@ pub fn attribute(file: &Path, name: &str) -> io::Result<Vec<u8>> {
     value.truncate(length);
     Ok(value)
 }
+
+/// Sets an extended attribute of a file.
+///
+/// # Errors
+/// The file system's.
+pub fn set_attribute(file: &Path, name: &str, value: &[u8]) -> io::Result<()> {
+    let (path, name) = (CString::new(file.as_os_str().as_bytes())?, CString::new(name)?);
+    // SAFETY: both texts end with a zero, and the system call reads no more than the length that it is told.
+    let done = unsafe {
+        libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

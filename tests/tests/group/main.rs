@@ -147,6 +147,8 @@ fn a_volume_without_its_quorum_refuses_uploads_and_takes_them_again_by_itself() 
         Err(error) => println!("{error:#}"),
     }
 
+    // As if its power had been cut, too, and had taken back that the other was found to be whole.
+    group.volume().accuse(1, 2, "store/000").unwrap();
     group.volume().start_daemons(1).unwrap();
     group.until_healthy(0).unwrap();
     for file in ["without", "after"] {
