@@ -27,6 +27,9 @@ const NUDGE: Duration = Duration::from_secs(3);
 /// Of those that have not ended yet.
 const NUDGES_MAX: usize = 10;
 
+/// Without less to mend for so long, folders are compared whole.
+const STUCK: Duration = Duration::from_secs(15);
+
 /// What serves a brick.
 const SERVER: &str = "glusterfsd";
 
@@ -44,9 +47,6 @@ const OPTIONS: [(&str, &str); 4] = [
     ("cluster.heal-timeout", "10"),
     ("cluster.shd-max-threads", "4"),
 ];
-
-/// So that a folder of which only one brick says that another lacks names of it is mended, too: see [`Gluster::accuse`].
-const WHOLE_FOLDERS: &str = "granular-entry-heal disable";
 
 /// A volume of replicas, one on each of its hosts.
 #[derive(Debug)]
@@ -109,7 +109,6 @@ impl Gluster {
             first.gluster(&format!("volume set {VOLUME} {option} {value}"))?;
         }
         first.gluster(&format!("volume start {VOLUME}"))?;
-        first.gluster(&format!("volume heal {VOLUME} {WHOLE_FOLDERS}"))?;
         for index in 0..hosts.len() {
             volume.mount(index)?;
         }
@@ -199,7 +198,8 @@ impl Gluster {
     }
 
     /// Lets a brick say of another one that it lacks names of a folder. Nothing may serve it meanwhile. It does so after a power
-    /// cut that took back what it had written down last: that the other lacks nothing any more.
+    /// cut that took back what it had written down last: that the other lacks nothing any more. Where a third one is chosen as the
+    /// source, which has no list of such names, the folder is never mended by lists.
     ///
     /// # Errors
     /// The file system's.
@@ -257,6 +257,7 @@ impl Gluster {
     }
 
     /// Waits until no brick lacks anything. Nobody may write meanwhile: what is just being written is lacking, for a moment.
+    /// Where it does not get on, this does what the guide tells an operator to do.
     ///
     /// # Errors
     /// There is not less of it for a long time. How long all of it takes is the disks' affair.
@@ -267,6 +268,7 @@ impl Gluster {
         let mut nudges: Vec<Child> = Vec::new();
         // Nodes write to see whether they can, so what lacks something changes all the time; that there is less of it is progress.
         let (mut fewest, mut progress) = (usize::MAX, Instant::now());
+        let mut compares_whole = false;
         let mut nudged = None::<Instant>;
         let healed = loop {
             // A host that is just coming back has no brick yet.
@@ -279,6 +281,11 @@ impl Gluster {
             if progress.elapsed() > PATIENCE {
                 let (lacking, report) = (self.lacking(), self.report());
                 break Err(anyhow!("lacking for a long time:\n{lacking}\n{report}"));
+            }
+            if progress.elapsed() > STUCK && !compares_whole {
+                println!("folders are compared whole:\n{}", self.lacking());
+                self.mend_by_lists_of_names(false)?;
+                compares_whole = true;
             }
             if nudged.is_none_or(|at| at.elapsed() > NUDGE) {
                 nudges.retain_mut(|nudge| matches!(nudge.try_wait(), Ok(None)));
@@ -293,7 +300,18 @@ impl Gluster {
             nudge.kill()?;
             nudge.wait()?;
         }
+        if healed.is_ok() && compares_whole {
+            self.mend_by_lists_of_names(true)?;
+        }
         healed
+    }
+
+    /// Whether folders are mended by the list of names that the source keeps, or compared whole.
+    fn mend_by_lists_of_names(&self, on: bool) -> Result<()> {
+        let switch = if on { "enable" } else { "disable" };
+        let words = format!("volume heal {VOLUME} granular-entry-heal {switch}");
+        // Not while another command is under way, and not on while anything is lacking.
+        self.nodes[0].until(&words, |node| node.gluster(&words).is_ok())
     }
 }
 
