@@ -23,6 +23,7 @@ mod listing;
 pub(crate) mod mark;
 mod open;
 mod order;
+mod others;
 pub(crate) mod path;
 mod pieces;
 mod place;
@@ -72,7 +73,6 @@ use self::{
     brick::Brick,
     change::Kind,
     commit::CommitJob,
-    inspect::Seal,
     keeper::{Change, KeeperJob, Target, owned},
     path::{DiskFault, StorePath},
     placement::NoPlace,
@@ -84,7 +84,6 @@ use crate::{
     journal::{Gate, Running},
     layout::Layout,
     metadata::{Metadata, RowError},
-    record::State,
 };
 
 /// How often [`Stores::close`] looks whether the last uploads are over.
@@ -334,46 +333,6 @@ impl Stores {
     /// [`OpenFileError::Missing`]: there is no such store path.
     pub(crate) fn workers(&self, store: usize) -> Result<Pool, OpenFileError> {
         self.paths.get(store).map(|path| path.pool.clone()).ok_or(OpenFileError::Missing)
-    }
-
-    /// Whether what is remembered of a file has to be compared with its row at each request: others may change it, and
-    /// this node does not hear of it.
-    pub(crate) fn must_check(&self) -> bool {
-        self.metadata.watch().must_check()
-    }
-
-    /// Whether this node does not hear what others change in the metadata.
-    pub(crate) fn is_blind(&self) -> bool {
-        self.metadata.watch().is_blind()
-    }
-
-    /// Whether other nodes have this store path, too.
-    pub(crate) fn is_shared(&self, store: usize) -> bool {
-        self.paths.get(store).is_some_and(|store| store.sharing.is_shared())
-    }
-
-    /// Whether a file is not deleted by what lies at its place, past this node's brick. One without a record is as it was known.
-    ///
-    /// # Errors
-    /// The store path does not say.
-    pub(crate) async fn is_readable(&self, file: &Place) -> Result<bool, LookupError> {
-        let store = Arc::clone(self.paths.get(file.store).ok_or_else(LookupError::unsure)?);
-        let (pool, file) = (store.pool.clone(), *file);
-        let look = move || {
-            let opened = sys::open_to_read(store.root(), file.relative.as_str())?;
-            inspect::seal_of(&opened, file.path_id)
-        };
-        match pool.run(look).await {
-            Ok(Ok(Seal::Good(record))) => Ok(record.state == State::Normal),
-            Ok(Ok(Seal::None | Seal::Doubtful(_))) => Ok(true),
-            // Not even one that is not there: it may have been purged, or moved.
-            Ok(Err(_)) | Err(_) => Err(LookupError::unsure()),
-        }
-    }
-
-    /// Such a comparison had no answer. For a moment nobody tries again.
-    pub(crate) fn check_failed(&self) {
-        self.metadata.watch().check_failed();
     }
 
     /// The epoch of a file id. Read it **before** a lookup, keep it with what is cached, and drop the entry when it
