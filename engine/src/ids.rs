@@ -148,9 +148,9 @@ impl Ledger {
         &self.earlier
     }
 
-    /// What an earlier run held was swept, durably.
-    pub fn swept(&mut self) {
-        self.earlier.clear();
+    /// What an earlier run held was swept, durably, but for these blocks.
+    pub fn swept(&mut self, still: Vec<Range<u64>>) {
+        self.earlier = still;
     }
 
     /// The durable mark.

@@ -32,6 +32,10 @@ use crate::{
 /// Files to be removed or put aside that wait for one search of the rows.
 const DEFERRED_MAX: usize = 4096;
 
+/// Files of a store that several nodes have that are passed over in one go. More of them, and it is not single files that its servers
+/// cannot give.
+const PASSED_OVER_MAX: usize = 1024;
+
 /// Threads that look at the files of a folder before the node serves. Each file is two messages to the servers behind a mount and
 /// one to a shared database: one after the other, a thousand of them took two minutes on a busy cluster.
 const LOOKERS: usize = 8;
@@ -121,6 +125,8 @@ pub struct Swept {
     pub quarantined: u64,
     /// Files that nothing good can be said of, and that a row names all the same: left where they are.
     pub left: u64,
+    /// Files of a store that several nodes have that its servers could not give, or not change: looked at again next time.
+    pub unreadable: u64,
 }
 
 /// Why a sweep or a repair stopped. What it did until then is whole.
@@ -157,26 +163,36 @@ pub(crate) struct Cleaner<'a> {
     pub(crate) swept: Swept,
     /// To be removed or put aside, once it is known that no row names them.
     deferred: Vec<(Entry, Action)>,
+    /// Ids of what was passed over.
+    passed_over: Vec<u64>,
 }
 
-/// Sweeps the blocks that the mark file says were held. On return everything done is durable and nothing is held.
+/// Sweeps the blocks that the mark file says were held. On return everything done is durable; the blocks with a file that was
+/// passed over are given back, and stay held.
 pub(crate) fn sweep(
     store: &StorePath,
     metadata: &Metadata,
     held: &[Range<u64>],
-) -> Result<Swept, SweepError> {
+) -> Result<(Swept, Vec<Range<u64>>), SweepError> {
     // One file at a time is synced by itself: the folder's descriptor is not asked.
     let changer = Changer { store, metadata, folder: store.root(), read_only: false };
     let agree = |file| changer.one(Kind::Agree, file);
     let mut cleaner = Cleaner::new(store, metadata, &agree, true);
     for block in held {
         for leaf in Leaf::covering(block) {
-            let entries = leaf.entries(store.root()).map_err(at(&leaf.folder()))?;
+            let entries = match leaf.entries(store.root()) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    cleaner.pass_over(block.start, at(&leaf.folder())(error))?;
+                    continue;
+                }
+            };
             let held: Vec<Entry> =
                 entries.into_iter().filter(|entry| block.contains(&entry.id)).collect();
-            let actions = cleaner.looker.look_at_all(&held)?;
+            let actions = cleaner.looker.look_at_all(&held);
             for (entry, action) in held.iter().zip(actions) {
-                cleaner.act(entry, action)?;
+                let done = action.and_then(|action| cleaner.act(entry, action));
+                done.or_else(|error| cleaner.pass_over(entry.id, error))?;
             }
         }
     }
@@ -187,7 +203,8 @@ pub(crate) fn sweep(
             .and_then(|folder| sys::syncfs(folder.as_fd()))
             .map_err(at("syncfs"))?;
     }
-    Ok(swept)
+    let is_held = |block: &&Range<u64>| cleaner.passed_over.iter().any(|id| block.contains(id));
+    Ok((swept, held.iter().filter(is_held).cloned().collect()))
 }
 
 impl<'a> Cleaner<'a> {
@@ -198,15 +215,30 @@ impl<'a> Cleaner<'a> {
         ours: bool,
     ) -> Self {
         let looker = Looker { store, metadata, ours };
-        Self { looker, agree, swept: Swept::default(), deferred: Vec::new() }
+        let (deferred, passed_over) = (Vec::new(), Vec::new());
+        Self { looker, agree, swept: Swept::default(), deferred, passed_over }
     }
 
     /// Looks at a file and does what is to be done. Beside a running engine the look is old when the act comes, so
     /// each act asks the rows again in its own way: an insert finds one that came in between, the keeper reads row and
     /// record, and what is to be put aside is searched for in all of them.
     pub(crate) fn file(&mut self, entry: &Entry) -> Result<(), SweepError> {
-        let action = self.looker.look(entry)?;
-        self.act(entry, action)
+        let done = self.looker.look(entry).and_then(|action| self.act(entry, action));
+        done.or_else(|error| self.pass_over(entry.id, error))
+    }
+
+    /// After a power cut the servers of a volume may not agree on a file, or none may have the whole of it, until somebody mends it:
+    /// no reason for a node to be down, or to look at no other file. On a disk of one node the disk is broken, and that is an error.
+    fn pass_over(&mut self, id: u64, error: SweepError) -> Result<(), SweepError> {
+        let is_of_volume = self.looker.store.sharing.is_shared();
+        let is_disk = matches!(error, SweepError::Disk { .. });
+        if !is_of_volume || !is_disk || self.passed_over.len() >= PASSED_OVER_MAX {
+            return Err(error);
+        }
+        tracing::warn!(store = self.looker.store.index, %error, "a file that the store does not give stays as it is");
+        self.swept.unreadable += 1;
+        self.passed_over.push(id);
+        Ok(())
     }
 
     fn act(&mut self, entry: &Entry, action: Action) -> Result<(), SweepError> {
@@ -220,7 +252,7 @@ impl<'a> Cleaner<'a> {
     }
 
     /// Does what was put off; what was done in all.
-    pub(crate) fn finish(mut self) -> Result<Swept, SweepError> {
+    pub(crate) fn finish(&mut self) -> Result<Swept, SweepError> {
         self.do_deferred()?;
         Ok(self.swept)
     }
@@ -257,7 +289,7 @@ impl<'a> Cleaner<'a> {
                 Ok(()) => *counter += 1,
                 // Somebody was faster.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(at(&entry.relative)(error)),
+                Err(error) => self.pass_over(entry.id, at(&entry.relative)(error))?,
             }
         }
         Ok(())
@@ -363,7 +395,7 @@ struct Looker<'a> {
 
 impl Looker<'_> {
     /// What to do with each of these files, looked at by several threads.
-    fn look_at_all(&self, entries: &[Entry]) -> Result<Vec<Action>, SweepError> {
+    fn look_at_all(&self, entries: &[Entry]) -> Vec<Result<Action, SweepError>> {
         let next = AtomicUsize::new(0);
         let seen: Vec<OnceLock<Result<Action, SweepError>>> =
             entries.iter().map(|_| OnceLock::new()).collect();

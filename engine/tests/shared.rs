@@ -6,6 +6,7 @@ mod kit;
 
 use std::{
     fs,
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     sync::{Arc, Barrier, Mutex},
     time::Duration,
@@ -210,6 +211,42 @@ fn a_start_sweeps_what_its_own_node_left_and_nothing_of_another() {
     stored.unwrap();
     assert_eq!(two.read("under-way").unwrap().len(), 4 << 20);
     one.close();
+    two.close();
+}
+
+#[test]
+fn a_file_that_cannot_be_looked_at_keeps_no_node_down_and_is_swept_when_it_can() {
+    let group = Group::new();
+    let two = group.node("two");
+    let left = wait(async {
+        let mut upload =
+            two.stores.begin(request(key("tnv001", "left"), Some(4 << 20))).await.unwrap();
+        upload.write(Bytes::from(content(2, 2 << 20))).await.unwrap();
+        upload
+    });
+    kit::until("it has a file", || files(&group.store()).len() == 1);
+    let mark = group.store().join(".reel/marks/two.mark");
+    let before = fs::read(&mark).unwrap();
+    let file = group.store().join(files(&group.store()).first().unwrap());
+    drop(left);
+    two.close();
+    fs::write(&mark, before).unwrap();
+    // As its crash would have left it, but that nobody can open it: neither can a socket be.
+    if file.exists() {
+        fs::remove_file(&file).unwrap();
+    }
+    let socket = UnixListener::bind(&file).unwrap();
+    for more in ["one", "more"] {
+        let two = group.node("two");
+        two.put(more, b"content").unwrap();
+        two.close();
+        assert!(file.exists());
+    }
+    drop(socket);
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, b"unfinished").unwrap();
+    let two = group.node("two");
+    assert!(!file.exists(), "its block was held until it could be looked at");
     two.close();
 }
 

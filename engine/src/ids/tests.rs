@@ -101,7 +101,9 @@ fn what_an_earlier_run_held_is_in_every_mark_until_it_is_swept() {
     offer(&mut ledger, 100..110, BTreeSet::new());
     assert_eq!(ledger.held(), vec![0..10, 50..60, 100..110]);
     assert_eq!(ledger.earlier(), [0..10, 50..60]);
-    ledger.swept();
+    ledger.swept(vec![50..60]);
+    assert_eq!(ledger.next_mark().state, MarkState { mark: 110, held: vec![50..60, 100..110] });
+    ledger.swept(Vec::new());
     assert_eq!(ledger.next_mark().state, MarkState { mark: 110, held: vec![100..110] });
 }
 
@@ -221,7 +223,7 @@ proptest! {
                     ledger.resume(durable.clone());
                 }
                 Step::Sweep => {
-                    ledger.swept();
+                    ledger.swept(Vec::new());
                     unswept.clear();
                 }
             }

@@ -17,7 +17,7 @@ use super::{
     sys, walk,
 };
 use crate::{
-    ids::MarkState,
+    ids::{HELD_MAX, MarkState},
     metadata::Metadata,
     record,
     sweep::{self, SweepError, Swept},
@@ -29,6 +29,9 @@ const PROBE_LEN: usize = 200;
 
 /// Free bytes from which on "no space" for one attribute can speak of the file system's limit instead.
 const ROOM_FOR_AN_ATTRIBUTE: u64 = 1 << 20;
+
+/// Blocks of path ids of an earlier run that stay held after its sweep. The others are for this run's uploads.
+const STILL_HELD_MAX: usize = HELD_MAX / 2;
 
 /// Why a store path is not re-admitted. It stays read-only.
 #[derive(Debug, thiserror::Error)]
@@ -124,15 +127,20 @@ impl StorePath {
         Ok(swept)
     }
 
-    /// On return nothing of an earlier run is held, durably.
+    /// On return nothing of an earlier run is held, durably, but what could not be looked at.
     fn sweep(&self, metadata: &Metadata) -> Result<Swept, OpenError> {
         let held = self.ledger().earlier().to_vec();
-        let swept = sweep::sweep(self, metadata, &held)
+        let (swept, mut still) = sweep::sweep(self, metadata, &held)
             .map_err(|error| OpenError::Sweep { path: self.folder.clone(), error })?;
         if !held.is_empty() {
             tracing::info!(store = self.index, path = %self.folder.display(), ?swept, "swept the blocks held at the last end");
         }
-        self.ledger().swept();
+        if still.len() > STILL_HELD_MAX {
+            let let_go = still.split_off(STILL_HELD_MAX);
+            tracing::error!(store = self.index, path = %self.folder.display(), blocks = ?let_go,
+                "too many blocks of path ids have files that cannot be looked at: what is unfinished there stays");
+        }
+        self.ledger().swept(still);
         Ok(swept)
     }
 
