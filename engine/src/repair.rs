@@ -9,7 +9,12 @@ use std::{io, ops::ControlFlow, time::Duration};
 
 use crate::{
     metadata::wait,
-    store::{Stores, change::Kind, path::StorePath, walk},
+    store::{
+        Stores,
+        change::Kind,
+        path::StorePath,
+        walk::{self, Gap, Leaf},
+    },
     sweep::{Cleaner, SweepError, Swept, at},
 };
 
@@ -67,18 +72,30 @@ fn run(
     let mut cleaner = Cleaner::new(store, stores.metadata(), &agree, false);
     let mut failed = None;
     let before = stores.clock().now().saturating_sub(age_min.as_secs());
-    let walked = walk::leaves(store.root(), |leaf| {
-        for entry in leaf.entries(store.root())? {
-            if entry.time > before {
-                continue;
-            }
-            if let Err(error) = cleaner.file(&entry) {
-                failed = Some(error);
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        Ok(if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    let walked = walk::leaves_and_gaps(store.root(), |found| {
+        let outcome = match found {
+            Ok(leaf) => folder(&mut cleaner, store, leaf, before),
+            Err(Gap { first, folder, error }) => cleaner.pass_over(first, at(&folder)(error)),
+        };
+        failed = outcome.err();
+        let is_over = failed.is_some() || stop();
+        Ok(if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     });
     walked.map_err(at("walking the store"))?;
     failed.map_or_else(|| cleaner.finish(), Err)
+}
+
+fn folder(
+    cleaner: &mut Cleaner<'_>,
+    store: &StorePath,
+    leaf: Leaf,
+    before: u64,
+) -> Result<(), SweepError> {
+    match leaf.entries(store.root()) {
+        Ok(entries) => entries
+            .iter()
+            .filter(|entry| entry.time <= before)
+            .try_for_each(|entry| cleaner.file(entry)),
+        Err(error) => cleaner.pass_over(leaf.first(), at(&leaf.folder())(error)),
+    }
 }

@@ -3,6 +3,8 @@
 //! Runs before any upload, after the file system was synced once, so that what is adopted is durable. Decisions are
 //! in `decide`, without IO; `repair` uses them and the hands that follow them too.
 
+mod decide;
+
 use std::{
     collections::HashSet,
     io,
@@ -14,9 +16,10 @@ use std::{
     },
 };
 
-use reel_meta::{FileRow, FileStatus, InsertOutcome, NewFile};
+use reel_meta::{FileRow, InsertOutcome, NewFile};
 use reel_proto::path::PathId;
 
+use self::decide::{Action, Facts, Named, decide};
 use crate::{
     metadata::{Insert, Metadata, Owned, RowError, Waiting, wait},
     record::{Record, State},
@@ -40,74 +43,6 @@ const PASSED_OVER_MAX: usize = 1024;
 /// one to a shared database: one after the other, a thousand of them took two minutes on a busy cluster.
 const LOOKERS: usize = 8;
 
-/// What is known of a file that was found.
-#[derive(Debug, Clone)]
-pub(crate) struct Facts<'a> {
-    /// Its attribute.
-    pub(crate) seal: &'a Seal,
-    /// The row of the record's file id, where there is a good record.
-    pub(crate) row: Option<&'a FileRow>,
-    /// It names this place.
-    pub(crate) named: bool,
-    /// Whether size and checksum are those of the record; `None`: not looked at yet.
-    pub(crate) whole: Option<bool>,
-    /// It lies in a block of ids that this node held, and was begun before the start.
-    pub(crate) ours: bool,
-}
-
-/// What to do with a file that was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Record and row agree, or nothing here is ours to judge.
-    Leave,
-    /// Read its content first and decide again.
-    Read,
-    /// An upload that never ended: nobody was told that it is there.
-    Remove,
-    /// Complete, and its row is missing: make it.
-    Adopt,
-    /// Record and row say different states: a change that was cut short. `store::change` says which of them follows.
-    Agree,
-    /// Being purged: remove the row if it is still there, then the file.
-    FinishPurge,
-    /// Nothing to be sure of: keep it, out of the way.
-    Quarantine,
-}
-
-/// The whole of what sweep and repair decide.
-pub(crate) fn decide(facts: &Facts<'_>) -> Action {
-    let record = match facts.seal {
-        // Unsealed: in our own blocks it is an upload that was cut short. Elsewhere it is a file taken over, or
-        // nobody knows whose.
-        Seal::None if facts.ours => return Action::Remove,
-        Seal::None => return Action::Leave,
-        Seal::Doubtful(_) => return Action::Quarantine,
-        Seal::Good(record) => record,
-    };
-    match (facts.named, facts.row) {
-        (true, Some(row)) if state_of(row) == State::Normal && record.state != State::Normal => {
-            Action::Agree
-        }
-        _ if record.state == State::Purging => Action::FinishPurge,
-        (true, Some(row)) if state_of(row) != record.state => Action::Agree,
-        (true, _) => Action::Leave,
-        // Another file has the id: this one lost a race, or was replaced. It is not adopted over the row.
-        (false, Some(_)) => Action::Quarantine,
-        (false, None) => match facts.whole {
-            None => Action::Read,
-            Some(true) => Action::Adopt,
-            Some(false) => Action::Quarantine,
-        },
-    }
-}
-
-fn state_of(row: &FileRow) -> State {
-    match row.status {
-        FileStatus::Normal => State::Normal,
-        FileStatus::Deleted => State::Deleted,
-    }
-}
-
 /// What a sweep or a repair did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Swept {
@@ -123,7 +58,8 @@ pub struct Swept {
     pub purged: u64,
     /// Files moved to quarantine.
     pub quarantined: u64,
-    /// Files that nothing good can be said of, and that a row names all the same: left where they are.
+    /// Files that nothing good can be said of, or whose row names a place by a prefix that is not configured here, and that a row
+    /// names all the same: left where they are.
     pub left: u64,
     /// Files of a store that several nodes have that its servers could not give, or not change: looked at again next time.
     pub unreadable: u64,
@@ -151,6 +87,18 @@ pub enum SweepError {
         /// Why it was not.
         error: ChangeError,
     },
+}
+
+impl SweepError {
+    /// Whether it says nothing of other files, where the file system has servers of its own.
+    fn is_of_a_file(&self) -> bool {
+        let is_busy = |error: &ChangeError| matches!(error, ChangeError::Busy | ChangeError::Late);
+        match self {
+            Self::Disk { .. } => true,
+            Self::Change { error, .. } => is_busy(error),
+            Self::Row(_) => false,
+        }
+    }
 }
 
 /// Brings record and row of a file together: the sweep by itself, repair through the store path's keeper.
@@ -227,15 +175,16 @@ impl<'a> Cleaner<'a> {
         done.or_else(|error| self.pass_over(entry.id, error))
     }
 
-    /// After a power cut the servers of a volume may not agree on a file, or none may have the whole of it, until somebody mends it:
-    /// no reason for a node to be down, or to look at no other file. On a disk of one node the disk is broken, and that is an error.
-    fn pass_over(&mut self, id: u64, error: SweepError) -> Result<(), SweepError> {
+    /// After a power cut the servers of a volume may not agree on a file, or none may have the whole of it, until somebody mends it,
+    /// and what another node changes is locked, also where that node is gone and its lock is not yet: no reason for this node to be
+    /// down, or to look at no other file. On a disk of one node the disk is broken, and that is an error.
+    pub(crate) fn pass_over(&mut self, id: u64, error: SweepError) -> Result<(), SweepError> {
         let is_of_volume = self.looker.store.sharing.is_shared();
-        let is_disk = matches!(error, SweepError::Disk { .. });
-        if !is_of_volume || !is_disk || self.passed_over.len() >= PASSED_OVER_MAX {
+        if !is_of_volume || !error.is_of_a_file() || self.passed_over.len() >= PASSED_OVER_MAX {
             return Err(error);
         }
-        tracing::warn!(store = self.looker.store.index, %error, "a file that the store does not give stays as it is");
+        tracing::warn!(store = self.looker.store.index, %error,
+            "a file that the store does not give, or that somebody changes, stays as it is");
         self.swept.unreadable += 1;
         self.passed_over.push(id);
         Ok(())
@@ -245,6 +194,10 @@ impl<'a> Cleaner<'a> {
         self.swept.looked_at += 1;
         match action {
             Action::Leave | Action::Read => Ok(()),
+            Action::LeaveNamed => {
+                self.leave(entry, "its row names a place by a prefix that no store path of this node answers to: is an alias missing?");
+                Ok(())
+            }
             Action::Adopt => self.adopt(entry),
             Action::Agree | Action::FinishPurge => self.bring_together(entry, action),
             Action::Remove | Action::Quarantine => self.defer(entry, action),
@@ -273,9 +226,7 @@ impl<'a> Cleaner<'a> {
         let named = self.named(&deferred)?;
         for (entry, action) in deferred {
             if named.contains(&entry.relative) {
-                self.swept.left += 1;
-                tracing::error!(store = self.looker.store.index, file = %entry.relative,
-                    "a file with a row has no good record and stays: was the store copied without its attributes, or written by a later version?");
+                self.leave(&entry, "it has no good record: was the store copied without its attributes, or written by a later version?");
                 continue;
             }
             let (done, counter) = if action == Action::Remove {
@@ -295,8 +246,13 @@ impl<'a> Cleaner<'a> {
         Ok(())
     }
 
-    /// Which of these places some row names. There is no index by path: every row is read, which only a pass that
-    /// found something unfinished or doubtful pays for.
+    fn leave(&mut self, entry: &Entry, why: &str) {
+        self.swept.left += 1;
+        tracing::error!(store = self.looker.store.index, file = %entry.relative, why, "a file with a row stays as it is");
+    }
+
+    /// Which of these places some row names, by whatever prefix: one that is not configured here may be this store path's.
+    /// There is no index by path: every row is read, which only a pass that found something unfinished or doubtful pays for.
     fn named(&self, deferred: &[(Entry, Action)]) -> Result<HashSet<String>, SweepError> {
         let wanted: HashSet<&str> =
             deferred.iter().map(|(entry, _)| entry.relative.as_str()).collect();
@@ -305,9 +261,8 @@ impl<'a> Cleaner<'a> {
         loop {
             let page = wait(self.looker.metadata.scan(after.take(), reel_meta::PAGE_ROWS_MAX))?;
             for row in &page.rows {
-                if let Some(place) = self.looker.store.place_of(row)
-                    && wanted.contains(place.as_str())
-                {
+                let Some(place) = self.looker.store.may_be_here(row) else { continue };
+                if wanted.contains(place.as_str()) {
                     named.insert(place.as_str().to_owned());
                 }
             }
@@ -347,7 +302,9 @@ impl<'a> Cleaner<'a> {
                 Ok(())
             }
             // The row that was missing came in between.
-            InsertOutcome::Exists(row) if self.looker.store.is_named_by(&row, &entry.relative) => {
+            InsertOutcome::Exists(row)
+                if self.looker.named(Some(&row), entry) != Named::Elsewhere =>
+            {
                 Ok(())
             }
             InsertOutcome::Exists(_) | InsertOutcome::Refused(_) => {
@@ -425,7 +382,7 @@ impl Looker<'_> {
             Seal::Good(record) => wait(self.metadata.read_back(owner(record)))?,
             _ => None,
         };
-        let named = row.as_ref().is_some_and(|row| self.store.is_named_by(row, &entry.relative));
+        let named = self.named(row.as_ref(), entry);
         let mut facts =
             Facts { seal: &seal, row: row.as_ref(), named, whole: None, ours: self.ours };
         let mut action = decide(&facts);
@@ -443,6 +400,14 @@ impl Looker<'_> {
             }
         }
         Ok(action)
+    }
+
+    fn named(&self, row: Option<&FileRow>, entry: &Entry) -> Named {
+        match row {
+            Some(row) if self.store.is_named_by(row, &entry.relative) => Named::Here,
+            Some(row) if !self.store.knows(row) => Named::Unknown,
+            _ => Named::Elsewhere,
+        }
     }
 
     fn open(&self, entry: &Entry) -> Result<Option<(std::fs::File, PathId)>, SweepError> {

@@ -13,9 +13,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use kit::{IdNode, Node, attribute, config, content, files, key, put_as, quick_folder, request};
+use kit::{
+    IdNode, Node, attribute, config, content, files, key, put_as, quick_folder, request,
+    set_attribute,
+};
 use reel_engine::{
-    metadata::{Metadata, wait},
+    metadata::{Metadata, Owned, wait},
     rebuild::rebuild_index,
     record::{Record, State},
     store::{BlockRefused, ChangeError, Health, OpenError, Status, StoreConfig, Stores},
@@ -248,6 +251,66 @@ fn a_file_that_cannot_be_looked_at_keeps_no_node_down_and_is_swept_when_it_can()
     let two = group.node("two");
     assert!(!file.exists(), "its block was held until it could be looked at");
     two.close();
+}
+
+#[test]
+fn a_file_that_another_node_holds_keeps_no_node_down_and_is_brought_in_order_later() {
+    let group = Group::new();
+    let (one, two) = (group.node("one"), group.node("two"));
+    two.put("first", b"content").unwrap();
+    two.put("second", b"content").unwrap();
+    let mark = group.store().join(".reel/marks/two.mark");
+    let before = fs::read(&mark).unwrap();
+    let place = |file: &str| group.store().join(two.find(file).unwrap().relative.as_str());
+    let (first, second) = (place("first"), place("second"));
+    two.close();
+    fs::write(&mark, before).unwrap();
+    // A delete was cut short behind its record, by a node whose lock is still there.
+    for path in [&first, &second] {
+        let deleted = Record { state: State::Deleted, deleted_at: Some(1), ..record(path) };
+        set_attribute(path, Some(&deleted.encode().unwrap()));
+    }
+    let lock = fs::File::open(&first).unwrap();
+    lock.lock().unwrap();
+    let swept = one.stores.repair(0, Duration::ZERO).unwrap();
+    assert_eq!((swept.unreadable, swept.followed), (1, 1), "{swept:?}");
+    let two = group.node("two");
+    assert!(two.find("first").is_some() && two.find("second").is_none());
+    two.close();
+    drop(lock);
+    let two = group.node("two");
+    assert!(two.find("first").is_none(), "its block was held until it could be changed");
+    two.close();
+    one.close();
+}
+
+/// A prefix of an installation that was taken over, or of a node whose configuration is older.
+#[test]
+fn a_file_whose_row_has_a_prefix_that_this_node_does_not_know_is_left_alone() {
+    let group = Group::new();
+    let mut config = group.config("one");
+    config.paths[0].aliases = vec!["../data".into()];
+    let stores = Stores::open(&config, group.metadata.clone()).unwrap();
+    let one = Node::serve(stores, group.metadata.clone(), 0);
+    for file in ["f", "doubtful"] {
+        one.put(file, b"content").unwrap();
+        let relative = one.find(file).unwrap().relative;
+        let owned = Owned { app: "tnvideo".into(), user: "tnv001".into(), file: file.into() };
+        let mut row = wait(group.metadata.read_back(owned)).unwrap().unwrap();
+        row.file_path = format!("../data/{relative}");
+        wait(group.metadata.upsert(vec![row])).unwrap();
+        assert_eq!(one.read(file).unwrap(), b"content");
+    }
+    let doubtful = group.store().join(one.find("doubtful").unwrap().relative.as_str());
+    set_attribute(&doubtful, Some(b"no record"));
+    let two = group.node("two");
+    let before = files(&group.store());
+    let swept = two.stores.repair(0, Duration::ZERO).unwrap();
+    assert_eq!((swept.left, swept.quarantined), (2, 0), "{swept:?}");
+    assert_eq!(files(&group.store()), before);
+    assert_eq!(one.read("f").unwrap(), b"content");
+    two.close();
+    one.close();
 }
 
 #[test]

@@ -245,10 +245,20 @@ impl StorePath {
         self.layout.names(&row.file_path, self.index, relative)
     }
 
-    /// This place, if a row names one of this store path.
-    pub(crate) fn place_of(&self, row: &FileRow) -> Option<RelativePath> {
-        let (store, _, relative) = self.layout.place(&row.file_path)?;
-        (store == self.index).then_some(relative)
+    /// Whether a row names a place of this node.
+    pub(crate) fn knows(&self, row: &FileRow) -> bool {
+        self.layout.place(&row.file_path).is_some()
+    }
+
+    /// The place here that a row may name; `None`: it names one of another store path.
+    pub(crate) fn may_be_here(&self, row: &FileRow) -> Option<RelativePath> {
+        match self.layout.place(&row.file_path) {
+            Some((store, _, relative)) => (store == self.index).then_some(relative),
+            None => {
+                let (_, id, time) = PathId::parse_file_path(&row.file_path).ok()?;
+                Some(id.relative(time))
+            }
+        }
     }
 
     /// The `file_path` of a new row for this place.

@@ -42,6 +42,11 @@ impl Leaf {
         (block.start / WIDTH..block.end.div_ceil(WIDTH)).map(|leaf| Self { first: leaf * WIDTH })
     }
 
+    /// The first path id in it.
+    pub(crate) const fn first(self) -> u64 {
+        self.first
+    }
+
     /// Its place below the store's root.
     pub(crate) fn folder(self) -> String {
         let digit = |power: u32| self.first / WIDTH.pow(power) % WIDTH;
@@ -99,17 +104,53 @@ pub(crate) fn leaves(
     root: BorrowedFd<'_>,
     mut each: impl FnMut(Leaf) -> io::Result<ControlFlow<()>>,
 ) -> io::Result<()> {
-    for a in digits(root, "")? {
-        for b in digits(root, &format!("{a:03X}"))? {
-            for c in digits(root, &format!("{a:03X}/{b:03X}"))? {
-                let leaf = Leaf { first: ((a * WIDTH + b) * WIDTH + c) * WIDTH };
-                if each(leaf)?.is_break() {
-                    return Ok(());
-                }
-            }
+    leaves_and_gaps(root, |found| each(found.map_err(|gap| gap.error)?))
+}
+
+/// A folder above leaf folders that cannot be listed: what is below it is not seen.
+pub(crate) struct Gap {
+    /// The first path id below it.
+    pub(crate) first: u64,
+    /// Its place below the store's root.
+    pub(crate) folder: String,
+    /// What the system said.
+    pub(crate) error: io::Error,
+}
+
+/// As [`leaves`], for those who go on behind a folder that cannot be listed.
+pub(crate) fn leaves_and_gaps(
+    root: BorrowedFd<'_>,
+    mut each: impl FnMut(Result<Leaf, Gap>) -> io::Result<ControlFlow<()>>,
+) -> io::Result<()> {
+    below(root, "", 0, 3, &mut each).map(drop)
+}
+
+/// The leaf folders below a folder that is so many levels above them.
+fn below(
+    root: BorrowedFd<'_>,
+    folder: &str,
+    first: u64,
+    levels: u32,
+    each: &mut dyn FnMut(Result<Leaf, Gap>) -> io::Result<ControlFlow<()>>,
+) -> io::Result<ControlFlow<()>> {
+    if levels == 0 {
+        return each(Ok(Leaf { first }));
+    }
+    let digits = match digits(root, folder) {
+        Ok(digits) => digits,
+        // Nothing at all is seen of the store.
+        Err(error) if folder.is_empty() => return Err(error),
+        Err(error) => return each(Err(Gap { first, folder: folder.to_owned(), error })),
+    };
+    for digit in digits {
+        let between = if folder.is_empty() { "" } else { "/" };
+        let name = format!("{folder}{between}{digit:03X}");
+        let first = first + digit * WIDTH.pow(levels);
+        if below(root, &name, first, levels - 1, each)?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 /// A bound that no path id on the disk reaches: one past the highest. It costs four folder reads, whatever the
@@ -166,6 +207,34 @@ mod tests {
         assert_eq!(ids, [511, 262_144, 262_147]);
         fs::create_dir_all(place.path().join("001/000/000")).unwrap();
         assert_eq!(past_highest(root.as_fd()).unwrap(), 134_217_728 + 1);
+    }
+
+    #[test]
+    fn what_lies_behind_a_folder_that_cannot_be_listed_is_seen() {
+        let place = tempfile::tempdir().unwrap();
+        let root = sys::open_folder(place.path()).unwrap();
+        for folder in ["000/000/000", "000/001", "001/002/003"] {
+            fs::create_dir_all(place.path().join(folder)).unwrap();
+        }
+        fs::write(place.path().join("000/001/004"), b"no folder").unwrap();
+        fs::write(place.path().join("000/002"), b"no folder").unwrap();
+        let mut seen = Vec::new();
+        leaves_and_gaps(root.as_fd(), |found| {
+            seen.push(match found {
+                Ok(leaf) => (leaf.folder(), leaf.first()),
+                Err(gap) => (gap.folder, gap.first),
+            });
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+        let expected = [
+            ("000/000/000", 0),
+            ("000/001/004", 262_144 + 4 * 512),
+            ("000/002", 2 * 262_144),
+            ("001/002/003", 134_217_728 + 2 * 262_144 + 3 * 512),
+        ];
+        assert_eq!(seen, expected.map(|(folder, first)| (folder.to_owned(), first)));
+        assert!(leaves(root.as_fd(), |_| Ok(ControlFlow::Continue(()))).is_err());
     }
 
     #[test]
