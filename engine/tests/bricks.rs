@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kit::{Node, config, content, copy, quick_folder, until};
+use kit::{Node, config, content, copy, disk::Disk, quick_folder, until};
 use reel_engine::{
     metadata::wait,
     store::{BrickConfig, BrickCounts, BrickStatus, Health, OpenError, OpenFileError, StoreConfig},
@@ -19,14 +19,21 @@ use reel_engine::{
 
 struct Volume {
     folder: tempfile::TempDir,
+    /// The disk of the brick.
+    disk: PathBuf,
     within: Duration,
 }
 
 impl Volume {
     fn new() -> Self {
         let folder = quick_folder();
-        fs::create_dir_all(folder.path().join("disk/brick/.glusterfs")).unwrap();
-        Self { folder, within: Duration::ZERO }
+        let disk = folder.path().join("disk");
+        Self::on(folder, disk)
+    }
+
+    fn on(folder: tempfile::TempDir, disk: PathBuf) -> Self {
+        fs::create_dir_all(disk.join("brick/.glusterfs")).unwrap();
+        Self { folder, disk, within: Duration::ZERO }
     }
 
     fn mount(&self) -> PathBuf {
@@ -34,7 +41,7 @@ impl Volume {
     }
 
     fn brick(&self) -> PathBuf {
-        self.folder.path().join("disk/brick/store")
+        self.disk.join("brick/store")
     }
 
     fn config(&self) -> StoreConfig {
@@ -51,13 +58,16 @@ impl Volume {
 
     /// Begins a store, as the first node does through its mount.
     fn begun() -> Self {
-        let volume = Self::new();
-        let mut config = volume.config();
+        Self::new().begin()
+    }
+
+    fn begin(self) -> Self {
+        let mut config = self.config();
         config.paths[0].brick = None;
-        let database = volume.folder.path().join("storage.db");
+        let database = self.folder.path().join("storage.db");
         Node::open_with(&config, &database, 0).close();
-        copy(&volume.mount(), &volume.brick());
-        volume
+        copy(&self.mount(), &self.brick());
+        self
     }
 
     /// Where a file lies in the mount and on the brick.
@@ -219,16 +229,47 @@ fn what_rots_after_its_check_is_found_by_the_next_pass() {
 }
 
 #[test]
+fn what_is_bad_on_the_disk_is_not_served_for_being_good_in_memory() {
+    if kit::disk::skipped("bad on the disk, good in memory") {
+        return;
+    }
+    let disk = Disk::new("ext4", 64);
+    let mut volume = Volume::on(quick_folder(), disk.mount.clone()).begin();
+    let bytes = content(7, 300_000);
+    let copy = {
+        let node = volume.node(1);
+        node.put("f", &bytes).unwrap();
+        let copy = volume.replicate(&node, "f");
+        fs::File::open(&copy).unwrap().sync_all().unwrap();
+        assert_eq!(open(&node, "f").unwrap(), bytes);
+        node.close();
+        copy
+    };
+    disk.flip(&bytes[20 * 4096..21 * 4096]);
+    assert_eq!(fs::read(&copy).unwrap(), bytes, "it is good in memory");
+    volume.within = Duration::from_secs(2);
+    let node = volume.node(1000);
+    until("the disk was read", || brick(&node).scrub.bad == 1);
+    assert!(matches!(open(&node, "f"), Err(OpenFileError::Mending)));
+    node.close();
+    assert_eq!(fs::read(&copy).unwrap(), bytes, "it is good in memory still");
+    volume.within = Duration::ZERO;
+    let node = volume.node(2000);
+    assert!(matches!(open(&node, "f"), Err(OpenFileError::Mending)));
+    node.close();
+}
+
+#[test]
 fn a_brick_whose_disk_is_not_there_is_waited_for() {
     let volume = Volume::begun();
     let aside = volume.folder.path().join("disk-away");
-    fs::rename(volume.folder.path().join("disk"), &aside).unwrap();
+    fs::rename(&volume.disk, &aside).unwrap();
     let node = volume.node(1);
     let bytes = content(3, 1000);
     node.put("f", &bytes).unwrap();
     assert_eq!(open(&node, "f").unwrap(), bytes);
     assert!(!brick(&node).is_open);
-    fs::rename(&aside, volume.folder.path().join("disk")).unwrap();
+    fs::rename(&aside, &volume.disk).unwrap();
     until("the brick is there", || brick(&node).is_open);
     volume.replicate(&node, "f");
     assert_eq!(open(&node, "f").unwrap(), bytes);

@@ -389,11 +389,11 @@ impl Brick {
         }
     }
 
-    /// Reads a file through the page cache, where whoever waits for it wants it, and keeps what was found.
+    /// Reads a file from the disk into the page cache, where whoever waits for it wants it, and keeps what was found.
     fn check(&self, store: &StorePath, file: &Suspect) -> Checked {
         let Some(opened) = self.opened.load_full() else { return Checked::Unread };
         count(&self.counts.checked, 1);
-        match opened.judge(file, content::through_cache) {
+        match opened.judge(file, content::into_cache) {
             Ok(Judged::Good) => Checked::Good,
             Ok(Judged::Changing) => Checked::Changed,
             Ok(Judged::Bad(bound)) => {

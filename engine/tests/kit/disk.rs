@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -92,6 +93,16 @@ impl Disk {
         let output = Command::new("stat").args(["-f", "-c", "%a %S", mount]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         text.split_whitespace().map(|number| number.parse::<u64>().unwrap()).product()
+    }
+
+    /// Changes one bit of the one block of the disk that has this content. What is in memory of a file stays as it is.
+    pub fn flip(&self, block: &[u8]) {
+        let image = fs::read(&self.image).unwrap();
+        let found = image.chunks(block.len()).enumerate().filter(|(_, chunk)| *chunk == block);
+        let places: Vec<usize> = found.map(|(number, _)| number * block.len()).collect();
+        assert_eq!(places.len(), 1, "{places:?}");
+        let image = fs::File::options().write(true).open(&self.image).unwrap();
+        image.write_all_at(&[block[0] ^ 4], places[0] as u64).unwrap();
     }
 
     pub fn unmount(&mut self) {

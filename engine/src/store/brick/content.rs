@@ -20,8 +20,12 @@ const READ: usize = 1 << 20;
 /// Where such reads begin in memory.
 const ALIGNMENT: usize = 4096;
 
-/// Size and checksum, through the page cache: for a reader who comes next.
-pub(super) fn through_cache(file: &File) -> io::Result<(u64, u64)> {
+/// Size and checksum of what is on the disk, which is in memory afterwards, for a reader who comes next. What was in memory
+/// before may be what the disk has lost since, and is not asked.
+pub(super) fn into_cache(file: &File) -> io::Result<(u64, u64)> {
+    // Only what is clean is dropped.
+    file.sync_all()?;
+    sys::drop_cached(file);
     inspect::checksum(file, |_| {})
 }
 
@@ -84,7 +88,7 @@ mod tests {
         for size in [0, 1, 4096, 4097, READ - 1, READ, READ + 1, 3 * READ + 5] {
             let bytes: Vec<u8> = (0..size).map(|at| (at * 7 + at / 255) as u8).collect();
             std::fs::write(folder.path().join("f"), &bytes).unwrap();
-            let cached = through_cache(&File::open(folder.path().join("f")).unwrap()).unwrap();
+            let cached = into_cache(&File::open(folder.path().join("f")).unwrap()).unwrap();
             let mut heard = 0;
             let direct = from_disk(root.as_fd(), "f", |bytes| {
                 heard += bytes;

@@ -21,7 +21,7 @@ use std::{
 use flume::Receiver;
 use reel_proto::path::PathId;
 
-use super::{Brick, Judged, Opened, Suspect, content, volume};
+use super::{Brick, Judged, Opened, SUSPECTS_MAX, Suspect, content, volume};
 use crate::store::{
     inspect::{self, Seal},
     path::{StorePath, count},
@@ -97,7 +97,8 @@ impl Mender {
         while !self.ending.load(Ordering::Acquire) {
             let first = self.suspects.recv_timeout(TURN).ok();
             for file in first.into_iter().chain(self.suspects.try_iter()) {
-                if !self.cases.iter().any(|case| case.file.id == file.id) {
+                let is_known = self.cases.iter().any(|case| case.file.id == file.id);
+                if !is_known && self.cases.len() < SUSPECTS_MAX {
                     self.cases.push(Case::new(file, Stage::Suspected));
                 }
             }
@@ -205,20 +206,28 @@ impl Case {
                 self.give_up("the volume does not bring the file back: look at its heal");
                 Step::LookAgain
             }
-            (Judged::Changing, _) | (Judged::Bad(_), Stage::BeyondHelp { .. }) => Step::LookAgain,
+            // What the volume has brought back is bad, too, or it brings nothing.
+            (Judged::Changing, _)
+            | (Judged::Bad(_) | Judged::Unreadable, Stage::BeyondHelp { copy: Some(_) }) => {
+                Step::LookAgain
+            }
             (Judged::Bad(_), _) if !self.is_at_rest(opened) => Step::LookAgain,
             (Judged::Bad(_) | Judged::Unreadable, Stage::Suspected) => {
-                self.confirm(store, brick, opened)
+                self.confirm(brick);
+                self.bring_out(store, brick, opened)
+            }
+            // It could not be taken out, as where the volume was away. That may be over.
+            (Judged::Bad(_) | Judged::Unreadable, Stage::BeyondHelp { copy: None }) => {
+                self.bring_out(store, brick, opened)
             }
             (Judged::Bad(_) | Judged::Unreadable, Stage::Out { .. }) => {
                 self.give_up("the copy that the volume brought back is bad, too");
                 Step::LookAgain
             }
-            (Judged::Unreadable, Stage::BeyondHelp { .. }) => Step::LookAgain,
         }
     }
 
-    fn confirm(&mut self, store: &StorePath, brick: &Brick, opened: &Opened) -> Step {
+    fn confirm(&self, brick: &Brick) {
         let Suspect { id, relative, checksum, .. } = &self.file;
         count(&brick.counts.bad, 1);
         tracing::warn!(
@@ -226,6 +235,9 @@ impl Case {
             checksum = format_args!("{checksum:016x}"),
             "a copy on the brick is bad: it is taken out, and the volume brings back another one"
         );
+    }
+
+    fn bring_out(&mut self, store: &StorePath, brick: &Brick, opened: &Opened) -> Step {
         match self.take_out(store, brick, opened) {
             Ok(copy) => {
                 self.stage = Stage::Out { copy, since: Instant::now() };

@@ -85,9 +85,10 @@ impl Progress {
         is_at_rest
     }
 
-    /// Whether a pass is under way or due.
+    /// Whether a pass is under way or due: also one that a clock has begun that was ahead.
     fn is_due(&self, now: u64, period: Duration) -> bool {
-        self.next.is_some() || now >= self.begun_at.saturating_add(period.as_secs())
+        let due_at = self.begun_at.saturating_add(period.as_secs());
+        self.next.is_some() || now >= due_at || now < self.begun_at
     }
 }
 
@@ -142,11 +143,24 @@ impl Scrubber {
         let rate = (used / (period.as_secs_f64() * SHARE)) as u64;
         let mut throttle = Throttle::new(rate.max(RATE_MIN));
         let mut is_stopped = false;
-        walk::leaves(opened.root.as_fd(), |leaf| {
-            if leaf < Leaf::of(from) {
-                return Ok(ControlFlow::Continue(()));
-            }
-            for entry in leaf.entries(opened.root.as_fd())? {
+        let unlisted = |folder: &str, error: &io::Error| {
+            let path = brick.config.path.display();
+            tracing::warn!(brick = %path, folder, %error, "a folder on the brick cannot be listed");
+        };
+        walk::leaves_and_gaps(opened.root.as_fd(), |found| {
+            let leaf = match found {
+                Ok(leaf) if leaf < Leaf::of(from) => return Ok(ControlFlow::Continue(())),
+                Ok(leaf) => leaf,
+                Err(gap) => {
+                    unlisted(&gap.folder, &gap.error);
+                    return Ok(ControlFlow::Continue(()));
+                }
+            };
+            let entries = leaf.entries(opened.root.as_fd()).unwrap_or_else(|error| {
+                unlisted(&leaf.folder(), &error);
+                Vec::new()
+            });
+            for entry in entries {
                 if entry.id < from {
                     continue;
                 }
@@ -282,6 +296,7 @@ mod tests {
         progress.next = None;
         assert!(!progress.is_due(1099, period));
         assert!(progress.is_due(1100, period));
+        assert!(progress.is_due(999, period), "the clock was ahead");
         let folder = tempfile::tempdir().unwrap();
         progress.remember(folder.path()).unwrap();
         let mut again = Progress::default();
