@@ -11,7 +11,7 @@
 //! [`Reader::prime`] does all that can fail for the disk's sake **before** the response's head goes out: it looks at
 //! the file's size and reads the first piece. Afterwards a failure can only end the connection.
 
-use std::{os::fd::AsFd, pin::pin};
+use std::{os::fd::AsFd, pin::pin, time::Duration};
 
 use reel_node::{
     http::socket::{SendError, TURN_BYTES},
@@ -85,6 +85,9 @@ pub(crate) enum ReadError {
     /// Too much work waits for the disk, or all buffers are in use.
     #[error("too much waits for the disk")]
     Busy,
+    /// The store path took longer than a request may wait: another node may have it.
+    #[error("the store path does not answer")]
+    Late,
     /// The peer is gone or does not read.
     #[error(transparent)]
     Peer(SendError),
@@ -118,22 +121,24 @@ pub(crate) struct Reader {
     budget: Budget,
     /// Most pieces of one response that are read or wait beside the one that is being sent.
     ahead_max: usize,
+    /// How long a response waits for a piece.
+    wait_max: Duration,
     places: Places,
     cell: Cell<Serve>,
 }
 
 impl Reader {
     /// A reader that asks the page cache by `method`, and has reads that do not wait where `nowait_read`; `budget`
-    /// bounds its buffers.
+    /// bounds its buffers, and `wait_max` how long it waits for a disk.
     pub(crate) fn new(
         (method, nowait_read): (Method, bool),
         pieces: PieceReader,
         budget: Budget,
-        ahead_max: usize,
+        (ahead_max, wait_max): (usize, Duration),
         cell: Cell<Serve>,
     ) -> Self {
         let copies = Copies::new(method, nowait_read);
-        Self { method, copies, pieces, budget, ahead_max, places: Places::new(), cell }
+        Self { method, copies, pieces, budget, ahead_max, wait_max, places: Places::new(), cell }
     }
 
     /// The part that reads pieces.
@@ -144,7 +149,7 @@ impl Reader {
     /// Makes sure that the range is there and its begin at hand. No byte has gone out when this fails.
     ///
     /// # Errors
-    /// [`ReadError::CutShort`], [`ReadError::Disk`], [`ReadError::Busy`].
+    /// [`ReadError::CutShort`], [`ReadError::Disk`], [`ReadError::Busy`], [`ReadError::Late`].
     pub(crate) async fn prime<'a>(
         &'a self,
         file: &'a OpenFile,
@@ -166,15 +171,26 @@ impl Reader {
         if let Some(bytes) = hot {
             return Ok(Primed::Hot(bytes));
         }
-        if !through {
-            self.pieces.prepare(file).await;
-        }
-        let plan = self.pieces.plan(file, offset, length, through);
-        let permit = self.budget.try_take(plan.block_bytes() as u64).ok_or_else(|| {
-            self.cell.add(Serve::OVERLOADED, 1);
-            ReadError::Busy
-        })?;
-        self.begin(file, offset, length, (plan, permit), through).await
+        let first = async {
+            if !through {
+                self.pieces.prepare(file).await;
+            }
+            let plan = self.pieces.plan(file, offset, length, through);
+            let permit = self.budget.try_take(plan.block_bytes() as u64).ok_or_else(|| {
+                self.cell.add(Serve::OVERLOADED, 1);
+                ReadError::Busy
+            })?;
+            self.begin(file, offset, length, (plan, permit), through).await
+        };
+        self.in_time(first).await
+    }
+
+    /// Waits for a disk as long as a response may. What was asked of it goes on, and keeps its buffer until it is done.
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, ReadError>>,
+    ) -> Result<T, ReadError> {
+        monoio::time::timeout(self.wait_max, work).await.unwrap_or(Err(ReadError::Late))
     }
 
     /// Whether a range is to be read through the page cache: one that is asked for again, or that goes on where a
@@ -231,7 +247,7 @@ impl Reader {
     /// The begin of a further range of a response under way; waits for a buffer if it must.
     ///
     /// # Errors
-    /// [`ReadError::CutShort`], [`ReadError::Disk`], [`ReadError::Busy`].
+    /// [`ReadError::CutShort`], [`ReadError::Disk`], [`ReadError::Busy`], [`ReadError::Late`].
     pub(crate) async fn resume<'a>(
         &'a self,
         file: &'a OpenFile,
@@ -246,12 +262,15 @@ impl Reader {
         }
         // A file whose begin is hot and whose rest is not begins here, as it were.
         let through = self.is_asked_again(file, offset);
-        if !through {
-            self.pieces.prepare(file).await;
-        }
-        let plan = self.pieces.plan(file, offset, length, through);
-        let permit = self.budget.take(plan.block_bytes() as u64).await;
-        self.begin(file, offset, length, (plan, permit), through).await
+        let first = async {
+            if !through {
+                self.pieces.prepare(file).await;
+            }
+            let plan = self.pieces.plan(file, offset, length, through);
+            let permit = self.budget.take(plan.block_bytes() as u64).await;
+            self.begin(file, offset, length, (plan, permit), through).await
+        };
+        self.in_time(first).await
     }
 
     /// Reads the first piece of a range, and what else of it there is memory for.
@@ -277,23 +296,33 @@ impl Reader {
 
     /// The media type by the file's first bytes; read once for as long as the file is open. What cannot be read has
     /// none: the read of the content itself then says what is wrong.
-    pub(crate) async fn sniff(&self, file: &OpenFile, size: u64) -> &'static str {
+    ///
+    /// # Errors
+    /// [`ReadError::Late`].
+    pub(crate) async fn sniff(
+        &self,
+        file: &OpenFile,
+        size: u64,
+    ) -> Result<&'static str, ReadError> {
         if let Some(known) = file.media_type() {
-            return known;
+            return Ok(known);
         }
         let length = size.min(content::SNIFF_BYTES as u64);
         if let Some(begin) = self.copies.take(file, 0, length) {
-            return keep_type(file, begin.bytes());
+            return Ok(keep_type(file, begin.bytes()));
         }
-        self.pieces.prepare(file).await;
-        let plan = self.pieces.plan(file, 0, length, false);
-        // Nothing is held here, so waiting for a page's worth holds up nobody.
-        let permit = self.budget.take(plan.block_bytes() as u64).await;
-        let Ok(begin) = self.pieces.read(file, plan, permit).await else {
-            // Not kept: the next look may see them.
-            return content::UNKNOWN;
+        let read = async {
+            self.pieces.prepare(file).await;
+            let plan = self.pieces.plan(file, 0, length, false);
+            // Nothing is held here, so waiting for a page's worth holds up nobody.
+            let permit = self.budget.take(plan.block_bytes() as u64).await;
+            Ok(self.pieces.read(file, plan, permit).await)
         };
-        keep_type(file, begin.bytes())
+        Ok(match self.in_time(read).await? {
+            Ok(begin) => keep_type(file, begin.bytes()),
+            // Not kept: the next look may see them.
+            Err(_) => content::UNKNOWN,
+        })
     }
 
     /// Sends the range. `primed` is what [`Reader::prime`] gave for the same range. After an error part of it may
@@ -343,7 +372,7 @@ impl Reader {
                     };
                     drop(next);
                     sent.map_err(|error| self.sent(error))?;
-                    piece = window.next().await.transpose()?;
+                    piece = self.in_time(async { window.next().await.transpose() }).await?;
                 }
             }
             self.cell.add(Serve::BYTES_OUT.at([Path::Cold as usize]), bytes as u64);
@@ -423,7 +452,7 @@ impl Reader {
         match error {
             ReadError::CutShort { .. } => self.cell.add(Serve::CUT_SHORT, 1),
             ReadError::Disk(_) => self.cell.add(Serve::READ_ERRORS, 1),
-            ReadError::Busy | ReadError::Peer(_) => {}
+            ReadError::Busy | ReadError::Late | ReadError::Peer(_) => {}
         }
         error
     }

@@ -86,7 +86,7 @@ impl Thread {
                 (method, cx.capabilities.nowait_read),
                 pieces,
                 budget.clone(),
-                ahead,
+                (ahead, settings.store_timeout.0),
                 cell.clone(),
             ),
             frames: Rc::new(shared.frames.clone()),
@@ -288,8 +288,11 @@ impl Thread {
             return;
         }
         self.cache.borrow_mut().forget_file(record);
+        let store = record.store();
+        if matches!(error, ReadError::Late) {
+            return tracing::warn!(store, %error, "a file could not be read in time");
+        }
         if self.passes(record, error) {
-            let store = record.store();
             return tracing::warn!(store, %error, "a file of a volume that is away could not be read");
         }
         tracing::error!(

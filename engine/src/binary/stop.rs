@@ -126,7 +126,7 @@ impl Stop {
             return Self::refused(Refusal::Busy, error.to_string());
         }
         match error {
-            ReadError::Busy => Self::refused(Refusal::Busy, error.to_string()),
+            ReadError::Busy | ReadError::Late => Self::refused(Refusal::Busy, error.to_string()),
             ReadError::CutShort { .. } | ReadError::Disk(_) => {
                 Self::failed(Refusal::Failed, error.to_string())
             }

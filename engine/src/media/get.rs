@@ -154,7 +154,10 @@ impl Chosen<'_> {
         };
         let media_type = match self.told_type() {
             Some(media_type) => media_type,
-            None => self.thread.reader.sniff(&file, size).await,
+            None => match self.thread.reader.sniff(&file, size).await {
+                Ok(media_type) => media_type,
+                Err(error) => return self.read_refused(conn, &error).await,
+            },
         };
         let (offset, length) = range.map_or((0, size), |range| (range.first, range.length));
         if method == Method::Head {
@@ -196,7 +199,10 @@ impl Chosen<'_> {
         };
         let content_type = match self.told_type() {
             Some(media_type) => media_type,
-            None => self.thread.reader.sniff(&file, size).await,
+            None => match self.thread.reader.sniff(&file, size).await {
+                Ok(media_type) => media_type,
+                Err(error) => return self.read_refused(conn, &error).await,
+            },
         };
         let Some(boundary) = boundary() else {
             return refuse(conn, 500, "no random numbers").await;
@@ -263,6 +269,7 @@ impl Chosen<'_> {
         self.thread.read_failed(self.record, error);
         match error {
             ReadError::Busy => refuse(conn, 503, "too much is under way").await,
+            ReadError::Late => refuse(conn, 503, &error.to_string()).await,
             _ if self.thread.passes(self.record, error) => {
                 refuse(conn, 503, "the volume is away").await
             }

@@ -113,20 +113,23 @@ pub(crate) fn read_now(
     Ok(())
 }
 
-/// The file's size now, by fstat(2): the inode is in memory, so this does not wait for a local disk.
+/// The file's size as the kernel knows it. The inode is in memory, so this waits for no disk; fstat(2) would ask the servers
+/// behind a mount whenever what is known of the file is older than a second, and hold up the thread for as long as they take.
 ///
 /// # Errors
 /// What the system says.
 pub(crate) fn size(file: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut stat = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: the struct is the kernel's and outlives the call; the descriptor is borrowed, so it is open.
-    let result = unsafe { libc::fstat(file.as_raw_fd(), stat.as_mut_ptr()) };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    let mut found = MaybeUninit::<libc::statx>::uninit();
+    // SAFETY: the path is empty, the struct is the kernel's, and both outlive the call; the descriptor is borrowed, so it is open.
+    let result = unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, libc::STATX_SIZE, found.as_mut_ptr())
+    };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a successful fstat filled the struct.
-    let stat = unsafe { stat.assume_init() };
-    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    // SAFETY: a successful statx filled the struct.
+    Ok(unsafe { found.assume_init() }.stx_size)
 }
 
 /// How many pages the range touches.
