@@ -235,6 +235,7 @@ pub(crate) fn start_engine(settings: &Settings, process: &Process) -> anyhow::Re
         tokens: &settings.token,
         store_paths: &settings.store_path,
         database: &settings.meta.location(reel_meta::Role::Storage)?,
+        groups: &settings.meta.location(reel_meta::Role::Tracker)?,
     };
     reel_engine::start(&setup, process).map_err(|error| match error {
         Error::Config(_) | Error::Access(_) | Error::Secret(_) => usage(error),

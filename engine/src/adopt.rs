@@ -149,6 +149,7 @@ impl Stores {
             metadata: self.metadata().clone(),
             rate: self.adoption_rate,
             age_min: self.adoption_age_min,
+            groups: self.groups.clone(),
             stop: Arc::clone(&stop),
             paused: Arc::clone(&paused),
         };

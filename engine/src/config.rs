@@ -371,7 +371,7 @@ impl Config {
         &self,
         names: &Names,
         paths: &[StorePath],
-        database: &Location,
+        (database, groups): (&Location, &Location),
         ring: Option<RingFlags>,
     ) -> StoreConfig {
         let paths = paths.iter().map(|path| path.config(self.scrub_within.0)).collect();
@@ -385,6 +385,10 @@ impl Config {
         config.retention = self.retention.0;
         config.adoption_rate = self.adopt_rate.0;
         config.id_block = self.id_block;
+        config.groups = match groups {
+            Location::Embedded(_) => None,
+            Location::Shared(options) => Some(options.clone()),
+        };
         config
     }
 }

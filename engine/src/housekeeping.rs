@@ -161,7 +161,9 @@ impl Due {
                 None
             }
         });
-        let located = located.filter(|file| ours(file.store));
+        // One without a file here may be of another group, with the same prefix and a database in common: the nodes that have
+        // the file look after it, or it would outlive its row, and come back as one whose row is lost.
+        let located = located.filter(|file| ours(file.store) && stores.has_file(file));
         // Nothing goes for good from what is being taken over.
         let located = located.filter(|file| {
             matches!(self, Self::Expiry) || !stores.paths()[file.store].is_adopting()

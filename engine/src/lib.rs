@@ -21,6 +21,7 @@ mod thread;
 // --- the store side
 pub mod adopt;
 mod epochs;
+pub mod groups;
 pub mod housekeeping;
 pub mod ids;
 pub mod journal;

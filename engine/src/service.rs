@@ -53,6 +53,8 @@ pub struct Setup<'a> {
     pub store_paths: &'a [StorePath],
     /// The database of files.
     pub database: &'a Location,
+    /// The database that says which group a user's files are in.
+    pub groups: &'a Location,
     /// `[node]`.
     pub node: &'a NodeConfig,
     /// `[[token]]`.
@@ -128,7 +130,8 @@ pub fn start(setup: &Setup<'_>, process: &Process) -> Result<Running, StartError
         .map_err(|error| StartError::Metadata { location: setup.database.to_string(), error })?;
     let capabilities = process.capabilities();
     let ring = capabilities.io_uring.then_some(capabilities.ring_flags);
-    let store_config = config.store(&names, setup.store_paths, setup.database, ring);
+    let store_config =
+        config.store(&names, setup.store_paths, (setup.database, setup.groups), ring);
     let stores = Stores::open(&store_config, metadata)?;
     let disks = control::disk_metrics(process, &stores);
     let shared = Shared {

@@ -51,8 +51,9 @@ use std::{
 };
 
 use flume::Sender;
+use reel_meta::mysql::MysqlOptions;
 use reel_node::{lock::FolderLock, worker::Pool};
-use reel_proto::name::FileId;
+use reel_proto::name::{FileId, GroupName};
 
 pub use self::{
     api::{
@@ -99,6 +100,8 @@ pub struct Stores {
     pub(crate) retention: Duration,
     pub(crate) adoption_rate: u64,
     pub(crate) adoption_age_min: Duration,
+    /// The database that says which group a user's files are in, and the group of these.
+    pub(crate) groups: Option<(MysqlOptions, GroupName)>,
     clock: Arc<dyn Clock>,
     draining: AtomicBool,
     active: AtomicU64,
@@ -193,6 +196,7 @@ impl Stores {
             retention: config.retention,
             adoption_rate: config.adoption_rate,
             adoption_age_min: config.repair_age_min,
+            groups: config.groups.clone().map(|options| (options, config.group)),
             clock,
             draining: AtomicBool::new(false),
             active: AtomicU64::new(0),

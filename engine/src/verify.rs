@@ -15,6 +15,7 @@ use reel_meta::{FileRow, FileStatus};
 use reel_proto::path::PathId;
 
 use crate::{
+    groups::Groups,
     layout::{Layout, PrefixTaken},
     metadata::{Metadata, RowError, wait},
     record::{Record, State},
@@ -102,6 +103,8 @@ pub struct Progress {
     pub bytes: u64,
     /// Rows looked at.
     pub rows: u64,
+    /// Of those, the ones without a file here that are of files of other groups.
+    pub of_others: u64,
     /// Faults found.
     pub faults: u64,
 }
@@ -160,13 +163,14 @@ pub(crate) fn at(folder: &Path) -> impl Fn(io::Error) -> PassError {
 }
 
 /// Verifies; `tell` hears of progress and of each fault. Blocks: for a thread of its own. Without `metadata` the
-/// disks are held against their own records alone.
+/// disks are held against their own records alone. `groups` tells which rows are of files of other groups; without it, none is.
 ///
 /// # Errors
 /// [`PassError`]; a single file that cannot be read is a finding instead.
 pub fn verify(
     options: &VerifyOptions,
     metadata: Option<&Metadata>,
+    groups: Option<&mut Groups>,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Progress, PassError> {
     let mut stores = Vec::new();
@@ -178,7 +182,8 @@ pub fn verify(
         }
         stores.push(store);
     }
-    let mut pass = Pass { options, metadata, layout: &layout, tell, progress: Progress::default() };
+    let progress = Progress::default();
+    let mut pass = Pass { options, metadata, groups, layout: &layout, tell, progress };
     for (index, store) in stores.iter().enumerate() {
         pass.files(index, store)?;
     }
@@ -191,6 +196,7 @@ pub fn verify(
 struct Pass<'a> {
     options: &'a VerifyOptions,
     metadata: Option<&'a Metadata>,
+    groups: Option<&'a mut Groups>,
     layout: &'a Layout,
     tell: &'a mut dyn FnMut(Event<'_>),
     progress: Progress,
@@ -289,10 +295,11 @@ impl Pass<'_> {
             after = page.rows.last().map(FileRow::scan_cursor);
             for row in page.rows {
                 self.progress.rows += 1;
-                if let Some(fault) = row_fault(&row, stores, self.layout)
-                    // Purged since the page was read?
-                    && self.still_there(metadata, &row)?
-                {
+                let Some(fault) = row_fault(&row, stores, self.layout) else { continue };
+                if self.is_anothers(&row, &fault)? {
+                    self.progress.of_others += 1;
+                // Purged since the page was read?
+                } else if self.still_there(metadata, &row)? {
                     self.found(row.file_path, Some(row.file), fault);
                 }
             }
@@ -300,6 +307,16 @@ impl Pass<'_> {
             if !page.more {
                 return Ok(());
             }
+        }
+    }
+
+    /// Whether there is no file for the reason that it is of another group.
+    fn is_anothers(&mut self, row: &FileRow, fault: &Fault) -> Result<bool, PassError> {
+        match &mut self.groups {
+            Some(groups) if matches!(fault, Fault::NoFile | Fault::Unplaced) => {
+                Ok(groups.is_anothers(row)?)
+            }
+            _ => Ok(false),
         }
     }
 

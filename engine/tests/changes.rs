@@ -417,7 +417,7 @@ fn a_row_that_uses_an_alias_names_its_file() {
         age_min: Duration::ZERO,
     };
     let mut faults = Vec::new();
-    verify(&options, Some(&metadata), &mut |event| {
+    verify(&options, Some(&metadata), None, &mut |event| {
         if let Event::Finding(finding) = event {
             faults.push(format!("{finding:?}"));
         }

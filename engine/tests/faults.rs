@@ -165,7 +165,7 @@ fn findings(store: &Path, database: &Path) -> Vec<Finding> {
         age_min: Duration::ZERO,
     };
     let mut found = Vec::new();
-    verify(&options, Some(&metadata), &mut |event| {
+    verify(&options, Some(&metadata), None, &mut |event| {
         if let Event::Finding(finding) = event {
             found.push(finding.clone());
         }

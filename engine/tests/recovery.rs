@@ -234,7 +234,7 @@ fn all_faults(folder: &Path) -> BTreeMap<String, Fault> {
         age_min: Duration::ZERO,
     };
     let mut faults = BTreeMap::new();
-    let progress = verify(&options, Some(&metadata), &mut |event| {
+    let progress = verify(&options, Some(&metadata), None, &mut |event| {
         if let Event::Finding(finding) = event {
             let name = finding.place.rsplit('/').next().unwrap();
             faults.entry(name.to_owned()).or_insert_with(|| finding.fault.clone());

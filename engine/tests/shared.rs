@@ -14,16 +14,19 @@ use std::{
 
 use bytes::Bytes;
 use kit::{
-    IdNode, Node, attribute, config, content, files, key, put_as, quick_folder, request,
-    set_attribute,
+    HandClock, IdNode, Node, START, attribute, config, content, files, key, put_as, quick_folder,
+    request, set_attribute,
 };
 use reel_engine::{
+    housekeeping::{expire_due, purge_due},
     metadata::{Metadata, Owned, wait},
     rebuild::rebuild_index,
     record::{Record, State},
-    store::{BlockRefused, ChangeError, Health, OpenError, Status, StoreConfig, Stores},
+    store::{
+        BlockRefused, ChangeError, Health, OpenError, Status, StoreConfig, Stores, UploadRequest,
+    },
 };
-use reel_proto::name::HostName;
+use reel_proto::name::{GroupName, HostName};
 
 /// The folder that all have, and what else they share.
 struct Group {
@@ -311,6 +314,43 @@ fn a_file_whose_row_has_a_prefix_that_this_node_does_not_know_is_left_alone() {
     assert_eq!(one.read("f").unwrap(), b"content");
     two.close();
     one.close();
+}
+
+/// Two groups with one database, and with the same prefix for their places.
+#[test]
+fn what_has_expired_or_was_deleted_is_looked_after_by_those_who_have_it() {
+    let group = Group::new();
+    let clock = HandClock::at(START);
+    let begin = |name: &str, next_id: u64| {
+        let folder = group.folder.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        let mut config = config(&[&folder]);
+        config.node = HostName::parse(name).unwrap();
+        config.group = GroupName::parse(name).unwrap();
+        config.paths[0].id_key = Some("../data".to_owned());
+        let stores = Stores::open_at(&config, group.metadata.clone(), clock.clone()).unwrap();
+        (folder, Node::serve(stores, group.metadata.clone(), next_id))
+    };
+    let ((_, one), (folder, two)) = (begin("one", 0), begin("two", 10_000));
+    let expiring =
+        UploadRequest { expires_at: Some(START + 5), ..request(key("tnv001", "expires"), None) };
+    wait(async {
+        let mut upload = two.stores.begin(expiring).await.unwrap();
+        upload.write(Bytes::from_static(b"content")).await.unwrap();
+        Box::pin(upload.finish()).await.unwrap();
+    });
+    two.put("deleted", b"content").unwrap();
+    wait(two.stores.delete(key("tnv001", "deleted"))).unwrap();
+    clock.advance(10);
+    assert_eq!(expire_due(&one.stores).unwrap(), 0);
+    assert_eq!(expire_due(&two.stores).unwrap(), 1);
+    clock.advance(8 * 24 * 3600);
+    assert_eq!(purge_due(&one.stores).unwrap(), 0);
+    assert_eq!(files(&folder).len(), 2);
+    assert_eq!(purge_due(&two.stores).unwrap(), 2);
+    assert_eq!(files(&folder).len(), 0);
+    one.close();
+    two.close();
 }
 
 #[test]

@@ -330,6 +330,20 @@ fn a_deployed_installation_is_taken_over_whole() {
     }
     let files = deployed(1_500_000);
     let deployment = Installation::new(&files);
+    // Another group, whose nodes call their folder the same.
+    let of_another = [false, true].map(|deleted| Old {
+        id: format!("of another group {deleted}"),
+        user: "another",
+        deleted,
+        place: place(800_000 + u64::from(deleted)),
+        content: vec![1; 10],
+    });
+    of_another.iter().for_each(|file| deployment.sql(&[&file.row()]));
+    deployment.sql(&[
+        "INSERT INTO tnv_trackerdb.t_groups_info (group_name) VALUES ('group002')",
+        "INSERT INTO tnv_trackerdb.t_router (appid, userid, group_name) \
+         VALUES ('tnvideo', 'another', 'group002')",
+    ]);
     deployment.migrate();
     let before = deployment.dump();
     let store = deployment.up().start().unwrap();
@@ -430,7 +444,8 @@ fn a_deployed_installation_is_taken_over_whole() {
     store.drain().unwrap();
     let mut verify = command().unwrap();
     let output = verify.args(["verify", "--data"]).arg(deployment.node()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("(2 of other groups)"), "{told}");
 }
 
 #[test]

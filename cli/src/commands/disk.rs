@@ -10,12 +10,14 @@ use std::{
 use anyhow::{Context, Result, bail};
 use indicatif::{HumanBytes, ProgressBar};
 use reel_engine::{
+    groups::Groups,
     journal,
     metadata::Metadata,
     rebuild::rebuild_index,
     verify::{Event, Fault, Finding, VerifyOptions, verify},
 };
 use reel_meta::{Location, Role};
+use reel_proto::name::GroupName;
 
 use super::{
     arguments::{DiskStore, RebuildIndex, Verify},
@@ -40,23 +42,29 @@ pub(crate) fn run_verify(arguments: &Verify) -> Result<ExitCode> {
         }
         _ => Some(place.metadata()?),
     };
+    let mut groups = metadata.as_ref().and_then(|_| place.groups());
     let options = VerifyOptions { stores: place.stores, content: !arguments.quick, age_min: YOUNG };
     let spinner = Spinner::new();
     let mut failed = Ok(());
-    let progress = verify(&options, metadata.as_ref(), &mut |event| match event {
-        Event::Progress(seen) => spinner.show(seen.files, seen.bytes),
-        Event::Finding(finding) => {
-            let shown = spinner.aside(|| show_finding(finding, arguments.json));
-            failed = std::mem::replace(&mut failed, Ok(())).and(shown);
-        }
-    })?;
+    let progress =
+        verify(&options, metadata.as_ref(), groups.as_mut(), &mut |event| match event {
+            Event::Progress(seen) => spinner.show(seen.files, seen.bytes),
+            Event::Finding(finding) => {
+                let shown = spinner.aside(|| show_finding(finding, arguments.json));
+                failed = std::mem::replace(&mut failed, Ok(())).and(shown);
+            }
+        })?;
     spinner.end();
     failed?;
     if arguments.json {
         shown::line(&serde_json::to_string(&progress)?)?;
     } else {
+        let of_others = match progress.of_others {
+            0 => String::new(),
+            rows => format!(" ({rows} of other groups)"),
+        };
         shown::line(&format!(
-            "{} files ({}) and {} rows checked, {} faults",
+            "{} files ({}) and {} rows{of_others} checked, {} faults",
             progress.files,
             HumanBytes(progress.bytes),
             progress.rows,
@@ -103,6 +111,8 @@ pub(crate) fn run_rebuild_index(arguments: &RebuildIndex) -> Result<ExitCode> {
 /// Where a store lies.
 struct Place {
     database: Location,
+    /// The trackers' database, and the group that the store is of.
+    groups: (Location, GroupName),
     /// Each with its other prefixes in `file_path`.
     stores: Vec<(PathBuf, Vec<String>)>,
 }
@@ -131,8 +141,22 @@ impl Place {
             return Err(Usage::new("the configuration has no [[store_path]]").into());
         }
         let database = settings.meta.location(Role::Storage)?;
+        let group = GroupName::parse(&settings.engine.group)
+            .map_err(|error| Usage::new(format!("engine.group: {error}")))?;
+        let groups = (settings.meta.location(Role::Tracker)?, group);
         let stores = settings.store_path.into_iter().map(|store| (store.path, store.aliases));
-        Ok(Self { database, stores: stores.collect() })
+        Ok(Self { database, groups, stores: stores.collect() })
+    }
+
+    /// What tells the files of this group from those of others in the same database.
+    fn groups(&self) -> Option<Groups> {
+        let (location, own) = &self.groups;
+        let Location::Shared(options) = location else { return None };
+        Groups::open(options, *own)
+            .inspect_err(|error| {
+                say(format_args!("{location}: {error}; what other groups have counts as missing"));
+            })
+            .ok()
     }
 
     fn metadata(&self) -> Result<Metadata> {

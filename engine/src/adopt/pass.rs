@@ -12,10 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use reel_meta::{FileRow, FileStatus, ScanCursor, TableCount};
-use reel_proto::path::PathId;
+use reel_meta::{FileRow, FileStatus, ScanCursor, TableCount, mysql::MysqlOptions};
+use reel_proto::{name::GroupName, path::PathId};
 
 use crate::{
+    groups::Groups,
     layout::{self, Layout},
     metadata::{Metadata, Owned, RowError, wait},
     record::{Record, State},
@@ -58,6 +59,8 @@ pub(super) struct Worker {
     pub(super) rate: u64,
     /// Files that no row names and that are younger are uploads under way.
     pub(super) age_min: Duration,
+    /// The database that says which group a user's files are in, and the group of these.
+    pub(super) groups: Option<(MysqlOptions, GroupName)>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) paused: Arc<AtomicBool>,
 }
@@ -151,6 +154,9 @@ struct Walker<'a> {
     adopted_at: Instant,
     /// As it was at the end of the last page: what is written down where the pass is cut short.
     whole_pages: Option<Pass>,
+    /// Opened for the first row without a file.
+    groups: Option<Groups>,
+    has_groups: bool,
     findings: Option<File>,
     listed: u64,
     throttle: Throttle,
@@ -168,6 +174,8 @@ impl<'a> Walker<'a> {
             batch: Vec::new(),
             adopted_at: Instant::now(),
             whole_pages: None,
+            groups: None,
+            has_groups: true,
             findings: None,
             listed: 0,
             throttle: Throttle::new(worker.rate),
@@ -252,8 +260,38 @@ impl<'a> Walker<'a> {
             Err(Look::Stopped) => Err(Ended::Stopped),
             // Purged since its page was read?
             Err(Look::Fault(_)) if !self.is_there(&row)? => Ok(()),
+            // With the same prefix and a database in common.
+            Err(Look::Fault(Fault::NoFile)) if self.is_anothers(&row)? => {
+                self.pass(|pass| pass.seen.rows -= 1);
+                Ok(())
+            }
             Err(Look::Fault(fault)) => self.found(&row, fault),
         }
+    }
+
+    /// Whether a row is of a file of another group.
+    fn is_anothers(&mut self, row: &FileRow) -> Result<bool, Ended> {
+        let worker = self.worker;
+        let Some((options, own)) = worker.groups.as_ref().filter(|_| self.has_groups) else {
+            return Ok(false);
+        };
+        let asked = worker.ask(|| {
+            let groups = match self.groups.take() {
+                Some(groups) => groups,
+                None => Groups::open(options, *own)?,
+            };
+            self.groups.insert(groups).is_anothers(row)
+        });
+        asked.or_else(|ended| match ended {
+            // As of an account that may not read there.
+            Ended::Metadata(error) => {
+                tracing::warn!(store = worker.store.index, %error,
+                    "the trackers' database does not tell of groups: what other groups have counts as missing");
+                self.has_groups = false;
+                Ok(false)
+            }
+            ended => Err(ended),
+        })
     }
 
     /// Looks at the file of a row. `None`: record and row say the same; else what the keeper needs to bring them

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use reel_meta::mysql::MysqlOptions;
 use reel_proto::{
     name::{FileId, GroupName, HostName},
     path::{PathId, RelativePath},
@@ -94,6 +95,8 @@ pub struct StoreConfig {
     pub repair_interval: Duration,
     /// Bytes a second that are read of files of a deployed system, to take them over; 0: as fast as it goes.
     pub adoption_rate: u64,
+    /// The database that says which group a user's files are in; `None`: there is only this one.
+    pub groups: Option<MysqlOptions>,
 }
 
 impl StoreConfig {
@@ -112,6 +115,7 @@ impl StoreConfig {
             repair_age_min: Duration::from_secs(24 * 3600),
             repair_interval: Duration::from_secs(24 * 3600),
             adoption_rate: 64 << 20,
+            groups: None,
         }
     }
 }

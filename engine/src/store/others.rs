@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    LookupError, Place, Stores,
+    Located, LookupError, Place, Stores,
     inspect::{self, Seal},
     sys,
 };
@@ -24,6 +24,14 @@ impl Stores {
     /// Whether other nodes have this store path, too.
     pub(crate) fn is_shared(&self, store: usize) -> bool {
         self.paths.get(store).is_some_and(|store| store.sharing.is_shared())
+    }
+
+    /// Whether something lies at the place of a file. Waits for the disk.
+    pub(crate) fn has_file(&self, file: &Located) -> bool {
+        let path = self.paths.get(file.store);
+        path.is_some_and(|path| {
+            sys::open_at(path.root(), file.relative.as_str(), libc::O_PATH).is_ok()
+        })
     }
 
     /// Whether a file is not deleted by what lies at its place, past this node's brick. One without a record is as it was known.

@@ -132,6 +132,7 @@ impl Engine {
             config: &config,
             store_paths: &paths,
             database: &Location::embedded(meta.path(), Role::Storage),
+            groups: &Location::embedded(meta.path(), Role::Tracker),
             node: &node,
             tokens: &[],
         };

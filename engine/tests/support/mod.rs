@@ -166,6 +166,7 @@ impl Engine {
             config: &self.config,
             store_paths: &[store_path],
             database: &Location::embedded(&self.folder.path().join("meta"), Role::Storage),
+            groups: &Location::embedded(&self.folder.path().join("meta"), Role::Tracker),
             node: &self.node,
             tokens: &[],
         };
