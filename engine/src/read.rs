@@ -16,6 +16,7 @@ use std::{os::fd::AsFd, pin::pin, time::Duration};
 use reel_node::{
     http::socket::{SendError, TURN_BYTES},
     metrics::Cell,
+    pooled::Pooled,
     yield_turn,
 };
 use reel_proto::http::content;
@@ -182,7 +183,8 @@ impl Reader {
             })?;
             self.begin(file, offset, length, (plan, permit), through).await
         };
-        self.in_time(first).await
+        // Elsewhere: what is hot does not carry it along.
+        self.in_time(Pooled::new(first)).await
     }
 
     /// Waits for a disk as long as a response may. What was asked of it goes on, and keeps its buffer until it is done.
@@ -270,7 +272,7 @@ impl Reader {
             let permit = self.budget.take(plan.block_bytes() as u64).await;
             self.begin(file, offset, length, (plan, permit), through).await
         };
-        self.in_time(first).await
+        self.in_time(Pooled::new(first)).await
     }
 
     /// Reads the first piece of a range, and what else of it there is memory for.
@@ -318,7 +320,7 @@ impl Reader {
             let permit = self.budget.take(plan.block_bytes() as u64).await;
             Ok(self.pieces.read(file, plan, permit).await)
         };
-        Ok(match self.in_time(read).await? {
+        Ok(match self.in_time(Pooled::new(read)).await? {
             Ok(begin) => keep_type(file, begin.bytes()),
             // Not kept: the next look may see them.
             Err(_) => content::UNKNOWN,

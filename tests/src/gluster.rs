@@ -175,6 +175,18 @@ impl Gluster {
         self.mount(node)
     }
 
+    /// Stops what serves a host's mount (SIGSTOP), so that whoever asks it waits, or lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// It does not run; the kernel's.
+    pub fn freeze_mount(&self, node: usize, frozen: bool) -> Result<()> {
+        let process = self.nodes[node].mount.as_ref().context("the volume is not mounted")?;
+        let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
+        // SAFETY: a system call with numbers; the process is our child and was not waited for.
+        let sent = unsafe { libc::kill(libc::pid_t::try_from(process.id())?, signal) };
+        if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+    }
+
     /// Kills what serves a brick (SIGKILL), and nothing else on its host.
     ///
     /// # Errors

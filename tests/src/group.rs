@@ -41,6 +41,24 @@ const CLIENT: u8 = 51;
 const TRACKER: u8 = 10;
 const GATEWAY: u8 = 20;
 
+/// How the storage nodes of a group are set up.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    /// Within which time each finds what has rotted on its brick.
+    pub scrub_within: Duration,
+    /// Whether they read past the mount.
+    pub reads_bricks: bool,
+    /// How long a request waits for the volume.
+    pub store_timeout: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let store_timeout = Duration::from_secs(60);
+        Self { scrub_within: DAYS, reads_bricks: true, store_timeout }
+    }
+}
+
 /// The group, as it runs. Everything is killed with it.
 #[derive(Debug)]
 pub struct Group {
@@ -70,14 +88,14 @@ impl Group {
     /// # Errors
     /// Something is [missing](Self::missing), or does not start.
     pub fn start(bricks: &[PathBuf]) -> Result<Self> {
-        Self::start_scrubbing(bricks, DAYS)
+        Self::start_as(bricks, Setup::default())
     }
 
-    /// As [`Self::start`]; each storage node finds within this time what has rotted on its brick.
+    /// As [`Self::start`], with storage nodes that are set up like this.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn start_scrubbing(bricks: &[PathBuf], scrub_within: Duration) -> Result<Self> {
+    pub fn start_as(bricks: &[PathBuf], setup: Setup) -> Result<Self> {
         let network = Network::new()?;
         let (database_host, client) = (network.host(DATABASE)?, network.host(CLIENT)?);
         let hosts = (FILES..).take(NODES).map(|number| network.host(number));
@@ -85,7 +103,7 @@ impl Group {
         let database = database::start(&database_host, &client)?;
         let volume = Gluster::start(&hosts, bricks)?;
         let folder = tempfile::Builder::new().prefix("reel-group-").tempdir()?;
-        let starter = Starter { folder: folder.path(), database: &database, scrub_within };
+        let starter = Starter { folder: folder.path(), database: &database, setup };
         let idgens = (0..NODES).map(|number| starter.idgen(volume.host(number), number));
         let idgens = idgens.collect::<Result<Vec<_>>>()?;
         let trackers = starter.trackers(&network)?;
@@ -284,7 +302,7 @@ struct Starter<'a> {
     /// Below which each has its own.
     folder: &'a Path,
     database: &'a MariaDb,
-    scrub_within: Duration,
+    setup: Setup,
 }
 
 impl Starter<'_> {
@@ -326,8 +344,10 @@ impl Starter<'_> {
     ) -> Result<RoleProcess> {
         let host = volume.host(number);
         let store = volume.mount_point(number).join("store");
+        let Setup { scrub_within, reads_bricks, store_timeout } = self.setup;
         let brick = volume.brick(number).join("store");
-        let path = format!("path = {store:?}, brick = {brick:?}, reserve = \"1MiB\"");
+        let brick = if reads_bricks { format!("brick = {brick:?}, ") } else { String::new() };
+        let path = format!("path = {store:?}, {brick}reserve = \"1MiB\"");
         let at = |port| SocketAddr::from((host.address(Way::Front), port));
         let own = [
             ("REEL_ENGINE__HOSTNAME", format!("node{number}")),
@@ -335,7 +355,8 @@ impl Starter<'_> {
             ("REEL_ENGINE__TRACKERS", list(trackers)),
             ("REEL_ENGINE__HTTP_LISTEN", at(23080).to_string()),
             ("REEL_ENGINE__BEAT_INTERVAL", "1s".to_owned()),
-            ("REEL_ENGINE__SCRUB_WITHIN", format!("{}s", self.scrub_within.as_secs())),
+            ("REEL_ENGINE__SCRUB_WITHIN", format!("{}s", scrub_within.as_secs())),
+            ("REEL_ENGINE__STORE_TIMEOUT", format!("{}s", store_timeout.as_secs())),
             ("REEL_STORE_PATH", format!("[{{ {path} }}]")),
         ];
         self.start(host, ("engine", number), [at(23000), at(23081)], &own)

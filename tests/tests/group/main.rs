@@ -13,8 +13,9 @@ use std::{
 use reel_client::{Client, ClientConfig};
 use reel_tests::{
     disk::{FileSystem, LoopDisk},
-    group::{Group, NODES},
+    group::{Group, NODES, Setup},
     history::History,
+    http,
     seed::{Content, Seeded, count_from},
     uploaders::{Load, owner, upload_until},
 };
@@ -113,6 +114,51 @@ fn the_power_of_all_hosts_is_cut_and_nothing_is_lost() {
         };
         println!("round {round}: {:?}", namespace.run(judged).unwrap());
     }
+    group.drain().unwrap();
+}
+
+#[test]
+fn a_mount_that_hangs_holds_up_those_alone_who_need_it() {
+    if let Some(why) = Group::missing() {
+        return eprintln!("skipped: {why}");
+    }
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let bricks: Vec<_> = (0..NODES).map(|node| folder.path().join(node.to_string())).collect();
+    let store_timeout = Duration::from_secs(3);
+    let setup = Setup { reads_bricks: false, store_timeout, ..Setup::default() };
+    let mut group = Group::start_as(&bricks, setup).unwrap();
+    let film = Content { seed: 1, size: 16 << 20 }.bytes();
+    assert_eq!(group.request(1, "PUT", "/files/film", Some(&film)).unwrap().status, 201);
+    let (media, namespace) = (group.media().unwrap()[0], group.client().namespace().clone());
+    let range = |first: usize| {
+        let range = format!("Range: bytes={first}-{}", first + 0xFFFF);
+        let get = || http::request(media, "GET", "/files/film", &[&range], None);
+        namespace.run(get).unwrap().unwrap()
+    };
+    let is_right = |first: usize| {
+        let got = range(first);
+        got.status == 206 && got.body == film[first..first + 0x1_0000]
+    };
+    assert!(is_right(0));
+    // What the kernel knows of the file from its servers is old by then.
+    std::thread::sleep(Duration::from_secs(2));
+    group.volume().freeze_mount(0, true).unwrap();
+    std::thread::scope(|scope| {
+        let places = [0, 8 << 20, 9 << 20];
+        let waiting: Vec<_> = places.map(|first| scope.spawn(move || range(first).status)).into();
+        while waiting.iter().any(|one| !one.is_finished()) {
+            // All are served by one data thread.
+            let none = group.request(0, "GET", "/files/none", None).unwrap();
+            assert_eq!(none.status, 404, "{}", none.text());
+        }
+        let statuses: Vec<u16> = waiting.into_iter().map(|one| one.join().unwrap()).collect();
+        println!("{statuses:?}");
+        assert_eq!(statuses[1..], [503, 503]);
+    });
+    group.volume().freeze_mount(0, false).unwrap();
+    group.until_healthy(0).unwrap();
+    assert!(is_right(8 << 20));
     group.drain().unwrap();
 }
 

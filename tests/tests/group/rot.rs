@@ -8,7 +8,7 @@ use std::{
 };
 
 use reel_tests::{
-    group::{Group, NODES},
+    group::{Group, NODES, Setup},
     seed::{Content, Seeded, count_from},
     stored,
 };
@@ -32,7 +32,8 @@ fn no_bit_that_changed_on_a_brick_is_served_and_every_copy_is_mended() {
     }
     let _alone = alone();
     let Some(disks) = disks() else { return };
-    let mut group = Group::start_scrubbing(&bricks(&disks), SCRUB_WITHIN).unwrap();
+    let setup = Setup { scrub_within: SCRUB_WITHIN, ..Setup::default() };
+    let mut group = Group::start_as(&bricks(&disks), setup).unwrap();
     let mut seeded = Seeded::of_test("rot");
     let count = count_from("REEL_TORTURE_ROT", 20);
     let files: Vec<(String, Vec<u8>)> = (0..count)
