@@ -92,3 +92,33 @@ fn every_metric_is_in_the_guide() {
         names.iter().filter(|name| !guide.contains(&format!("| `{name}` |"))).collect();
     assert!(missing.is_empty(), "not in docs/operators-guide.md: {missing:?}");
 }
+
+#[test]
+fn the_configurations_of_a_whole_group_are_taken() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let guide = guide();
+    let section = section(&guide, "## A group of three hosts, whole");
+    let files = tempfile::tempdir().unwrap();
+    for secret in ["cluster.secret", "mysql.password", "upload.token"] {
+        let file = files.path().join(secret);
+        std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let texts: Vec<&str> = section.split("```toml\n").skip(1).collect();
+    assert_eq!(texts.len(), 3, "hosts with files, with a tracker, with a gateway");
+    for text in texts {
+        let text = text.split("```").next().unwrap();
+        let text = text.replace("/etc/reel", files.path().to_str().unwrap());
+        let file = files.path().join("reel.toml");
+        std::fs::write(&file, &text).unwrap();
+        let checked = Command::new(env!("CARGO_BIN_EXE_reel"))
+            .args(["config", "check"])
+            .arg(&file)
+            .env_clear()
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success(), "{text}\n{said}");
+    }
+}

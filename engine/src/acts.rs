@@ -61,7 +61,10 @@ impl Asked {
             Self::Scrub(_) => {
                 return match stores.scrub(store) {
                     true => Ok(serde_json::json!({ "store": store })),
-                    false => Err(ActError::Needless("it has no brick, or is being read".into())),
+                    false => Err(ActError::Needless(
+                        "it has no brick, its brick is being read, or `engine.scrub_within` is 0"
+                            .into(),
+                    )),
                 };
             }
             Self::Adopt(_, mode) => stores.adopt(store, mode),

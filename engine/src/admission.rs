@@ -3,6 +3,9 @@
 //! Only bytes that sit in our own buffers count: an upload's pieces on their way to the disk, and pages read for a
 //! response that the page cache did not have. What `sendfile(2)` moves costs no buffer. A request that cannot start
 //! is refused (503 or an error frame); a response that is under way waits its turn, first come first served.
+//!
+//! A disk that hangs keeps what was to be filled from it. So of several store paths none begins to read into more than half of
+//! the buffers ([`Share`]), and the others go on.
 
 use std::{
     cell::{Cell, RefCell},
@@ -34,6 +37,21 @@ struct Waiter {
 pub(crate) struct Permit {
     shared: Rc<Shared>,
     bytes: u64,
+    share: Option<Share>,
+}
+
+/// What one store path has of a [`Budget`]. Cloning shares it.
+#[derive(Clone, Default)]
+pub(crate) struct Share(Rc<Cell<u64>>);
+
+impl Permit {
+    /// Counts it among those of a store path.
+    pub(crate) fn of(mut self, share: &Share) -> Self {
+        debug_assert!(self.share.is_none(), "it is another's");
+        share.0.set(share.0.get() + self.bytes);
+        self.share = Some(share.clone());
+        self
+    }
 }
 
 impl Budget {
@@ -55,7 +73,14 @@ impl Budget {
             return None;
         }
         self.0.used.set(self.0.used.get() + bytes);
-        Some(Permit { shared: self.0.clone(), bytes })
+        Some(Permit { shared: self.0.clone(), bytes, share: None })
+    }
+
+    /// As [`Budget::try_take`], for one of several store paths: nothing where it would have more than half of the budget then.
+    pub(crate) fn try_take_share(&self, bytes: u64, share: &Share) -> Option<Permit> {
+        let others = share.0.get();
+        let is_within = others == 0 || others.saturating_add(bytes) <= self.0.limit / 2;
+        is_within.then(|| self.try_take(bytes))?.map(|permit| permit.of(share))
     }
 
     /// Takes `bytes` at once if more than half of the budget then stays free, or nothing: for what is done ahead of
@@ -102,6 +127,9 @@ impl Shared {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if let Some(share) = &self.share {
+            share.0.set(share.0.get() - self.bytes);
+        }
         self.shared.give_back(self.bytes);
     }
 }
@@ -111,6 +139,12 @@ pub(crate) struct Take {
     shared: Rc<Shared>,
     bytes: u64,
     waiter: Option<Rc<Waiter>>,
+}
+
+impl Take {
+    fn permit(&self) -> Permit {
+        Permit { shared: self.shared.clone(), bytes: self.bytes, share: None }
+    }
 }
 
 impl Future for Take {
@@ -123,11 +157,11 @@ impl Future for Take {
                 return Poll::Pending;
             }
             self.waiter = None;
-            return Poll::Ready(Permit { shared: self.shared.clone(), bytes: self.bytes });
+            return Poll::Ready(self.permit());
         }
         if self.shared.waiting.borrow().is_empty() && self.shared.fits(self.bytes) {
             self.shared.used.set(self.shared.used.get() + self.bytes);
-            return Poll::Ready(Permit { shared: self.shared.clone(), bytes: self.bytes });
+            return Poll::Ready(self.permit());
         }
         let waiter = Rc::new(Waiter {
             bytes: self.bytes,
@@ -191,6 +225,26 @@ mod tests {
         drop(second);
         assert!(budget.try_take_spare(51).is_none());
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn of_several_store_paths_none_takes_more_than_half() {
+        let budget = Budget::new(100);
+        let (hung, well) = (Share::default(), Share::default());
+        let held: Vec<_> = (0..5).map(|_| budget.try_take_share(10, &hung).unwrap()).collect();
+        assert!(budget.try_take_share(1, &hung).is_none());
+        let other = budget.try_take_share(50, &well).unwrap();
+        assert!(budget.try_take_share(1, &well).is_none());
+        drop(other);
+        assert_eq!(well.0.get(), 0);
+        // What goes on counts, and is not refused.
+        let more = poll(&mut budget.take(20)).unwrap().of(&hung);
+        assert_eq!((hung.0.get(), budget.used()), (70, 70));
+        drop((held, more));
+        assert_eq!((hung.0.get(), budget.used()), (0, 0));
+        // One that is larger than half of it runs alone.
+        drop(budget.try_take_share(u64::MAX, &hung).unwrap());
+        assert_eq!((hung.0.get(), budget.used()), (0, 0));
     }
 
     #[test]

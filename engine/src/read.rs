@@ -22,7 +22,7 @@ use reel_node::{
 use reel_proto::http::content;
 
 use crate::{
-    admission::{Budget, Permit},
+    admission::{Budget, Permit, Share},
     metrics::{Path, Serve},
 };
 
@@ -120,6 +120,8 @@ pub(crate) struct Reader {
     copies: Copies,
     pieces: PieceReader,
     budget: Budget,
+    /// What of it each of several store paths has; none: there is only one.
+    shares: Vec<Share>,
     /// Most pieces of one response that are read or wait beside the one that is being sent.
     ahead_max: usize,
     /// How long a response waits for a piece.
@@ -130,16 +132,18 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// A reader that asks the page cache by `method`, and has reads that do not wait where `nowait_read`; `budget`
-    /// bounds its buffers, and `wait_max` how long it waits for a disk.
+    /// bounds its buffers, for so many store paths, and `wait_max` how long it waits for a disk.
     pub(crate) fn new(
         (method, nowait_read): (Method, bool),
         pieces: PieceReader,
-        budget: Budget,
+        (budget, stores): (Budget, usize),
         (ahead_max, wait_max): (usize, Duration),
         cell: Cell<Serve>,
     ) -> Self {
         let copies = Copies::new(method, nowait_read);
-        Self { method, copies, pieces, budget, ahead_max, wait_max, places: Places::new(), cell }
+        let shares = if stores > 1 { vec![Share::default(); stores] } else { Vec::new() };
+        let places = Places::new();
+        Self { method, copies, pieces, budget, shares, ahead_max, wait_max, places, cell }
     }
 
     /// The part that reads pieces.
@@ -177,7 +181,12 @@ impl Reader {
                 self.pieces.prepare(file).await;
             }
             let plan = self.pieces.plan(file, offset, length, through);
-            let permit = self.budget.try_take(plan.block_bytes() as u64).ok_or_else(|| {
+            let bytes = plan.block_bytes() as u64;
+            let permit = match self.shares.get(file.store()) {
+                Some(share) => self.budget.try_take_share(bytes, share),
+                None => self.budget.try_take(bytes),
+            };
+            let permit = permit.ok_or_else(|| {
                 self.cell.add(Serve::OVERLOADED, 1);
                 ReadError::Busy
             })?;
@@ -185,6 +194,14 @@ impl Reader {
         };
         // Elsewhere: what is hot does not carry it along.
         self.in_time(Pooled::new(first)).await
+    }
+
+    /// Counts what goes on among what its store path has.
+    fn counted(&self, file: &OpenFile, permit: Permit) -> Permit {
+        match self.shares.get(file.store()) {
+            Some(share) => permit.of(share),
+            None => permit,
+        }
     }
 
     /// Waits for a disk as long as a response may. What was asked of it goes on, and keeps its buffer until it is done.
@@ -270,6 +287,7 @@ impl Reader {
             }
             let plan = self.pieces.plan(file, offset, length, through);
             let permit = self.budget.take(plan.block_bytes() as u64).await;
+            let permit = self.counted(file, permit);
             self.begin(file, offset, length, (plan, permit), through).await
         };
         self.in_time(Pooled::new(first)).await
@@ -318,7 +336,7 @@ impl Reader {
             let plan = self.pieces.plan(file, 0, length, false);
             // Nothing is held here, so waiting for a page's worth holds up nobody.
             let permit = self.budget.take(plan.block_bytes() as u64).await;
-            Ok(self.pieces.read(file, plan, permit).await)
+            Ok(self.pieces.read(file, plan, self.counted(file, permit)).await)
         };
         Ok(match self.in_time(Pooled::new(read)).await? {
             Ok(begin) => keep_type(file, begin.bytes()),

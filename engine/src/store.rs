@@ -425,7 +425,7 @@ impl Stores {
             return Err("draining".to_owned());
         }
         if self.is_blind() {
-            return Err("what other nodes change has not been read for 2 seconds".to_owned());
+            return Err("what other nodes change has not been read lately".to_owned());
         }
         self.choose(0, &[]).map(|_| ()).map_err(|none| none.to_string())
     }

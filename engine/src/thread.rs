@@ -85,7 +85,7 @@ impl Thread {
             reader: Reader::new(
                 (method, cx.capabilities.nowait_read),
                 pieces,
-                budget.clone(),
+                (budget.clone(), shared.stores.paths().len()),
                 (ahead, settings.store_timeout.0),
                 cell.clone(),
             ),

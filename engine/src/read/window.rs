@@ -83,7 +83,7 @@ impl<'a> Window<'a> {
             let Some(permit) = self.reader.budget.try_take_spare(plan.block_bytes() as u64) else {
                 return;
             };
-            self.start(plan, permit);
+            self.start(plan, self.reader.counted(self.file, permit));
         }
     }
 

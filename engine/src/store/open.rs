@@ -269,7 +269,16 @@ pub(crate) fn open(
         }
         None => (None, None),
     };
-    let fault = read_only_marker(&folder.join(sharing.own_file(READ_ONLY)));
+    let fault = match read_only_marker(&folder.join(sharing.own_file(READ_ONLY))) {
+        Ok(fault) => fault,
+        // The servers of a volume are away, and whoever starts the node tries again.
+        Err(error) if sharing.is_shared() => {
+            let doing = "reading the marker of the read-only state";
+            return Err(OpenError::Disk { path: folder.clone(), doing, error });
+        }
+        // As good as one that says so: the disk is broken.
+        Err(error) => Some(format!("reading the marker of the read-only state: {error}")),
+    };
     let drained = drained::is_marked(&folder.join(sharing.own_file(drained::DRAINED)));
     let parts = Parts {
         index,
@@ -338,12 +347,12 @@ fn start_keeper(
         .spawn(move || keeper.run(&queue))
 }
 
-/// Why the path was read-only when the node last ended. A marker that cannot be read is one.
-fn read_only_marker(marker: &Path) -> Option<String> {
+/// Why the path was read-only when the node last ended.
+fn read_only_marker(marker: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(marker) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => Some(format!("reading the marker of the read-only state: {error}")),
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

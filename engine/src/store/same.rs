@@ -73,10 +73,11 @@ pub(crate) fn by_file(mine: &NewFile, row: &FileRow, old: OldFile) -> Verdict {
 
 /// Whether a file that could not be read is lost, so that the same content may take its place. Only what is said of
 /// the file itself counts: a want of descriptors or of rights is this node's, and the file may be whole. Bad sectors
-/// of a file whose content is not known do not make other content the same.
-pub(crate) fn is_lost(error: &io::Error, row: &FileRow) -> bool {
-    error.kind() == io::ErrorKind::NotFound
-        || (error.raw_os_error() == Some(libc::EIO) && row.checksum.is_some())
+/// of a file whose content is not known do not make other content the same. What a mount does not read now (`is_shared`) its
+/// servers may have whole.
+pub(crate) fn is_lost(error: &io::Error, row: &FileRow, is_shared: bool) -> bool {
+    let is_unreadable = error.raw_os_error() == Some(libc::EIO) && !is_shared;
+    error.kind() == io::ErrorKind::NotFound || (is_unreadable && row.checksum.is_some())
 }
 
 #[cfg(test)]
@@ -167,10 +168,11 @@ mod tests {
         ] {
             let error = io::Error::from_raw_os_error(code);
             assert_eq!(
-                (is_lost(&error, &known), is_lost(&error, &unknown)),
+                (is_lost(&error, &known, false), is_lost(&error, &unknown, false)),
                 (of_known, of_unknown),
                 "{error}"
             );
+            assert_eq!(is_lost(&error, &known, true), code == libc::ENOENT, "{error}");
         }
     }
 }

@@ -284,14 +284,17 @@ impl Upload {
                         "the stored file is being brought to another disk",
                     ));
                 }
-                let pool = store.whole_reads.clone();
+                let (pool, is_shared) = (store.whole_reads.clone(), store.sharing.is_shared());
                 let read = pool
                     .run(move || inspect::read_whole(&store, relative.as_str(), id))
                     .await
                     .map_err(|_| UploadError::Busy("too much work waits for this disk"))?;
                 match read {
                     Ok(old) => Ok(same::by_file(mine, row, old)),
-                    Err(error) if same::is_lost(&error, row) => Ok(Verdict::WriteAgain),
+                    Err(error) if same::is_lost(&error, row, is_shared) => Ok(Verdict::WriteAgain),
+                    Err(_) if is_shared => Err(UploadError::Busy(
+                        "the volume does not give the stored file of this id now",
+                    )),
                     Err(error) => Err(UploadError::Disk { store: index, error: Arc::new(error) }),
                 }
             }

@@ -15,7 +15,7 @@ pub mod node_flag {
     pub const READ_ONLY: u8 = 1;
     /// It joined as a deployed node does, and knows none of our commands.
     pub const DEPLOYED: u8 = 2;
-    /// An operator has drained it, or it is about to stop: named only where no other node of its group is there.
+    /// An operator has drained it, or it is about to stop: named only where all active ones of its group are.
     pub const DRAINING: u8 = 4;
     /// It has much more under way than the others of its group. Only a tracker can tell.
     pub const BUSY: u8 = 8;
