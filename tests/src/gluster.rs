@@ -55,6 +55,24 @@ pub struct Gluster {
     _folder: tempfile::TempDir,
 }
 
+/// A mount that answers nothing; it goes on when this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct FrozenMount(libc::pid_t);
+
+impl Drop for FrozenMount {
+    fn drop(&mut self) {
+        // One that is gone is not frozen.
+        let _ = signal(self.0, libc::SIGCONT);
+    }
+}
+
+fn signal(process: libc::pid_t, signal: libc::c_int) -> std::io::Result<()> {
+    // SAFETY: a system call with numbers.
+    let sent = unsafe { libc::kill(process, signal) };
+    if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 #[derive(Debug)]
 struct Node {
     host: Host,
@@ -175,16 +193,15 @@ impl Gluster {
         self.mount(node)
     }
 
-    /// Stops what serves a host's mount (SIGSTOP), so that whoever asks it waits, or lets it go on (SIGCONT).
+    /// Stops what serves a host's mount (SIGSTOP), so that whoever asks it waits, for as long as what it gives lives.
     ///
     /// # Errors
     /// It does not run; the kernel's.
-    pub fn freeze_mount(&self, node: usize, frozen: bool) -> Result<()> {
+    pub fn freeze_mount(&self, node: usize) -> Result<FrozenMount> {
         let process = self.nodes[node].mount.as_ref().context("the volume is not mounted")?;
-        let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
-        // SAFETY: a system call with numbers; the process is our child and was not waited for.
-        let sent = unsafe { libc::kill(libc::pid_t::try_from(process.id())?, signal) };
-        if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+        let frozen = FrozenMount(libc::pid_t::try_from(process.id())?);
+        signal(frozen.0, libc::SIGSTOP)?;
+        Ok(frozen)
     }
 
     /// Kills what serves a brick (SIGKILL), and nothing else on its host.

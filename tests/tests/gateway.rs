@@ -75,6 +75,7 @@ impl Cluster {
             tokens: &[],
             store_paths: &[reel_engine::StorePath::new(folder.path().join("store"))],
             database: &files,
+            groups: &location(Role::Tracker),
         };
         let engine = reel_engine::start(&setup, &process).unwrap();
         let http = engine.addresses().iter().find(|it| it.name.contains("http")).unwrap().addr;

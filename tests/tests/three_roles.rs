@@ -128,6 +128,7 @@ fn engine(
         config: &config,
         store_paths: &[store],
         database: &location(folder, Kind::Storage).unwrap(),
+        groups: &location(folder, Kind::Tracker).unwrap(),
         node,
         tokens: &[],
     };

@@ -143,7 +143,7 @@ fn a_mount_that_hangs_holds_up_those_alone_who_need_it() {
     assert!(is_right(0));
     // What the kernel knows of the file from its servers is old by then.
     std::thread::sleep(Duration::from_secs(2));
-    group.volume().freeze_mount(0, true).unwrap();
+    let frozen = group.volume().freeze_mount(0).unwrap();
     std::thread::scope(|scope| {
         let places = [0, 8 << 20, 9 << 20];
         let waiting: Vec<_> = places.map(|first| scope.spawn(move || range(first).status)).into();
@@ -156,7 +156,7 @@ fn a_mount_that_hangs_holds_up_those_alone_who_need_it() {
         println!("{statuses:?}");
         assert_eq!(statuses[1..], [503, 503]);
     });
-    group.volume().freeze_mount(0, false).unwrap();
+    drop(frozen);
     group.until_healthy(0).unwrap();
     assert!(is_right(8 << 20));
     group.drain().unwrap();
