@@ -126,9 +126,9 @@ impl Membership {
         }
     }
 
-    /// The tracker answered the message with an error frame; the driver closes the connection. `unknown`: it may be that
-    /// the tracker does not know the command, as a deployed one says of ours. Returns whether a person should hear of
-    /// it: not where the protocol foresees the refusal.
+    /// The tracker answered the message with an error frame; the driver closes the connection, but for a report. `unknown`: it
+    /// may be that the tracker does not know the command, as a deployed one says of ours. Returns whether a person should hear
+    /// of it: not where the protocol foresees the refusal.
     pub(crate) fn refused(&mut self, message: Message, unknown: bool, now: Instant) -> bool {
         match message {
             Message::JoinExt if unknown => {
@@ -150,10 +150,12 @@ impl Membership {
                 self.pause(now);
                 true
             }
-            // A report is a courtesy: without it the tracker still has the beats.
+            // As where the clocks differ. The tracker took our join, and goes on with the beats and what it heard before: to it a
+            // deployed node would have no media port, no drain, and room for uploads.
             Message::Report => {
-                self.join = Message::Join;
-                self.state = State::Apart { until: None };
+                if let State::Joined { report_at, .. } = &mut self.state {
+                    *report_at = now + self.beat_interval;
+                }
                 true
             }
         }
@@ -260,6 +262,27 @@ mod tests {
         assert!(member.refused(Message::JoinExt, false, start));
         assert_eq!(member.next(start), Action::Wait(start + PAUSE_MIN));
         joined(&mut member, Message::JoinExt, start + PAUSE_MIN);
+    }
+
+    #[test]
+    fn a_refused_report_leaves_the_node_as_it_joined() {
+        let start = Instant::now();
+        let mut member = Membership::new(BEAT);
+        active(&mut member, Message::JoinExt, start);
+        assert_eq!(member.next(start), Action::Send(Message::Report));
+        assert!(member.refused(Message::Report, true, start));
+        assert!(member.is_active() && member.reports());
+        assert_eq!(member.next(start), Action::Wait(start + BEAT));
+        assert_eq!(member.next(start + BEAT), Action::Send(Message::Beat));
+        member.accepted(Message::Beat, start + BEAT);
+        assert_eq!(
+            member.next(start + BEAT),
+            Action::Send(Message::Report),
+            "the clocks may be set"
+        );
+        // Where the tracker has closed the connection the next beat finds that out.
+        member.lost(start + BEAT);
+        joined(&mut member, Message::JoinExt, start + BEAT);
     }
 
     #[test]

@@ -17,7 +17,9 @@ use crate::registry::NodeView;
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     groups: HashMap<GroupName, GroupView>,
-    /// Groups that a new user may get: those with an active node.
+    /// Groups with an active node.
+    there: Vec<GroupName>,
+    /// Groups that a new user may get.
     open: Vec<GroupName>,
     only: Option<GroupName>,
     gateways: Vec<SocketAddr>,
@@ -58,6 +60,11 @@ impl GroupView {
         Self { name, field, nodes, texts, classes }
     }
 
+    /// Whether a node of the group is active that takes uploads, and stays.
+    fn takes_uploads(&self) -> bool {
+        self.nodes.iter().any(|node| !node.read_only && !node.draining)
+    }
+
     /// Whether no node of the group is active.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -90,10 +97,20 @@ impl Snapshot {
         only: Option<GroupName>,
         gateways: Vec<SocketAddr>,
     ) -> Self {
-        let mut open: Vec<GroupName> =
-            groups.values().filter(|group| !group.is_empty()).map(|group| group.name).collect();
-        open.sort_unstable();
-        Self { groups, open, only, gateways }
+        let those = |is: fn(&GroupView) -> bool| {
+            let mut names: Vec<GroupName> =
+                groups.values().filter(|group| is(group)).map(|group| group.name).collect();
+            names.sort_unstable();
+            names
+        };
+        let there = those(|group| !group.is_empty());
+        // A user's group is for ever: one that is full would take none of a new user's uploads. Where all are, any may have
+        // room first.
+        let mut open = those(GroupView::takes_uploads);
+        if open.is_empty() {
+            open.clone_from(&there);
+        }
+        Self { groups, there, open, only, gateways }
     }
 
     /// A group's active nodes, if it has any.
@@ -108,10 +125,16 @@ impl Snapshot {
         self.only
     }
 
-    /// A group for a new user, with an active node.
+    /// A group for a new user: one with a node that takes uploads, if there is any, else one with an active node.
     #[must_use]
     pub fn pick(&self, random: &mut Random) -> Option<GroupName> {
         self.open.get(random.below(self.open.len())).copied()
+    }
+
+    /// A group with an active node.
+    #[must_use]
+    pub fn any(&self, random: &mut Random) -> Option<GroupName> {
+        self.there.get(random.below(self.there.len())).copied()
     }
 
     /// The answer to LOCATE for a group with an active node.
@@ -229,6 +252,26 @@ mod tests {
         assert_eq!(picked, HashSet::from([name("a"), name("c")]));
         assert!(snapshot.active(&name("b")).is_none());
         assert_eq!(Snapshot::default().pick(&mut random), None);
+    }
+
+    #[test]
+    fn new_users_get_groups_that_take_uploads_as_long_as_there_is_one() {
+        let name = |text: &str| GroupName::parse(text).unwrap();
+        let full = NodeView { read_only: true, ..node(1) };
+        let stopping = NodeView { draining: true, ..node(2) };
+        let mut random = Random::new(3);
+        let mut picked = |groups: &[(&str, Vec<NodeView>)]| -> HashSet<GroupName> {
+            let groups = groups.iter().cloned();
+            let groups =
+                groups.map(|(text, nodes)| (name(text), GroupView::new(name(text), nodes)));
+            let snapshot = Snapshot::new(groups.collect(), None, Vec::new());
+            assert_eq!((0..100).filter_map(|_| snapshot.any(&mut random)).count(), 100);
+            (0..100).filter_map(|_| snapshot.pick(&mut random)).collect()
+        };
+        let both =
+            [("a", vec![full, full]), ("b", vec![full, stopping]), ("c", vec![full, node(3)])];
+        assert_eq!(picked(&both), HashSet::from([name("c")]));
+        assert_eq!(picked(&both[..2]), HashSet::from([name("a"), name("b")]));
     }
 
     #[test]

@@ -215,7 +215,9 @@ impl Conversation {
                 }
             }
             Err(CallError::Remote { error, .. }) => {
-                self.connection = None;
+                if message != Message::Report {
+                    self.connection = None;
+                }
                 if self.membership.refused(message, may_be_unknown(&error), now) {
                     tracing::warn!(tracker = self.tracker, command = ?message, %error, "refused");
                 } else {

@@ -102,7 +102,7 @@ impl Thread {
             // The files of the whole app: with a shared database any node knows them.
             (None, None, None) if self.owners.is_some() => {
                 let mut snapshots = self.snapshots.borrow_mut();
-                let picked = snapshots.load().pick(&mut self.random.borrow_mut());
+                let picked = snapshots.load().any(&mut self.random.borrow_mut());
                 Ok(picked.ok_or_else(|| Refused::new(Outcome::NoNode, "no storage node is active")))
             }
             (None, None, _) => Ok(Err(Refused::new(
