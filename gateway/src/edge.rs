@@ -170,10 +170,11 @@ impl EdgeThread {
         &self,
         question: &Question,
         tried: &[SocketAddr],
+        is_write: bool,
     ) -> Vec<SocketAddr> {
         self.forget(question);
         let Ok(nodes) = self.locate(question).await else { return Vec::new() };
-        let mut order = self.order(&nodes, false);
+        let mut order = self.order(&nodes, is_write);
         order.retain(|node| !tried.contains(node));
         order
     }

@@ -98,15 +98,20 @@ async fn answer(thread: &EdgeThread, conn: &mut ServerConn, head: &RequestHead) 
         Route::File(file) => Some(file),
         _ => None,
     };
-    if head.method.is_read() {
-        let question = Question { app: query.app, user: query.user, file };
-        return pass_on(thread, conn, head, &question).await;
-    }
-    let question = Question {
+    let owned = Question {
         app: query.app.or(Some(thread.default_app())),
         user: query.user.or(Some(thread.default_user())),
         file,
     };
+    if head.method.is_read() {
+        // Without an owner the file id decides. Of one who is named in part, a storage node fills in the rest, too.
+        let question = match (query.app, query.user) {
+            (None, None) => Question { app: None, user: None, file },
+            _ => owned,
+        };
+        return pass_on(thread, conn, head, &question).await;
+    }
+    let question = owned;
     write(thread, conn, head, &question).await
 }
 

@@ -81,7 +81,8 @@ pub(crate) async fn pass(thread: &EdgeThread, conn: &mut ServerConn, asked: &Ask
     asked.write(&mut request, None);
     let mut answer = first_answer(thread, asked, asked.order, &request).await;
     if answer.is_err() {
-        let others = thread.others(asked.question, asked.order).await;
+        let is_write = !asked.head.method.is_read();
+        let others = thread.others(asked.question, asked.order, is_write).await;
         if !others.is_empty() {
             answer = first_answer(thread, asked, &others, &request).await;
         }

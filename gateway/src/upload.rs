@@ -58,7 +58,7 @@ pub(crate) async fn pass(
     let repeatable = head.method != Method::Post || head.framing.has_body();
     let mut willing = first_willing(thread, order, &request, repeatable).await;
     if willing.is_err() && repeatable {
-        let others = thread.others(question, order).await;
+        let others = thread.others(question, order, true).await;
         if !others.is_empty() {
             willing = first_willing(thread, &others, &request, repeatable).await;
         }
@@ -120,8 +120,8 @@ pub(crate) async fn too_large(conn: &mut ServerConn) -> Outcome {
         .map_err(|_| Cut::ByClient)
 }
 
-/// The first node that says 100, or anything final but 503. `repeatable`: whether the request may
-/// be sent again though the node may have read it.
+/// The first node that says 100, or anything final but that it is busy (503) or full (507).
+/// `repeatable`: whether the request may be sent again though the node may have read it.
 async fn first_willing(
     thread: &EdgeThread,
     order: &[SocketAddr],
@@ -130,8 +130,11 @@ async fn first_willing(
 ) -> Result<Answer, Failure> {
     let mut last = Failure::NoNode;
     for (index, node) in order.iter().enumerate() {
-        match ask(thread, *node, request, !repeatable).await {
-            Ok(answer) if answer.head.status == 503 && index + 1 < order.len() => {
+        let may_go_on = repeatable && index + 1 < order.len();
+        let limit = if may_go_on { thread.switch_after() } else { Duration::MAX };
+        let limit = limit.min(thread.answer_timeout());
+        match ask(thread, *node, request, !repeatable, limit).await {
+            Ok(answer) if matches!(answer.head.status, 503 | 507) && may_go_on => {
                 last = Failure::NodesBusy;
             }
             Ok(answer) => return Ok(answer),
@@ -143,12 +146,14 @@ async fn first_willing(
     Err(last)
 }
 
-/// Asks one node whether it takes the upload; `fresh`: on a new connection only.
+/// Asks one node whether it takes the upload, and waits so long for what it says; `fresh`: on a
+/// new connection only.
 async fn ask(
     thread: &EdgeThread,
     node: SocketAddr,
     request: &[u8],
     mut fresh: bool,
+    limit: Duration,
 ) -> Result<Answer, UpstreamError> {
     loop {
         let mut reused = false;
@@ -156,7 +161,7 @@ async fn ask(
             let mut conn = thread.pool.get(node, fresh).await?;
             reused = conn.is_reused();
             conn.send(request, false, thread.pace()).await?;
-            let head = conn.answer(thread.head_limits(), thread.answer_timeout()).await?;
+            let head = conn.answer(thread.head_limits(), limit).await?;
             Ok(Answer { conn, head })
         };
         let answer = answer.await;

@@ -311,6 +311,25 @@ fn what_is_no_request_never_reaches_a_node() {
 }
 
 #[test]
+fn of_an_owner_who_is_named_in_part_the_rest_is_filled_in() {
+    let node = Node::start(|request| {
+        request.answer(200, "", b"content");
+        Then::Close
+    });
+    let (edge, tracker) = edge_over(&[], &[node.address]);
+    for (query, app, user) in [
+        ("", None, None),
+        ("?user=alice", Some("tnvideo"), Some("alice")),
+        ("?app=photos", Some("photos"), Some("tnv001")),
+        ("?app=photos&user=bob", Some("photos"), Some("bob")),
+    ] {
+        assert_eq!(edge.client().get(&format!("/files/9{query}")).status, 200);
+        let asked = (app.map(str::to_owned), user.map(str::to_owned));
+        assert_eq!(*tracker.owner.lock().unwrap(), asked, "{query}");
+    }
+}
+
+#[test]
 fn a_place_that_was_remembered_and_answers_no_more_is_asked_for_again() {
     for off in drivers() {
         // As after a drain of the other one: only this node was named.

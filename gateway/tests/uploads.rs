@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kit::{Edge, Node, Then, Tracker, closed_port, config, drivers, pattern};
-use reel_node::config::{Secret, TokenConfig};
+use reel_gateway::Config;
+use reel_node::config::{HumanTime, Secret, TokenConfig};
 
 /// Takes every body and tells its length and sum; `/files/taken` is a conflict.
 fn sum_node() -> Node {
@@ -95,9 +96,20 @@ fn before_the_first_byte_another_node_is_tried() {
             request.answer(503, "", b"");
             Then::Close
         });
-        for bad in [closed_port(), rude.address, draining.address] {
+        let full = Node::start(|request| {
+            request.answer(507, "", b"");
+            Then::Close
+        });
+        let silent = Node::start(|_| {
+            std::thread::sleep(Duration::from_secs(10));
+            Then::Close
+        });
+        let bad = [closed_port(), rude.address, draining.address, full.address, silent.address];
+        for bad in bad {
             let tracker = Tracker::start(&[bad, node.address]);
-            let edge = Edge::start(&off, &config(&[tracker.address]));
+            let switch_after = HumanTime(Duration::from_millis(200));
+            let config = Config { switch_after, ..config(&[tracker.address]) };
+            let edge = Edge::start(&off, &config);
             let mut client = edge.client();
             for _ in 0..10 {
                 assert_eq!(client.put("/files/f", &pattern(1000), "").status, 201);
@@ -125,6 +137,18 @@ fn an_empty_post_is_sent_once_and_busy_nodes_are_a_503() {
         assert_eq!(answer.status, 503);
         assert!(answer.field("retry-after").is_some());
     }
+    // Its 503 may be of an upload that is done yet.
+    let before = busy.requests.load(Ordering::Relaxed);
+    *tracker.nodes.lock().unwrap() = vec![busy.address, busy.address];
+    assert_eq!(client.ask("POST", "/files?user=g", "Content-Length: 0\r\n").status, 503);
+    assert_eq!(busy.requests.load(Ordering::Relaxed), before + 1);
+    // That it is full, the last one says itself.
+    let full = Node::start(|request| {
+        request.answer(507, "", b"");
+        Then::Close
+    });
+    *tracker.nodes.lock().unwrap() = vec![full.address];
+    assert_eq!(client.put("/files/f?user=h", b"hello", "").status, 507);
     *tracker.nodes.lock().unwrap() = vec![good.address];
     assert_eq!(client.put("/files/f?user=z", b"hello", "").status, 201);
 }

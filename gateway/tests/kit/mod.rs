@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use reel_gateway::Config;
 use reel_node::config::{HumanTime, NodeConfig, TokenConfig};
 use reel_node::{Process, Running};
-use reel_proto::ext::{Located, NodeAddr};
+use reel_proto::ext::{Locate, Located, NodeAddr};
 use reel_proto::frame::{self, HEADER_LEN, Header};
 use reel_proto::name::GroupName;
 use reel_proto::peer::GatewayBeat;
@@ -40,6 +40,8 @@ pub struct Tracker {
     pub address: SocketAddr,
     pub nodes: Arc<Mutex<Vec<SocketAddr>>>,
     pub asked: Arc<AtomicUsize>,
+    /// App and user of the last question.
+    pub owner: Arc<Mutex<(Option<String>, Option<String>)>>,
     pub announced: Arc<AtomicUsize>,
     /// Refuses LOCATE like this.
     pub refusal: Arc<Mutex<Option<refusal::Refusal>>>,
@@ -52,15 +54,18 @@ impl Tracker {
             address: listener.local_addr().unwrap(),
             nodes: Arc::new(Mutex::new(nodes.to_vec())),
             asked: Arc::default(),
+            owner: Arc::default(),
             announced: Arc::default(),
             refusal: Arc::default(),
         };
         let (nodes, asked) = (Arc::clone(&tracker.nodes), Arc::clone(&tracker.asked));
         let (announced, refusal) = (Arc::clone(&tracker.announced), Arc::clone(&tracker.refusal));
+        let owner = Arc::clone(&tracker.owner);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (nodes, asked) = (Arc::clone(&nodes), Arc::clone(&asked));
                 let (announced, refusal) = (Arc::clone(&announced), Arc::clone(&refusal));
+                let owner = Arc::clone(&owner);
                 std::thread::spawn(move || {
                     let mut stream = stream.unwrap();
                     while let Some((command, sent)) = read_frame(&mut stream) {
@@ -74,6 +79,12 @@ impl Tracker {
                         }
                         if command == command::LOCATE {
                             asked.fetch_add(1, Ordering::Relaxed);
+                            let question = Locate::decode(&sent).unwrap();
+                            let of = |name: Option<&str>| name.map(str::to_owned);
+                            *owner.lock().unwrap() = (
+                                of(question.app.as_ref().map(|app| app.as_str())),
+                                of(question.user.as_ref().map(|user| user.as_str())),
+                            );
                             if let Some(refusal) = *refusal.lock().unwrap() {
                                 let reply = command::REPLY_TRACKER;
                                 let frame = refusal::error_reply(refusal, reply, "t", "no");
