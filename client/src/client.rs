@@ -69,6 +69,7 @@ impl Client {
             attempts: Attempts::new(self.shared.config.retry, Instant::now().into_std(), deadline),
             location: None,
             tried: 0,
+            is_later: false,
         }
     }
 }
@@ -83,6 +84,8 @@ pub(crate) struct Walk {
     attempts: Attempts,
     location: Option<Arc<Location>>,
     tried: usize,
+    /// One of those that were tried may well do it later.
+    is_later: bool,
 }
 
 impl Walk {
@@ -115,16 +118,17 @@ impl Walk {
         if retry == Retry::Never {
             return Err(error);
         }
+        self.is_later |= retry != Retry::Elsewhere;
         let nodes = self.location.as_ref().map_or(0, |location| location.nodes.len());
         self.tried += 1;
         if self.tried < nodes {
             tracing::debug!(%error, "trying the next node");
             return Ok(());
         }
-        if retry == Retry::Elsewhere {
+        if !self.is_later {
             return Err(error);
         }
-        self.tried = 0;
+        (self.tried, self.is_later) = (0, false);
         self.location = None;
         self.client.shared.locations.drop_answer(self.scope);
         let now = Instant::now().into_std();

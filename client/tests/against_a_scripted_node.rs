@@ -50,6 +50,8 @@ struct State {
     /// Commands that came.
     seen: Vec<u8>,
     deployed: bool,
+    /// Another node that LOCATE names.
+    other: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone)]
@@ -154,8 +156,9 @@ impl Scripted {
         }
         match command {
             command::LOCATE => {
-                let node = NodeAddr { binary: self.address, media: Some(self.address), flags: 0 };
-                Located { group, nodes: vec![node], gateways: vec![] }.encode(&mut reply);
+                let node = |binary| NodeAddr { binary, media: Some(binary), flags: 0 };
+                let nodes = state.other.into_iter().chain([self.address]).map(node).collect();
+                Located { group, nodes, gateways: vec![] }.encode(&mut reply);
                 return (frame::encode(command::REPLY_TRACKER, &reply), true);
             }
             command::SADDRS => {
@@ -341,6 +344,18 @@ async fn a_full_node_is_not_asked_again() {
     let full = put(&node.client(), b"one").await.unwrap_err();
     assert_eq!(full.refusal(), Some(Refusal::Full));
     assert_eq!(node.seen(command::PUT), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_is_away_may_come_back_though_another_refuses() {
+    for file in 0..8 {
+        let node = Scripted::start(false).await;
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        node.state.lock().unwrap().other = Some(gone);
+        node.fail(command::PUT, &[Fault::Refused(Refusal::Full), Fault::Refused(Refusal::Full)]);
+        put(&node.client(), &content(file)).await.unwrap();
+        assert_eq!(node.seen(command::PUT), 3);
+    }
 }
 
 #[tokio::test]
