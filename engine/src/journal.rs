@@ -170,7 +170,7 @@ impl Journal {
         let mut current = free.pop().ok_or(io::ErrorKind::NotFound)?;
         let next = last + 1;
         let nonce = nonce()?;
-        current.begin(&SegmentHeader { epoch, first: next, nonce })?;
+        current.begin(&SegmentHeader::new(epoch, next, nonce))?;
         let shared = Arc::new(Shared::new(free, last, Arc::clone(gate)));
         let recycler = Recycler::new(config.clone(), Arc::clone(&shared), current.number());
         let mut group = Group::default();
@@ -337,7 +337,7 @@ impl Journal {
         self.epoch += 1;
         self.at = self.segment_bytes;
         let begun = nonce().and_then(|nonce| {
-            segment.begin(&SegmentHeader { epoch: self.epoch, first: self.next, nonce })?;
+            segment.begin(&SegmentHeader::new(self.epoch, self.next, nonce))?;
             Ok(nonce)
         });
         match begun {

@@ -5,7 +5,7 @@
 //! ```text
 //! segment: a file of fixed length, filled with zeros before its first use
 //!   0  8  magic "REELJRNL"
-//!   8  2  version, 1
+//!   8  2  version, 2
 //!  10  6  zero
 //!  16  8  epoch: of this use of the segment; every use has a higher one
 //!  24  8  first: the sequence number that its first entry has
@@ -28,13 +28,16 @@
 //!   1  3  zero
 //!   4  4  length of the body
 //!   8  8  length of the content that follows the body; 0 for all but puts of small files
-//!  16  8  CRC-64/NVME of bytes 0 to 16 and the body
+//!  16  8  CRC-64/NVME of bytes 0 to 16 and the body, XOR that of the segment's nonce and the entry's sequence number
 //!  24     body, then content
 //! ```
 //!
 //! All numbers are big-endian. The content has no checksum of its own here: the body of its put says what it must be.
-//! The nonce tells the groups of this use of a segment from whatever lies behind them: groups of earlier uses, and
-//! contents, in which an uploader may have written anything but a number that was drawn later.
+//! The nonce tells the groups of this use of a segment, and their entries, from whatever lies behind them: groups of earlier uses,
+//! and contents, in which an uploader may have written anything but a number that was drawn later. A power loss may leave the begin
+//! of a group and, where its rest was to be, what was there before.
+//!
+//! Version 1 had no nonce in its entries. It is read, and not written any more.
 
 use bytes::Bytes;
 use reel_meta::{FileStatus, NewFile, Removal, RowRef, StatusChange};
@@ -55,7 +58,8 @@ pub(super) const ENTRIES_MAX: usize = 4096;
 pub(super) const CONTENT_LEN_MAX: u64 = 1 << 20;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"REELJRNL";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+const VERSION_UNBOUND: u16 = 1;
 const SEGMENT_HEADER_LEN: usize = 48;
 
 /// Where the second copy of a segment's header lies: in another sector.
@@ -70,6 +74,20 @@ pub(super) struct SegmentHeader {
     pub(super) epoch: u64,
     pub(super) first: u64,
     pub(super) nonce: u64,
+    /// Whether its entries have its nonce in them.
+    pub(super) binds: bool,
+}
+
+impl SegmentHeader {
+    /// Of a use that begins.
+    pub(super) fn new(epoch: u64, first: u64, nonce: u64) -> Self {
+        Self { epoch, first, nonce, binds: true }
+    }
+
+    /// What the checksum of an entry with this number has in it.
+    pub(super) fn binding(&self, sequence: u64) -> u64 {
+        if self.binds { binding(self.nonce, sequence) } else { 0 }
+    }
 }
 
 /// One change, as it is journaled and as it is replayed.
@@ -122,7 +140,8 @@ pub(super) struct Damaged(pub(super) &'static str);
 pub(super) fn segment_header(header: &SegmentHeader) -> Vec<u8> {
     let mut out = Vec::with_capacity(BLOCK as usize);
     out.extend_from_slice(&SEGMENT_MAGIC);
-    out.extend_from_slice(&VERSION.to_be_bytes());
+    let version = if header.binds { VERSION } else { VERSION_UNBOUND };
+    out.extend_from_slice(&version.to_be_bytes());
     out.extend_from_slice(&[0; 6]);
     out.extend_from_slice(&header.epoch.to_be_bytes());
     out.extend_from_slice(&header.first.to_be_bytes());
@@ -154,21 +173,24 @@ fn read_copy(bytes: &[u8]) -> Result<Option<SegmentHeader>, Damaged> {
         return Ok(None);
     }
     let (body, crc) = bytes.split_at(SEGMENT_HEADER_LEN - 8);
-    let sound = body[..8] == SEGMENT_MAGIC
-        && body[8..10] == VERSION.to_be_bytes()
-        && crc == Crc64::of(body).to_be_bytes();
-    if !sound {
+    let binds = match u16::from_be_bytes([body[8], body[9]]) {
+        VERSION => true,
+        VERSION_UNBOUND => false,
+        _ => return Err(Damaged("segment header")),
+    };
+    if body[..8] != SEGMENT_MAGIC || crc != Crc64::of(body).to_be_bytes() {
         return Err(Damaged("segment header"));
     }
     let (epoch, first, nonce) = (number(body, 16), number(body, 24), number(body, 32));
-    Ok(Some(SegmentHeader { epoch, first, nonce }))
+    Ok(Some(SegmentHeader { epoch, first, nonce, binds }))
 }
 
 /// A group as it is written: header, entries, contents, one after the other in one buffer, which is used again.
 #[derive(Debug, Default)]
 pub(super) struct Group {
     bytes: Aligned,
-    entries: usize,
+    /// Where each entry begins.
+    entries: Vec<usize>,
     /// An entry's body while it is made.
     body: Vec<u8>,
 }
@@ -178,7 +200,7 @@ impl Group {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.extend(&[0; GROUP_HEADER_LEN]);
-        self.entries = 0;
+        self.entries.clear();
     }
 
     /// Adds [`Entry::Put`].
@@ -222,15 +244,15 @@ impl Group {
         header[8..16].copy_from_slice(&content_len.to_be_bytes());
         let crc = entry_crc(&header[..16], &self.body);
         header[16..].copy_from_slice(&crc.to_be_bytes());
+        self.entries.push(self.bytes.len());
         self.bytes.extend(&header);
         self.bytes.extend(&self.body);
         content.iter().for_each(|piece| self.bytes.extend(piece));
-        self.entries += 1;
     }
 
     /// Entries in it.
     pub(super) fn len(&self) -> usize {
-        self.entries
+        self.entries.len()
     }
 
     /// Bytes of it on the disk, padded to whole blocks.
@@ -238,12 +260,12 @@ impl Group {
         (self.bytes.len() as u64).next_multiple_of(BLOCK)
     }
 
-    /// Writes the header and pads it. Nothing is added afterwards; the bytes are there to be written, and come back by
+    /// Writes the header, binds the entries to their numbers, and pads it. Nothing is added afterwards; the bytes are there to be written, and come back by
     /// [`Self::give_back`].
     pub(super) fn seal(&mut self, nonce: u64, first: u64) -> Aligned {
         let mut header = [0; GROUP_HEADER_LEN];
         header[..4].copy_from_slice(&GROUP_MAGIC);
-        header[4..8].copy_from_slice(&(self.entries as u32).to_be_bytes());
+        header[4..8].copy_from_slice(&(self.entries.len() as u32).to_be_bytes());
         let length = self.bytes.len() as u64;
         for (place, number) in header[8..32].chunks_exact_mut(8).zip([nonce, first, length]) {
             place.copy_from_slice(&number.to_be_bytes());
@@ -251,6 +273,10 @@ impl Group {
         let crc = Crc64::of(&header[..32]);
         header[32..].copy_from_slice(&crc.to_be_bytes());
         self.bytes[..GROUP_HEADER_LEN].copy_from_slice(&header);
+        for (at, sequence) in self.entries.iter().zip(first..) {
+            let crc = number(&self.bytes, at + 16) ^ binding(nonce, sequence);
+            self.bytes[at + 16..at + ENTRY_HEADER_LEN].copy_from_slice(&crc.to_be_bytes());
+        }
         self.bytes.pad();
         std::mem::take(&mut self.bytes)
     }
@@ -294,8 +320,11 @@ impl GroupHeader {
 }
 
 /// Reads one entry of a group: the entry (or what is wrong with it) and the bytes it takes. Without the bytes nothing
-/// behind it can be found.
-pub(super) fn read_entry(bytes: &Bytes) -> Result<(usize, Result<Entry, Damaged>), Damaged> {
+/// behind it can be found. `binding`: of its number, see [`SegmentHeader::binding`].
+pub(super) fn read_entry(
+    bytes: &Bytes,
+    binding: u64,
+) -> Result<(usize, Result<Entry, Damaged>), Damaged> {
     let cut = Damaged("entry");
     let header = bytes.get(..ENTRY_HEADER_LEN).ok_or(cut)?;
     let mut body_len = [0; 4];
@@ -311,7 +340,7 @@ pub(super) fn read_entry(bytes: &Bytes) -> Result<(usize, Result<Entry, Damaged>
     if bytes.len() < end {
         return Err(cut);
     }
-    if number(header, 16) != entry_crc(&header[..16], body) {
+    if number(header, 16) != entry_crc(&header[..16], body) ^ binding {
         // The lengths are part of what does not match: where the next entry begins is not known.
         return Err(cut);
     }
@@ -427,6 +456,13 @@ fn entry_crc(header: &[u8], body: &[u8]) -> u64 {
     let mut crc = Crc64::new();
     crc.update(header);
     crc.update(body);
+    crc.finish()
+}
+
+fn binding(nonce: u64, sequence: u64) -> u64 {
+    let mut crc = Crc64::new();
+    crc.update(&nonce.to_be_bytes());
+    crc.update(&sequence.to_be_bytes());
     crc.finish()
 }
 

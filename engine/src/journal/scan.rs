@@ -223,7 +223,7 @@ impl Used {
                 if sequence >= self.end {
                     return Ok(());
                 }
-                match read_entry(&rest) {
+                match read_entry(&rest, self.header.binding(sequence)) {
                     Ok((used, entry)) => {
                         rest = rest.slice(used..);
                         each(start, sequence, entry)?;
@@ -382,7 +382,7 @@ mod tests {
         append(&mut journal, &["b", "never"]);
         let later = folder.path().join("journal");
         let mut segment = Segment::create(&later, 9, SEGMENT_BYTES_MIN).unwrap();
-        segment.begin(&SegmentHeader { epoch: 77, first: 3, nonce: 5 }).unwrap();
+        segment.begin(&SegmentHeader::new(77, 3, 5)).unwrap();
         let (found, entries) = live(folder.path());
         assert_eq!(entries, named(&[(1, "a"), (2, "b")]));
         assert_eq!((found.last, found.lost), (2, vec![]));
@@ -404,6 +404,48 @@ mod tests {
         assert_eq!(live(folder.path()).1, named(&[(1, "a")]));
     }
 
+    /// The power went when the first block of a group was on the disk.
+    #[test]
+    fn the_rest_of_a_torn_group_is_not_what_was_there_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = folder.path().join("journal");
+        std::fs::create_dir(&journal).unwrap();
+        let mut segment = Segment::create(&journal, 0, SEGMENT_BYTES_MIN).unwrap();
+        let (_, path) = segment::list(&journal).unwrap().remove(0);
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        let content = |byte| Bytes::from(vec![byte; 2 * BLOCK as usize]);
+        let group = |byte, status: &str, nonce, first| {
+            let mut group = crate::journal::format::Group::default();
+            group.clear();
+            group.put(&row(&content(byte)), Some(&[content(byte)]));
+            group.status(&change(status));
+            group.seal(nonce, first)
+        };
+        segment.begin(&SegmentHeader::new(1, 1, 5)).unwrap();
+        file.write_all_at(&group(1, "old", 5, 1), BLOCK).unwrap();
+        assert_eq!(live(folder.path()).1, named(&[(2, "old")]));
+        segment.begin(&SegmentHeader::new(2, 3, 6)).unwrap();
+        file.write_all_at(&group(2, "new", 6, 3)[..BLOCK as usize], BLOCK).unwrap();
+        let (found, live) = live(folder.path());
+        assert_eq!((found.torn, found.lost, live), (2, Vec::new(), Vec::new()));
+    }
+
+    fn row(content: &Bytes) -> reel_meta::NewFile {
+        reel_meta::NewFile {
+            file: "f".to_owned(),
+            app: "a".to_owned(),
+            user: "u".to_owned(),
+            file_path: "p".to_owned(),
+            size: content.len() as u64,
+            created_at: 1,
+            checksum: Some(reel_proto::checksum::Crc64::of(content)),
+            name: None,
+            content_type: None,
+            expires_at: None,
+            deleted_at: None,
+        }
+    }
+
     #[test]
     fn a_journal_that_gets_no_space_back_freezes() {
         let folder = tempfile::tempdir().unwrap();
@@ -414,20 +456,8 @@ mod tests {
         let (mut journal, _recycler) = Journal::begin(&config, recovered, 0, &gate).unwrap();
         journal.open();
         assert!(gate.is_open());
-        let row = reel_meta::NewFile {
-            file: "f".to_owned(),
-            app: "a".to_owned(),
-            user: "u".to_owned(),
-            file_path: "p".to_owned(),
-            size: 1 << 20,
-            created_at: 1,
-            checksum: Some(1),
-            name: None,
-            content_type: None,
-            expires_at: None,
-            deleted_at: None,
-        };
         let content = vec![Bytes::from(vec![7; 1 << 20])];
+        let row = row(&content[0]);
         let frozen = (0..9).find_map(|_| {
             journal.put(&row, Some(&content));
             journal.send().and_then(|_| journal.settled()).err()

@@ -237,7 +237,7 @@ mod tests {
         let mut segment = Segment::create(folder.path(), 7, 4 * BLOCK).unwrap();
         assert_eq!(segment.len().unwrap(), 4 * BLOCK);
         assert_eq!(segment.header().unwrap().unwrap(), None);
-        let header = SegmentHeader { epoch: 3, first: 9, nonce: 4 };
+        let header = SegmentHeader::new(3, 9, 4);
         segment.begin(&header).unwrap();
         for (block, text) in [(1, b"one"), (2, b"two")] {
             let mut bytes = Aligned::default();
@@ -257,7 +257,7 @@ mod tests {
     fn a_segment_is_never_made_over_another() {
         let folder = tempfile::tempdir().unwrap();
         let mut segment = Segment::create(folder.path(), 7, 4 * BLOCK).unwrap();
-        let header = SegmentHeader { epoch: 3, first: 9, nonce: 4 };
+        let header = SegmentHeader::new(3, 9, 4);
         segment.begin(&header).unwrap();
         let refused = Segment::create(folder.path(), 7, 4 * BLOCK).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);

@@ -72,9 +72,10 @@ fn written(entries: &[Entry]) -> Vec<u8> {
 fn read(bytes: &[u8]) -> Result<Vec<Result<Entry, Damaged>>, Damaged> {
     let header = GroupHeader::read(bytes)?;
     let mut rest = Bytes::copy_from_slice(bytes).slice(GROUP_HEADER_LEN..);
-    (0..header.entries)
-        .map(|_| {
-            let (used, entry) = read_entry(&rest)?;
+    let used = SegmentHeader::new(1, header.first, header.nonce);
+    (header.first..header.first + u64::from(header.entries))
+        .map(|sequence| {
+            let (used, entry) = read_entry(&rest, used.binding(sequence))?;
             rest = rest.slice(used..);
             Ok(entry)
         })
@@ -89,6 +90,24 @@ fn what_was_written_is_read() {
     assert_eq!(header, expected);
     let back: Vec<Entry> = read(&bytes).unwrap().into_iter().map(Result::unwrap).collect();
     assert_eq!(back, entries().into_iter().map(joined).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_entry_has_its_place_in_its_group_and_use() {
+    let bytes = written(&entries());
+    let rest = Bytes::copy_from_slice(&bytes).slice(GROUP_HEADER_LEN..);
+    let of = |nonce, sequence| SegmentHeader::new(1, 17, nonce).binding(sequence);
+    assert!(read_entry(&rest, of(3, 17)).is_ok());
+    for wrong in [of(3, 18), of(4, 17), of(17, 3), 0] {
+        assert!(read_entry(&rest, wrong).is_err());
+    }
+    // As an earlier version has written it.
+    let unbound = SegmentHeader { binds: false, ..SegmentHeader::new(1, 17, 3) };
+    assert_eq!(read_segment_header(&segment_header(&unbound)).unwrap(), Some(unbound));
+    let mut old = rest.to_vec();
+    let crc = number(&old, 16) ^ of(3, 17);
+    old[16..24].copy_from_slice(&crc.to_be_bytes());
+    assert!(read_entry(&Bytes::from(old), unbound.binding(17)).is_ok());
 }
 
 #[test]
@@ -107,10 +126,10 @@ fn every_flip_and_every_cut_is_noticed() {
 
 #[test]
 fn golden_bytes_of_the_headers() {
-    let used = SegmentHeader { epoch: 2, first: 258, nonce: 9 };
+    let used = SegmentHeader::new(2, 258, 9);
     let header = segment_header(&used);
     assert_eq!(header.len(), 4096);
-    assert_eq!(&header[..16], b"REELJRNL\x00\x01\x00\x00\x00\x00\x00\x00");
+    assert_eq!(&header[..16], b"REELJRNL\x00\x02\x00\x00\x00\x00\x00\x00");
     assert_eq!(header[16..32], [0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 2]);
     assert_eq!(header[32..40], [0, 0, 0, 0, 0, 0, 0, 9]);
     assert_eq!(read_segment_header(&header).unwrap(), Some(used));
