@@ -21,7 +21,7 @@ use reel_meta::{
 use reel_proto::table::table_of_user;
 
 use self::{
-    commands::{Answer, Mutation, Read, Write},
+    commands::{Answer, Mutation, Read, Replacement, Write},
     watch::Watch,
 };
 use crate::{
@@ -200,6 +200,12 @@ impl Metadata {
     /// Inserts one row, without blocking a data thread.
     pub(crate) async fn insert_one(&self, insert: Insert) {
         let _ = self.writes.send_async(Write::Mutation(insertion(vec![insert]))).await;
+    }
+
+    /// Removes a row and inserts one in its place, in one transaction, without blocking a data thread.
+    pub(crate) async fn replace_one(&self, removal: Removal, insert: Insert) {
+        let replace = Mutation::Replace(Box::new(Replacement { removal, insert }));
+        let _ = self.writes.send_async(Write::Mutation(replace)).await;
     }
 
     /// Sets states in one transaction.

@@ -272,6 +272,22 @@ fn a_damaged_file_that_is_deleted_before_it_is_replaced_stays() {
 }
 
 #[test]
+fn a_damaged_file_whose_replacement_is_refused_keeps_its_row() {
+    let kit = Scripted::open();
+    let bytes = content(1, 5000);
+    let path = kit.put("f", &bytes);
+    fs::write(&path, content(2, 5000)).unwrap();
+    // The insert that finds the row, the removal, and what is to take its place.
+    kit.script.lock().unwrap().writes.extend([Wrong::Nothing, Wrong::Nothing, Wrong::Refused]);
+    assert!(matches!(kit.node.put("f", &bytes), Err(UploadError::Metadata { .. })));
+    assert!(kit.node.find("f").is_some() && path.exists());
+    kit.node.put("f", &bytes).unwrap();
+    assert_eq!(kit.node.read("f").unwrap(), bytes);
+    until("the damaged one is kept aside", || quarantined(&kit.store()) == 1);
+    kit.node.close();
+}
+
+#[test]
 fn an_expired_file_acknowledges_no_upload() {
     let folder = quick_folder();
     let clock = HandClock::at(START);
@@ -291,6 +307,10 @@ fn an_expired_file_acknowledges_no_upload() {
     assert_eq!(put().unwrap().outcome, Outcome::New);
     clock.advance(9);
     assert_eq!(put().unwrap().outcome, Outcome::Same);
+    // What is to stay is not acknowledged by what goes.
+    let for_ever = node.put("f", b"content");
+    let earlier = Conflict::ExpiresEarlier;
+    assert!(matches!(for_ever, Err(UploadError::Conflict(c)) if c == earlier), "{for_ever:?}");
     clock.advance(1);
     assert!(node.find("f").is_none());
     let late = put();

@@ -15,9 +15,9 @@ use std::{
 
 use bytes::Bytes;
 use kit::{
-    Node, config, content,
+    DATABASE, Node, config, content,
     disk::{Disk, Frozen, skipped},
-    files, key, put_as, request, until,
+    files, journaled, key, put_as, quick_folder, request, until,
 };
 use reel_engine::{
     metadata::{Metadata, Owned, wait},
@@ -429,6 +429,35 @@ fn what_a_file_system_must_have_is_looked_at_when_a_store_opens() {
     assert!(small("ext4", 32, "256"), "a record does not fit into inodes of 256 bytes");
     assert!(!small("ext4", 32, "512"));
     assert!(!small("xfs", 320, "1024"));
+}
+
+/// What a replay may bring about, nobody may take for undone: the row would name a file that was removed.
+#[test]
+fn a_file_stays_when_its_row_may_be_in_a_journal_that_failed() {
+    if skipped("the journal's disk fails") {
+        return;
+    }
+    let (folder, mut disk) = (quick_folder(), Disk::new("ext4", 256));
+    let store = folder.path().join("store");
+    let mut config = journaled(folder.path());
+    config.journal.as_mut().unwrap().folder = disk.mount.join("journal");
+    let open = || Node::open_with(&config, &folder.path().join(DATABASE), 0);
+    let node = open();
+    node.put("before", b"content").unwrap();
+    let large = content(1, 3 << 20);
+    disk.cut_power();
+    let failed = node.put("large", &large).unwrap_err();
+    assert!(matches!(failed, UploadError::Metadata { unknown: true, .. }), "{failed:?}");
+    assert_eq!(files(&store).len(), 2);
+    node.stores.close(Duration::from_secs(1));
+    drop(node);
+    disk.unmount();
+    disk.mount();
+    let node = open();
+    assert_eq!(node.read("before").unwrap(), b"content");
+    // Sealed, in a block that was held.
+    assert!(node.read("large").unwrap() == large);
+    node.close();
 }
 
 #[test]

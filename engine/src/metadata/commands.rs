@@ -43,6 +43,7 @@ pub(super) enum Mutation {
         rows: Vec<NewFile>,
         files: Vec<Waiting>,
     },
+    Replace(Box<Replacement>),
     Status {
         changes: Vec<StatusChange>,
         records: Records,
@@ -55,6 +56,12 @@ pub(super) enum Mutation {
         records: Records,
         answer: Answer<Vec<Change>>,
     },
+}
+
+/// A row goes, and another one of the same file takes its place, in one transaction.
+pub(super) struct Replacement {
+    pub(super) removal: Removal,
+    pub(super) insert: Insert,
 }
 
 pub(super) enum Write {

@@ -9,9 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flume::Receiver;
-use reel_meta::{Change, FileStore, InsertOutcome, MetaError};
+use reel_meta::{Change, FileRow, FileStore, InsertOutcome, MetaError};
 
-use super::{Lease, Mutation, Owned, Records, RowError, StorePlace, Write, reply};
+use super::{Lease, Mutation, Owned, Records, Replacement, RowError, StorePlace, Write, reply};
 use crate::journal::{AppendError, Entry, GROUP_BYTES_MAX, Journal};
 
 /// Rows of one group and of one transaction.
@@ -179,6 +179,11 @@ impl<S: FileStore> Writer<'_, S> {
         for mutation in batch {
             all.push(match mutation {
                 Mutation::Insert { rows, .. } => Done::Insert(self.store.insert(rows).await?),
+                Mutation::Replace(replacement) => {
+                    let Replacement { removal, insert } = &**replacement;
+                    self.store.remove(std::slice::from_ref(removal)).await?;
+                    Done::Insert(self.store.insert(std::slice::from_ref(&insert.row)).await?)
+                }
                 Mutation::Status { changes, .. } => {
                     Done::Rows(self.store.set_status(changes).await?)
                 }
@@ -247,6 +252,22 @@ impl<S: FileStore> Writer<'_, S> {
         }
     }
 
+    /// The row of a file as it is, also after a start: what a replay may bring about yet is not known before.
+    async fn read_back(&mut self, owned: Owned) -> Result<Option<FileRow>, RowError> {
+        self.settle_journal().await?;
+        let Owned { app, user, file } = owned;
+        Ok(self.store.get_owned(&app, &user, &file).await?)
+    }
+
+    /// Lets go of a journal that is frozen, so that no entry of it is carried out over what the database has.
+    async fn settle_journal(&mut self) -> Result<(), RowError> {
+        match &self.journal {
+            Some(journal) if journal.is_broken() => Err(AppendError::Broken.into()),
+            Some(journal) if journal.is_frozen() => Ok(self.uninstall().await?),
+            _ => Ok(()),
+        }
+    }
+
     async fn other(&mut self, command: Write) {
         match command {
             Write::Stop | Write::Mutation(_) => {}
@@ -263,17 +284,10 @@ impl<S: FileStore> Writer<'_, S> {
                 reply(&answer, self.store.was_left(&file_path).await);
             }
             Write::Uninstall(answer) => {
-                let result = match &self.journal {
-                    Some(journal) if journal.is_broken() => Err(AppendError::Broken.into()),
-                    Some(journal) if journal.is_frozen() => {
-                        self.uninstall().await.map_err(RowError::from)
-                    }
-                    _ => Ok(()),
-                };
-                let _ = answer.try_send(result);
+                let _ = answer.try_send(self.settle_journal().await);
             }
-            Write::ReadBack(Owned { app, user, file }, answer) => {
-                reply(&answer, self.store.get_owned(&app, &user, &file).await);
+            Write::ReadBack(owned, answer) => {
+                let _ = answer.try_send(self.read_back(owned).await);
             }
             Write::Expect(StorePlace { node, path }, uuid, now, answer) => {
                 let expect =
@@ -359,6 +373,7 @@ impl Mutation {
     fn rows(&self) -> usize {
         match self {
             Self::Insert { rows, .. } => rows.len(),
+            Self::Replace(_) => 1,
             Self::Status { changes, .. } => changes.len(),
             Self::Remove { removals, .. } => removals.len(),
         }
@@ -374,6 +389,8 @@ impl Mutation {
     fn needs_journal(&self) -> bool {
         match self {
             Self::Insert { files, .. } => files.iter().any(|file| file.content.is_some()),
+            // Its file is durable.
+            Self::Replace(_) => false,
             Self::Status { records, .. } | Self::Remove { records, .. } => {
                 *records == Records::ByJournal
             }
@@ -396,6 +413,9 @@ impl Mutation {
                     (file.done)(Ok(outcome));
                 }
             }
+            (Self::Replace(replacement), Done::Insert(mut outcomes)) if outcomes.len() == 1 => {
+                (replacement.insert.file.done)(Ok(outcomes.remove(0)));
+            }
             (Self::Status { answer, .. } | Self::Remove { answer, .. }, Done::Rows(changes)) => {
                 // Whoever asked may be gone: a client that went away.
                 let _ = answer.try_send(Ok(changes));
@@ -411,6 +431,7 @@ impl Mutation {
                     (file.done)(Err(error.clone()));
                 }
             }
+            Self::Replace(replacement) => (replacement.insert.file.done)(Err(error.clone())),
             Self::Status { answer, .. } | Self::Remove { answer, .. } => {
                 let _ = answer.try_send(Err(error.clone()));
             }
@@ -424,6 +445,10 @@ impl Mutation {
                 for (row, file) in rows.iter().zip(files) {
                     journal.put(row, file.content.as_deref());
                 }
+            }
+            Self::Replace(replacement) => {
+                journal.remove(&replacement.removal, false);
+                journal.put(&replacement.insert.row, None);
             }
             Self::Status { changes, .. } => {
                 changes.iter().for_each(|change| journal.status(change));

@@ -291,6 +291,8 @@ pub enum Conflict {
     Deleted,
     /// A file past its expiry, which no reader gets: it has to be deleted and purged before the id is free.
     Expired,
+    /// The same content, to be kept for less long than what was uploaded now.
+    ExpiresEarlier,
 }
 
 impl std::fmt::Display for Conflict {
@@ -300,6 +302,7 @@ impl std::fmt::Display for Conflict {
             Self::OtherOwner => "another owner",
             Self::Deleted => "a deleted file that is not purged yet",
             Self::Expired => "a file past its expiry that is not purged yet",
+            Self::ExpiresEarlier => "the same content, which expires earlier",
         })
     }
 }

@@ -86,8 +86,10 @@ pub(crate) fn plan(
         return Ok(Plan { record: None, step: Step::Keep });
     };
     let deleted = row.status == FileStatus::Deleted;
-    // Retention runs from the moment at which readers lose the file, not from a delete that was cut short.
-    let deleted_at = if deleted { row.deleted_at.unwrap_or(now) } else { now };
+    // Retention runs from the moment at which readers lose the file, not from a delete that was cut short; and not from before
+    // the file was last changed, as by a clock that is behind.
+    let lost_at = now.max(row.updated_at);
+    let deleted_at = if deleted { row.deleted_at.unwrap_or(lost_at) } else { lost_at };
     let differs =
         |record: &Record| record.state != wanted || (wanted == State::Deleted && !deleted);
     let record = record.filter(|record| differs(record)).map(|record| {

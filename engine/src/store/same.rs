@@ -51,6 +51,9 @@ pub(crate) fn by_row(mine: &NewFile, row: &FileRow, now: u64) -> Judgement {
         Some(Conflict::Expired)
     } else if row.size != mine.size || (row.checksum.is_some() && row.checksum != mine.checksum) {
         Some(Conflict::OtherContent)
+    } else if row.expires_at.is_some_and(|row| mine.expires_at.is_none_or(|mine| mine > row)) {
+        // It would go before the time for which this one was promised.
+        Some(Conflict::ExpiresEarlier)
     } else {
         None
     };
@@ -125,7 +128,18 @@ mod tests {
         let judge = |row: FileRow| by_row(&mine(), &row, 100);
         assert_eq!(judge(row()), Judgement::LookAtFile);
         assert_eq!(judge(FileRow { checksum: None, ..row() }), Judgement::LookAtFile);
-        assert_eq!(judge(FileRow { expires_at: Some(101), ..row() }), Judgement::LookAtFile);
+        let expires = |at| FileRow { expires_at: Some(at), ..row() };
+        assert_eq!(judge(expires(101)), Judgement::Conflict(Conflict::ExpiresEarlier));
+        for (of_mine, of_row, is_kept_so_long) in [
+            (101, Some(101), true),
+            (101, Some(102), true),
+            (101, None, true),
+            (102, Some(101), false),
+        ] {
+            let mine = NewFile { expires_at: Some(of_mine), ..mine() };
+            let judged = by_row(&mine, &FileRow { expires_at: of_row, ..row() }, 100);
+            assert_eq!(judged == Judgement::LookAtFile, is_kept_so_long, "{judged:?}");
+        }
         for (other, why) in [
             (FileRow { user: "tnv002".into(), ..row() }, Conflict::OtherOwner),
             (FileRow { app: "other".into(), ..row() }, Conflict::OtherOwner),

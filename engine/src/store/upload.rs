@@ -8,7 +8,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use flume::Receiver;
-use reel_meta::{Change, FileRow, FileStatus, InsertOutcome, NewFile, Removal};
+use reel_meta::{FileRow, FileStatus, InsertOutcome, NewFile, Removal};
 use reel_proto::path::PathId;
 
 use super::{
@@ -334,26 +334,25 @@ impl Upload {
         })
     }
 
-    /// The row promises what its file does not hold: the row goes, and ours is inserted. Between the two there is
-    /// no row; a crash there leaves our sealed file in a held block, which the sweep adopts.
+    /// The row promises what its file does not hold: the row goes, and ours takes its place, in one transaction: a client that
+    /// does not wait for its end leaves the one or the other.
     async fn replace(
         &self,
-        place: NewPlace,
+        mut place: NewPlace,
         mine: NewFile,
         row: &FileRow,
     ) -> Result<Committed, UploadError> {
         tracing::error!(file = ?mine.file, old = %row.file_path, new = %mine.file_path,
             "the stored file does not match its row; the same content was uploaded again and takes its place");
         let removal = Removal { row: row.reference(), only: Some(FileStatus::Normal) };
-        let removed = self.stores.metadata.remove(vec![removal]).await.map_err(|error| {
-            let (unknown, retryable) = (error.unknown, error.retryable);
-            UploadError::Metadata { text: error.text, unknown, retryable }
-        })?;
+        let store = Arc::clone(place.store());
+        let (reply, wait) = flume::bounded(1);
+        place.set_sent(true);
+        self.stores.metadata.replace_one(removal, insert_of(place, mine, None, reply)).await;
+        let committed = outcome(&store, wait).await?;
         self.stores.epochs.bump(self.request.key.file.as_str());
-        let committed = self.insert(place, mine).await?;
-        self.stores.epochs.bump(self.request.key.file.as_str());
-        // Where the removal found no such row, the file may have been deleted meanwhile, and can be restored.
-        if removed == [Change::Applied]
+        // Else it may have been deleted meanwhile, and can be restored.
+        if matches!(committed.result, Ok(InsertOutcome::Inserted))
             && let Some((index, _, relative)) = self.stores.layout.place(&row.file_path)
         {
             let store = Arc::clone(&self.stores.paths[index]);
