@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use reel_node::http::splice::TransferError;
-use reel_node::http::{ServerConn, UpstreamConn, UpstreamError};
+use reel_node::http::{ServerConn, UpstreamConn, UpstreamError, media};
 use reel_proto::http::head::{Framing, Method, RequestHead, ResponseHead};
 
 use crate::continuation::Rest;
@@ -79,18 +79,29 @@ impl Asked<'_> {
 pub(crate) async fn pass(thread: &EdgeThread, conn: &mut ServerConn, asked: &Asked<'_>) -> Outcome {
     let mut request = thread.buffer();
     asked.write(&mut request, None);
-    let mut answer = first_answer(thread, asked, asked.order, &request).await;
+    let mut unanswered = false;
+    let mut answer = first_answer(thread, asked, asked.order, &request, &mut unanswered).await;
     if answer.is_err() {
         let is_write = !asked.head.method.is_read();
         let others = thread.others(asked.question, asked.order, is_write).await;
         if !others.is_empty() {
-            answer = first_answer(thread, asked, &others, &request).await;
+            answer = first_answer(thread, asked, &others, &request, &mut unanswered).await;
         }
     }
     thread.give_buffer(request);
     match answer {
         Ok(answer) => {
             thread.count_failover(asked.order, answer.conn.node());
+            // Whoever died may have deleted it: what was asked for is so.
+            if unanswered && asked.head.method == Method::Delete && answer.head.status == 404 {
+                drop(answer);
+                let fields = |out: &mut Vec<u8>| out.extend_from_slice(media::CORS);
+                return conn
+                    .respond(204, fields, b"")
+                    .await
+                    .map(|()| 204)
+                    .map_err(|_| Cut::ByClient);
+            }
             give(thread, conn, answer, Some(asked)).await
         }
         Err(failure) => failure.answer(conn).await.map_err(|_| Cut::ByClient),
@@ -99,11 +110,13 @@ pub(crate) async fn pass(thread: &EdgeThread, conn: &mut ServerConn, asked: &Ask
 
 /// The first usable answer of the nodes, tried in order. What a node says of itself is usable only
 /// from the last one: that it drains or is full (503), or that it cannot read its copy (500).
+/// `unanswered` is set where a node got the request, perhaps, and gave no answer.
 async fn first_answer(
     thread: &EdgeThread,
     asked: &Asked<'_>,
     order: &[SocketAddr],
     request: &[u8],
+    unanswered: &mut bool,
 ) -> Result<Answer, Failure> {
     let until = Instant::now() + thread.answer_timeout();
     let is_read = asked.head.method.is_read();
@@ -116,7 +129,7 @@ async fn first_answer(
         if is_read && others > 0 {
             share = share.min(thread.switch_after());
         }
-        match try_node(thread, node, request, share.max(TRY_MIN)).await {
+        match try_node(thread, node, request, share.max(TRY_MIN), unanswered).await {
             Ok(answer) if answer.head.status == 503 && others > 0 => {
                 last = Failure::NodesBusy;
             }
@@ -140,6 +153,7 @@ async fn try_node(
     node: SocketAddr,
     request: &[u8],
     deadline: Duration,
+    unanswered: &mut bool,
 ) -> Result<Answer, UpstreamError> {
     let mut fresh = false;
     loop {
@@ -151,10 +165,11 @@ async fn try_node(
             let head = thread.final_head(&mut conn, deadline).await?;
             Ok(Answer { conn, head })
         };
-        let answer = answer.await;
+        let answer: Result<Answer, UpstreamError> = answer.await;
         match &answer {
             Ok(_) => thread.node_answered(node),
             Err(error) => {
+                *unanswered |= !error.nothing_sent();
                 thread.metrics.add(Edge::TRIES.at([try_index(error, reused)]), 1);
                 if reused && error.is_stale() && !fresh {
                     thread.pool.forget(node);
@@ -296,7 +311,8 @@ impl<'a> Again<'a> {
 
     async fn round(&self, thread: &EdgeThread, order: &[SocketAddr], request: &[u8]) -> Round {
         for node in order.iter().copied() {
-            let Ok(mut answer) = try_node(thread, node, request, thread.switch_after()).await
+            let Ok(mut answer) =
+                try_node(thread, node, request, thread.switch_after(), &mut false).await
             else {
                 continue;
             };

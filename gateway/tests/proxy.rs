@@ -311,6 +311,32 @@ fn what_is_no_request_never_reaches_a_node() {
 }
 
 #[test]
+fn a_delete_that_a_node_may_have_done_before_it_died_is_done() {
+    for off in drivers() {
+        let died = Node::start(|_| Then::Close);
+        let second = Node::start(|request| {
+            request.answer(404, "", b"no such file\n");
+            Then::Keep
+        });
+        let (edge, tracker) = edge_over(&off, &[died.address, second.address]);
+        let mut statuses = std::collections::BTreeSet::new();
+        // Whichever of them is asked first; the one that died is asked last from then on.
+        for number in 0..8 {
+            let (edge, _tracker) = edge_over(&off, &[died.address, second.address]);
+            let asked = died.requests.load(Ordering::Relaxed);
+            let answer = edge.client().ask("DELETE", &format!("/files/{number}"), "");
+            let was_lost = died.requests.load(Ordering::Relaxed) > asked;
+            assert_eq!(answer.status, if was_lost { 204 } else { 404 });
+            statuses.insert(answer.status);
+        }
+        assert!(statuses.contains(&204), "{statuses:?}");
+        // Nobody else was asked: it does not exist.
+        *tracker.nodes.lock().unwrap() = vec![second.address];
+        assert_eq!(edge.client().ask("DELETE", "/files/none", "").status, 404);
+    }
+}
+
+#[test]
 fn of_an_owner_who_is_named_in_part_the_rest_is_filled_in() {
     let node = Node::start(|request| {
         request.answer(200, "", b"content");
