@@ -65,6 +65,22 @@ pub struct Swept {
     pub unreadable: u64,
 }
 
+impl Swept {
+    /// Adds what was done afterwards. What was passed over then is all that still is.
+    pub(crate) fn add(&mut self, more: Self) {
+        let Self { looked_at, removed, adopted, followed, purged, quarantined, left, unreadable } =
+            more;
+        self.looked_at += looked_at;
+        self.removed += removed;
+        self.adopted += adopted;
+        self.followed += followed;
+        self.purged += purged;
+        self.quarantined += quarantined;
+        self.left += left;
+        self.unreadable = unreadable;
+    }
+}
+
 /// Why a sweep or a repair stopped. What it did until then is whole.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {

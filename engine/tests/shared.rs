@@ -23,7 +23,8 @@ use reel_engine::{
     rebuild::rebuild_index,
     record::{Record, State},
     store::{
-        BlockRefused, ChangeError, Health, OpenError, Status, StoreConfig, Stores, UploadRequest,
+        BlockRefused, ChangeError, Health, Lookup, OpenError, Status, StoreConfig, Stores,
+        UploadRequest,
     },
 };
 use reel_proto::name::{GroupName, HostName};
@@ -254,6 +255,33 @@ fn a_file_that_cannot_be_looked_at_keeps_no_node_down_and_is_swept_when_it_can()
     let two = group.node("two");
     assert!(!file.exists(), "its block was held until it could be looked at");
     two.close();
+}
+
+#[test]
+fn a_start_waits_a_while_for_what_it_cannot_look_at() {
+    let group = Group::new();
+    let two = group.node("two");
+    two.put("f", b"content").unwrap();
+    let mark = group.store().join(".reel/marks/two.mark");
+    let before = fs::read(&mark).unwrap();
+    let path = group.store().join(two.find("f").unwrap().relative.as_str());
+    two.close();
+    fs::write(&mark, before).unwrap();
+    let deleted = Record { state: State::Deleted, deleted_at: Some(1), ..record(&path) };
+    set_attribute(&path, Some(&deleted.encode().unwrap()));
+    let lock = fs::File::open(&path).unwrap();
+    lock.lock().unwrap();
+    let mut config = group.config("two");
+    config.sweep_patience = Duration::from_secs(60);
+    let stores = std::thread::scope(|scope| {
+        let start = scope.spawn(|| Stores::open(&config, group.metadata.clone()).unwrap());
+        std::thread::sleep(Duration::from_millis(500));
+        drop(lock);
+        start.join().unwrap()
+    });
+    let state = wait(stores.stat(Lookup::Owned(key("tnv001", "f")))).unwrap().unwrap().status;
+    assert_eq!(state, Status::Deleted, "decided before it is served");
+    stores.close(Duration::from_secs(10));
 }
 
 #[test]

@@ -89,6 +89,8 @@ pub struct StoreConfig {
     pub hang_limit: Duration,
     /// The commit journal; `None`: every group is synced where it lies.
     pub journal: Option<JournalConfig>,
+    /// How long a start waits for files of a volume that its servers do not give yet.
+    pub sweep_patience: Duration,
     /// Repair leaves files alone that are younger: the longest time from a file's creation to its row, plus clock skew.
     pub repair_age_min: Duration,
     /// Time between repair passes; zero switches them off.
@@ -112,6 +114,7 @@ impl StoreConfig {
             commit_files_max: 256,
             hang_limit: Duration::from_secs(10),
             journal: None,
+            sweep_patience: Duration::from_secs(20),
             repair_age_min: Duration::from_secs(24 * 3600),
             repair_interval: Duration::from_secs(24 * 3600),
             adoption_rate: 64 << 20,

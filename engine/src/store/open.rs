@@ -301,6 +301,7 @@ pub(crate) fn open(
         drained,
         workers: path.workers.max(1),
         hang_limit: shared.config.hang_limit,
+        sweep_patience: shared.config.sweep_patience,
         clock: Arc::clone(shared.clock),
         journal: Arc::clone(shared.journal),
         adoption,

@@ -8,6 +8,8 @@ use std::{
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::Path,
     sync::atomic::Ordering,
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -29,6 +31,9 @@ const PROBE_LEN: usize = 200;
 
 /// Free bytes from which on "no space" for one attribute can speak of the file system's limit instead.
 const ROOM_FOR_AN_ATTRIBUTE: u64 = 1 << 20;
+
+/// Pause before the servers of a volume are asked again for files that they did not give.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// Blocks of path ids of an earlier run that stay held after its sweep. The others are for this run's uploads.
 const STILL_HELD_MAX: usize = HELD_MAX / 2;
@@ -127,11 +132,21 @@ impl StorePath {
         Ok(swept)
     }
 
-    /// On return nothing of an earlier run is held, durably, but what could not be looked at.
+    /// On return nothing of an earlier run is held, durably, but what could not be looked at. That is waited for: a delete that was
+    /// cut short is decided before anybody reads the file, wherever that can be.
     fn sweep(&self, metadata: &Metadata) -> Result<Swept, OpenError> {
-        let held = self.ledger().earlier().to_vec();
-        let (swept, mut still) = sweep::sweep(self, metadata, &held)
-            .map_err(|error| OpenError::Sweep { path: self.folder.clone(), error })?;
+        let (held, began) = (self.ledger().earlier().to_vec(), Instant::now());
+        let (mut swept, mut still) = (Swept::default(), held.clone());
+        loop {
+            let (more, left) = sweep::sweep(self, metadata, &still)
+                .map_err(|error| OpenError::Sweep { path: self.folder.clone(), error })?;
+            swept.add(more);
+            still = left;
+            if still.is_empty() || began.elapsed() >= self.sweep_patience {
+                break;
+            }
+            thread::sleep(AGAIN_AFTER);
+        }
         if !held.is_empty() {
             tracing::info!(store = self.index, path = %self.folder.display(), ?swept, "swept the blocks held at the last end");
         }

@@ -206,6 +206,7 @@ pub fn config(paths: &[&Path]) -> StoreConfig {
     let mut config = StoreConfig::new(node, GroupName::parse("group001").unwrap(), paths);
     config.id_block = 64;
     config.repair_interval = Duration::ZERO;
+    config.sweep_patience = Duration::ZERO;
     config
 }
 

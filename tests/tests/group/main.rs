@@ -109,10 +109,14 @@ fn the_power_of_all_hosts_is_cut_and_nothing_is_lost() {
         let judged = || {
             block_on(async {
                 let client = Client::new(client.clone()).unwrap();
-                history.judge(&client, owner()).await.unwrap()
+                history.judge(&client, owner()).await
             })
         };
-        println!("round {round}: {:?}", namespace.run(judged).unwrap());
+        let verdict = namespace.run(judged).unwrap().unwrap_or_else(|error| {
+            let told = ["swept", "stays as it is"].map(|text| group.logged(text).join("\n"));
+            panic!("round {round}: {error:#}\n{}", told.join("\n"))
+        });
+        println!("round {round}: {verdict:?}");
     }
     group.drain().unwrap();
 }
