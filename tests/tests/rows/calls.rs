@@ -6,9 +6,9 @@ use reel_meta::mysql::{
     Changed, MysqlChangeLog, MysqlFileStore, MysqlGroupStore, MysqlSequenceStore,
 };
 use reel_meta::{
-    Adoption, Change, FileRow, FileStore, GroupStore, InsertOutcome, ListCursor, Relocation,
-    Removal, ScanCursor, Selection, SequenceStore, StatusChange, StatusFilter, TimeCursor,
-    TotalCursor,
+    Adoption, Change, FileRow, FileStatus, FileStore, GroupStore, InsertOutcome, ListCursor,
+    Relocation, Removal, ScanCursor, Selection, SequenceStore, StatusChange, StatusFilter,
+    TimeCursor, TotalCursor,
 };
 use reel_tests::database::new_file;
 use reel_tests::seed::Seeded;
@@ -123,7 +123,7 @@ impl Place {
         FIRST_UPLOAD + self.number.wrapping_mul(2_654_435_761) % UPLOAD_TIME
     }
 
-    /// So many places, drawn from all of the tables.
+    /// So many places, drawn from all of the tables; the first one of somebody who has deleted a file, as few have.
     pub(crate) async fn draw(
         store: &mut MysqlFileStore,
         count: u64,
@@ -133,8 +133,10 @@ impl Place {
         for number in 0..count {
             let id = format!("{:016x}", seeded.below(i64::MAX as u64));
             let after = ScanCursor { table: 1 + (number % 3) as u8, file: id.clone() };
-            let page = store.scan(Some(&after), 1).await.unwrap();
-            places.extend(page.rows.into_iter().map(|row| Self { number, row, id: id.clone() }));
+            let page = store.scan(Some(&after), reel_meta::PAGE_ROWS_MAX).await.unwrap();
+            let wanted = |row: &FileRow| number > 0 || row.status == FileStatus::Deleted;
+            let row = page.rows.into_iter().find(wanted);
+            places.extend(row.map(|row| Self { number, row, id: id.clone() }));
         }
         places
     }
