@@ -58,6 +58,14 @@ impl Group {
         Stores::open(&self.config(node), self.metadata.clone())
     }
 
+    /// Ends a node, and leaves its mark as a crash does.
+    fn crash(&self, name: &str, node: Node) {
+        let mark = self.store().join(format!(".reel/marks/{name}.mark"));
+        let before = fs::read(&mark).unwrap();
+        node.close();
+        fs::write(&mark, before).unwrap();
+    }
+
     fn node(&self, node: &str) -> Node {
         let stores = self.stores(node).unwrap();
         let ids = IdNode::serve(&stores, Arc::clone(&self.sequence));
@@ -262,11 +270,8 @@ fn a_start_waits_a_while_for_what_it_cannot_look_at() {
     let group = Group::new();
     let two = group.node("two");
     two.put("f", b"content").unwrap();
-    let mark = group.store().join(".reel/marks/two.mark");
-    let before = fs::read(&mark).unwrap();
     let path = group.store().join(two.find("f").unwrap().relative.as_str());
-    two.close();
-    fs::write(&mark, before).unwrap();
+    group.crash("two", two);
     let deleted = Record { state: State::Deleted, deleted_at: Some(1), ..record(&path) };
     set_attribute(&path, Some(&deleted.encode().unwrap()));
     let lock = fs::File::open(&path).unwrap();
@@ -290,12 +295,9 @@ fn a_file_that_another_node_holds_keeps_no_node_down_and_is_brought_in_order_lat
     let (one, two) = (group.node("one"), group.node("two"));
     two.put("first", b"content").unwrap();
     two.put("second", b"content").unwrap();
-    let mark = group.store().join(".reel/marks/two.mark");
-    let before = fs::read(&mark).unwrap();
     let place = |file: &str| group.store().join(two.find(file).unwrap().relative.as_str());
     let (first, second) = (place("first"), place("second"));
-    two.close();
-    fs::write(&mark, before).unwrap();
+    group.crash("two", two);
     // A delete was cut short behind its record, by a node whose lock is still there.
     for path in [&first, &second] {
         let deleted = Record { state: State::Deleted, deleted_at: Some(1), ..record(path) };

@@ -226,6 +226,15 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_behind_begins_no_retention_before_the_last_change() {
+        let row = FileRow { updated_at: NOW + 5, ..row(FileStatus::Normal) };
+        let plan = plan(Kind::Delete, Some(&row), &found(State::Normal), NOW).unwrap();
+        let Step::Set(StatusChange { deleted_at, .. }) = plan.step else { panic!("{plan:?}") };
+        assert_eq!(deleted_at, Some(NOW + 5));
+        assert_eq!(plan.record.unwrap().deleted_at, Some(NOW + 5));
+    }
+
+    #[test]
     fn the_whole_table() {
         use {FileStatus::Deleted as Gone, FileStatus::Normal as There, Kind::*, State::*};
         let write = |state, at| Some((state, at));

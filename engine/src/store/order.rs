@@ -33,7 +33,7 @@ const PROBE_LEN: usize = 200;
 const ROOM_FOR_AN_ATTRIBUTE: u64 = 1 << 20;
 
 /// Pause before the servers of a volume are asked again for files that they did not give.
-const AGAIN_AFTER: Duration = Duration::from_secs(2);
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Blocks of path ids of an earlier run that stay held after its sweep. The others are for this run's uploads.
 const STILL_HELD_MAX: usize = HELD_MAX / 2;
