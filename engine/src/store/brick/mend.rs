@@ -97,9 +97,15 @@ impl Mender {
         while !self.ending.load(Ordering::Acquire) {
             let first = self.suspects.recv_timeout(TURN).ok();
             for file in first.into_iter().chain(self.suspects.try_iter()) {
-                let is_known = self.cases.iter().any(|case| case.file.id == file.id);
-                if !is_known && self.cases.len() < SUSPECTS_MAX {
-                    self.cases.push(Case::new(file, Stage::Suspected));
+                if self.cases.iter().any(|case| case.file.id == file.id) {
+                    continue;
+                }
+                let case = Case::new(file, Stage::Suspected);
+                if self.cases.len() < SUSPECTS_MAX {
+                    self.cases.push(case);
+                } else {
+                    // Not for ever refused without anybody at work on it: whoever reads it finds it again.
+                    case.forgive(brick);
                 }
             }
             let Some(opened) = brick.opened.load_full() else { continue };
