@@ -55,8 +55,8 @@ reel_node::metric_table! {
     counter PURGED = "reel_engine_store_purged_total", Count, "Files removed for good.";
     /// Files of the brick by what became of them.
     counter BRICK = "reel_engine_store_brick_files_total", Count,
-        "Files of the brick: checked for a reader, found bad, mended, read through the mount instead.",
-        [what: "checked", "bad", "mended", "lacking"];
+        "Files of the brick: checked for a reader, found bad, mended, read through the mount instead, checked ahead of readers.",
+        [what: "checked", "bad", "mended", "lacking", "ahead"];
     /// Bad copies that are not mended.
     gauge BRICK_BAD = "reel_engine_store_brick_bad_files", Count,
         "Bad copies on the brick, by whether the volume or a person has to act.",
@@ -182,6 +182,7 @@ fn publish_brick(cell: &SharedCell<Disk>, brick: &BrickStatus, before: &mut Bric
         (1, counts.bad, before.bad),
         (2, counts.mended, before.mended),
         (3, counts.lacking, before.lacking),
+        (4, counts.ahead, before.ahead),
     ] {
         cell.add(Disk::BRICK.at([index]), now.saturating_sub(then));
     }

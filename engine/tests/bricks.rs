@@ -152,6 +152,40 @@ fn a_file_is_read_from_the_brick_once_it_was_checked_there() {
 }
 
 #[test]
+fn a_large_copy_is_checked_before_anybody_asks_for_it() {
+    let volume = Volume::begun();
+    let node = volume.node(1);
+    let (small, large) = (content(1, 300_000), content(2, 16 << 20));
+    node.put("small", &small).unwrap();
+    node.put("large", &large).unwrap();
+    node.put("whole later", &large).unwrap();
+    volume.replicate(&node, "small");
+    volume.replicate(&node, "large");
+    // Under heal: its record, and the begin of its content.
+    let copy = volume.replicate(&node, "whole later");
+    fs::File::options().write(true).open(&copy).unwrap().set_len(5 << 20).unwrap();
+    until("the large one is checked", || counts(&node).ahead == 1);
+    // What the mount has now is not what a reader gets.
+    for file in ["small", "large"] {
+        flip(&volume.places(&node, file).0);
+    }
+    assert_eq!(open(&node, "large").unwrap(), large);
+    assert_eq!(counts(&node).checked, 0, "nobody waited");
+    assert_eq!(open(&node, "small").unwrap(), small);
+    assert_eq!(counts(&node).checked, 1);
+
+    fs::write(&copy, &large).unwrap();
+    until("the healed one is checked", || counts(&node).ahead == 2);
+    // One that comes to a folder that was looked at already, and does not have its checksum.
+    node.put("rotten", &large).unwrap();
+    flip(&volume.replicate(&node, "rotten"));
+    until("the rotten one is found", || counts(&node).bad == 1);
+    assert!(matches!(open(&node, "rotten"), Err(OpenFileError::Mending)));
+    assert_eq!((counts(&node).checked, counts(&node).ahead), (1, 3));
+    node.close();
+}
+
+#[test]
 fn a_copy_under_heal_is_left_to_the_mount() {
     let volume = Volume::begun();
     let node = volume.node(1);

@@ -8,8 +8,10 @@
 //!
 //! - What the brick lacks is read through the mount.
 //! - What is bad there is not served at all until it is mended ([`mend`]): the mount may well read the very same copy.
+//! - What is large and new is checked before anybody asks for it ([`ahead`]).
 //! - What was good is read again and again ([`scrub`]), past the page cache.
 
+mod ahead;
 mod checks;
 mod content;
 mod mend;
@@ -17,7 +19,7 @@ mod scrub;
 mod volume;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map},
     fs::File,
     io,
     os::fd::{AsFd as _, OwnedFd},
@@ -37,6 +39,7 @@ use reel_proto::path::PathId;
 
 pub use self::volume::root_of;
 use self::{
+    ahead::Ahead,
     checks::{Bound, Checks},
     mend::Mender,
     scrub::Scrubber,
@@ -101,7 +104,7 @@ impl BrickFault {
     }
 }
 
-/// The brick of a store path. Shared by data threads, workers, and its own two threads.
+/// The brick of a store path. Shared by data threads, workers, and its own three threads.
 pub(crate) struct Brick {
     config: BrickConfig,
     /// Of the store.
@@ -163,6 +166,7 @@ enum Checked {
 #[derive(Debug, Default)]
 struct Counts {
     checked: AtomicU64,
+    ahead: AtomicU64,
     bad: AtomicU64,
     mended: AtomicU64,
     mending: AtomicU64,
@@ -175,6 +179,8 @@ struct Counts {
 pub struct BrickCounts {
     /// Files whose content was read for somebody who waited.
     pub checked: u64,
+    /// Those whose content was read before anybody asked for it.
+    pub ahead: u64,
     /// Copies found to be bad.
     pub bad: u64,
     /// Of those, the ones that are whole again.
@@ -245,12 +251,14 @@ impl Brick {
         let ending = Arc::new(AtomicBool::new(false));
         let mender = Mender::new(Arc::clone(store), work.suspects, Arc::clone(&ending));
         let scrubber = Scrubber::new(Arc::clone(store), Arc::clone(&ending));
+        let ahead = Ahead::new(Arc::clone(store), Arc::clone(&ending));
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(format!("reel-{name}-{}", store.index)).spawn(run)
         };
         let threads = vec![
             spawn("mend", Box::new(move || mender.run()))?,
             spawn("scrub", Box::new(move || scrubber.run()))?,
+            spawn("ahead", Box::new(move || ahead.run()))?,
         ];
         Ok(Threads { ending, threads })
     }
@@ -362,17 +370,22 @@ impl Brick {
     ) -> Result<Checked, OpenFileError> {
         let (reply, wait) = flume::bounded(1);
         let id = file.id;
-        let is_first = {
-            let mut checking = self.lock_checking();
-            let waiting = checking.entry(id).or_default();
-            waiting.push(reply);
-            waiting.len() == 1
+        let is_first = match self.lock_checking().entry(id) {
+            hash_map::Entry::Occupied(mut waiting) => {
+                waiting.get_mut().push(reply);
+                false
+            }
+            hash_map::Entry::Vacant(nobody) => {
+                nobody.insert(vec![reply]);
+                true
+            }
         };
         if is_first {
             let path = Arc::clone(store);
             let job = move || {
                 let Some(brick) = &path.brick else { return };
-                let outcome = brick.check(&path, &file);
+                count(&brick.counts.checked, 1);
+                let outcome = brick.check(&path, &file, content::into_cache);
                 brick.answer(id, outcome);
             };
             if self.pool.post(job).is_err() {
@@ -389,11 +402,33 @@ impl Brick {
         }
     }
 
-    /// Reads a file from the disk into the page cache, where whoever waits for it wants it, and keeps what was found.
-    fn check(&self, store: &StorePath, file: &Suspect) -> Checked {
+    /// Has a file checked that nobody waits for yet. Whoever comes for it meanwhile waits for this reading. `false`: somebody was
+    /// changing it.
+    fn check_ahead(&self, store: &StorePath, file: &Suspect, ending: &AtomicBool) -> bool {
+        let Some(opened) = self.opened.load_full() else { return false };
+        match self.lock_checking().entry(file.id) {
+            // Somebody was faster.
+            hash_map::Entry::Occupied(_) => return true,
+            hash_map::Entry::Vacant(nobody) => drop(nobody.insert(Vec::new())),
+        }
+        let outcome = self.check(store, file, |_| {
+            let go_on = |_| !ending.load(Ordering::Acquire);
+            content::from_disk(opened.root.as_fd(), &file.relative, go_on)
+        });
+        count(&self.counts.ahead, u64::from(outcome != Checked::Changed));
+        self.answer(file.id, outcome);
+        outcome != Checked::Changed
+    }
+
+    /// Reads a file from the disk, and keeps what was found.
+    fn check(
+        &self,
+        store: &StorePath,
+        file: &Suspect,
+        read: impl FnOnce(&File) -> io::Result<(u64, u64)>,
+    ) -> Checked {
         let Some(opened) = self.opened.load_full() else { return Checked::Unread };
-        count(&self.counts.checked, 1);
-        match opened.judge(file, content::into_cache) {
+        match opened.judge(file, read) {
             Ok(Judged::Good) => Checked::Good,
             Ok(Judged::Changing) => Checked::Changed,
             Ok(Judged::Bad(bound)) => {
@@ -450,6 +485,7 @@ impl Brick {
             is_open: self.opened.load().is_some(),
             counts: BrickCounts {
                 checked: read(&self.counts.checked),
+                ahead: read(&self.counts.ahead),
                 bad: read(&self.counts.bad),
                 mended: read(&self.counts.mended),
                 lacking: read(&self.counts.lacking),

@@ -4,6 +4,7 @@ use std::{
     io,
     ops::{ControlFlow, Range},
     os::fd::BorrowedFd,
+    time::SystemTime,
 };
 
 use reel_proto::path::PathId;
@@ -12,7 +13,7 @@ use super::sys;
 use crate::ids::END;
 
 /// Places of one folder, files or folders.
-const WIDTH: u64 = 512;
+pub(crate) const WIDTH: u64 = 512;
 
 /// A file in a leaf folder whose name is one of ours: `<T>_<d>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,11 @@ impl Leaf {
     pub(crate) fn folder(self) -> String {
         let digit = |power: u32| self.first / WIDTH.pow(power) % WIDTH;
         format!("{:03X}/{:03X}/{:03X}", digit(3), digit(2), digit(1))
+    }
+
+    /// When a name was last made or taken away in it; `None`: it is not there.
+    pub(crate) fn changed(self, root: BorrowedFd<'_>) -> io::Result<Option<SystemTime>> {
+        open(root, &self.folder())?.map(|folder| folder.metadata()?.modified()).transpose()
     }
 
     /// The files in it, by path id. Names that are not ours are not looked at: they are nobody's business here.

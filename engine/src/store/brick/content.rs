@@ -29,12 +29,16 @@ pub(super) fn into_cache(file: &File) -> io::Result<(u64, u64)> {
     inspect::checksum(file, |_| {})
 }
 
-/// Size and checksum of what is on the disk. `each` hears the bytes of each step and says whether to go on; `None`: it did not.
+/// What a reading says that was stopped: the size of no file, so that nothing is known of it.
+const STOPPED: (u64, u64) = (u64::MAX, 0);
+
+/// Size and checksum of what is on the disk. `each` hears the bytes of each step and says whether to go on; if not, the size is
+/// one that no file has, and the copy is as good as one that changes.
 pub(super) fn from_disk(
     root: BorrowedFd<'_>,
     relative: &str,
     mut each: impl FnMut(u64) -> bool,
-) -> io::Result<Option<(u64, u64)>> {
+) -> io::Result<(u64, u64)> {
     let flags = libc::O_RDONLY | libc::O_NOATIME | libc::O_DIRECT;
     let file = match sys::open_at(root, relative, flags) {
         // A file system without such reads: what was dropped from memory comes from the disk, too.
@@ -58,11 +62,11 @@ pub(super) fn from_disk(
         crc.update(&buffer[..read]);
         size += read as u64;
         if !each(read as u64) {
-            return Ok(None);
+            return Ok(STOPPED);
         }
         // Less than was asked for is the end: the next offset would be no multiple of a block.
         if read < READ {
-            return Ok(Some((size, crc.finish())));
+            return Ok((size, crc.finish()));
         }
     }
 }
@@ -94,10 +98,10 @@ mod tests {
                 heard += bytes;
                 true
             });
-            assert_eq!(direct.unwrap(), Some(cached), "{size}");
+            assert_eq!(direct.unwrap(), cached, "{size}");
             assert_eq!((cached.0, heard), (size as u64, size as u64));
         }
-        assert_eq!(from_disk(root.as_fd(), "f", |_| false).unwrap(), None);
+        assert_eq!(from_disk(root.as_fd(), "f", |_| false).unwrap(), STOPPED);
         assert!(from_disk(root.as_fd(), "none", |_| true).is_err());
     }
 }

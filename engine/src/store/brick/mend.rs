@@ -182,8 +182,7 @@ impl Case {
         let root = opened.root.as_fd();
         opened.judge(&self.file, |_| {
             let go_on = |_| !ending.load(Ordering::Acquire);
-            // One that is stopped is as good as one that changes: nothing is known of it.
-            Ok(content::from_disk(root, &self.file.relative, go_on)?.unwrap_or((u64::MAX, 0)))
+            content::from_disk(root, &self.file.relative, go_on)
         })
     }
 

@@ -254,8 +254,7 @@ impl Scrubber {
         let file = Suspect { id: entry.id, relative: entry.relative.clone(), size, checksum };
         let judged = opened.judge(&file, |_| {
             let go_on = |bytes| throttle.wait(bytes, &self.ending).is_continue();
-            // One that is stopped is as good as one that changes: nothing is known of it.
-            Ok(content::from_disk(root, &file.relative, go_on)?.unwrap_or((u64::MAX, 0)))
+            content::from_disk(root, &file.relative, go_on)
         })?;
         Ok(Some((file, judged)))
     }
