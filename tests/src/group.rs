@@ -346,7 +346,13 @@ impl Starter<'_> {
         let store = volume.mount_point(number).join("store");
         let Setup { scrub_within, reads_bricks, store_timeout } = self.setup;
         let brick = volume.brick(number).join("store");
-        let brick = if reads_bricks { format!("brick = {brick:?}, ") } else { String::new() };
+        // Hosts of a test may have their bricks in one folder, and what each knows of its own would lie at one place.
+        let state = volume.brick(number).with_extension("state");
+        let brick = if reads_bricks {
+            format!("brick = {brick:?}, brick_state = {state:?}, ")
+        } else {
+            String::new()
+        };
         let path = format!("path = {store:?}, {brick}reserve = \"1MiB\"");
         let at = |port| SocketAddr::from((host.address(Way::Front), port));
         let own = [

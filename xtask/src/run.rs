@@ -18,6 +18,14 @@ pub(crate) fn workspace_root() -> PathBuf {
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments);
+    // What Cargo tells us of our own package: build scripts that ask for it would run again, and what depends on them be
+    // compiled again, each time that somebody builds without us in between.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
@@ -48,8 +56,9 @@ pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
 fn shown(command: &Command) -> String {
     let mut text = String::new();
     for (key, value) in command.get_envs() {
-        let value = value.map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
-        text.push_str(&format!("{}={value} ", key.to_string_lossy()));
+        if let Some(value) = value {
+            text.push_str(&format!("{}={} ", key.to_string_lossy(), value.to_string_lossy()));
+        }
     }
     let program = PathBuf::from(command.get_program());
     text.push_str(&program.file_name().unwrap_or_default().to_string_lossy());

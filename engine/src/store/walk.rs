@@ -13,7 +13,7 @@ use super::sys;
 use crate::ids::END;
 
 /// Places of one folder, files or folders.
-pub(crate) const WIDTH: u64 = 512;
+const WIDTH: u64 = 512;
 
 /// A file in a leaf folder whose name is one of ours: `<T>_<d>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,6 +159,23 @@ fn below(
     Ok(ControlFlow::Continue(()))
 }
 
+/// The leaf folders in the newest folders above them, so many of those, the newest first.
+pub(crate) fn newest(root: BorrowedFd<'_>, folders: usize) -> io::Result<Vec<Leaf>> {
+    let (mut found, mut seen) = (Vec::new(), 0);
+    for high in digits(root, "")?.into_iter().rev() {
+        for middle in digits(root, &format!("{high:03X}"))?.into_iter().rev() {
+            let first = high * WIDTH.pow(3) + middle * WIDTH.pow(2);
+            let low = digits(root, &format!("{high:03X}/{middle:03X}"))?;
+            found.extend(low.into_iter().rev().map(|low| Leaf { first: first + low * WIDTH }));
+            seen += 1;
+            if seen == folders {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// A bound that no path id on the disk reaches: one past the highest. It costs four folder reads, whatever the
 /// size of the store, and stands in for a mark file that is lost.
 pub(crate) fn past_highest(root: BorrowedFd<'_>) -> io::Result<u64> {
@@ -204,6 +221,10 @@ mod tests {
             fs::write(place.path().join(folder).join(name), b"").unwrap();
         }
         assert_eq!(past_highest(root.as_fd()).unwrap(), 262_144 + 4);
+        let newest = |folders| newest(root.as_fd(), folders).unwrap();
+        assert_eq!(newest(1), [Leaf::of(262_144)]);
+        assert_eq!(newest(2), [Leaf::of(262_144), Leaf::of(0)]);
+        assert_eq!(newest(3), newest(2));
         let mut ids = Vec::new();
         leaves(root.as_fd(), |leaf| {
             ids.extend(leaf.entries(root.as_fd())?.into_iter().map(|entry| entry.id));

@@ -1,9 +1,10 @@
 //! Checks large copies that are new on a brick before somebody waits for that.
 //!
 //! The first reader of a file waits until the whole of its copy was read. Of a film that is long, and it is so just when the node that
-//! sent it has died and its viewers come here. Path ids are given in order, and a folder that got a file has another time of change: the
-//! newest folders are looked at each second, and of what is new there the large copies are read. Whoever comes for one meanwhile
-//! waits for the same reading. What comes to older folders, as to a disk that was replaced, the scrub checks.
+//! sent it has died and its viewers come here. Path ids are given in order, by the block, and a folder that got a file has another
+//! time of change: the folders of the newest blocks are looked at every two seconds, and of what is new there the large copies are
+//! read. Whoever comes for one meanwhile waits for the same reading. What comes to older folders, as to a disk that was
+//! replaced, the scrub checks.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -32,11 +33,15 @@ use crate::{
 /// The smallest copy that is worth it: of a smaller one the first reader waits a tenth of a second.
 const BYTES_MIN: u64 = 16 << 20;
 
-/// Folders that are looked at, from the newest on: room for some twenty blocks of ids that nodes have in hand.
-const LEAVES: u64 = 64;
+/// Folders of 512 folders that are looked at, from the newest on. The blocks that nodes have in hand come from several ID nodes, and
+/// those are 32,768 ids apart, 64 folders.
+const FOLDERS: usize = 2;
+
+/// A folder that was not changed for so long has nothing new, also for a node that has just started.
+const NEW: Duration = Duration::from_secs(3600);
 
 /// Between two looks.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// A copy to which nothing was done for so long is neither being uploaded nor under heal, as far as one can tell.
 const REST: Duration = Duration::from_secs(2);
@@ -62,6 +67,24 @@ struct Folder {
     waiting: Vec<Entry>,
     /// Files that need no further look.
     done: HashSet<u64>,
+}
+
+impl Folder {
+    /// What is to be looked at in it.
+    fn entries(&mut self, leaf: Leaf, opened: &Opened) -> io::Result<Vec<Entry>> {
+        let root = opened.root.as_fd();
+        let Some(changed) = leaf.changed(root)? else { return Ok(Vec::new()) };
+        let age = changed.elapsed().unwrap_or_default();
+        if self.changed == Some(changed) || age >= NEW {
+            return Ok(std::mem::take(&mut self.waiting));
+        }
+        let mut entries = leaf.entries(root)?;
+        entries.retain(|entry| !self.done.contains(&entry.id));
+        self.waiting.clear();
+        // What came in the same tick of the clock after the list was made shows in no time of change.
+        self.changed = (age >= REST).then_some(changed);
+        Ok(entries)
+    }
 }
 
 /// What is to be done with a copy.
@@ -95,22 +118,20 @@ impl Ahead {
         }
     }
 
-    /// Looks at the newest folders once.
+    /// Looks at the newest folders once. One that cannot be looked at ends none of the others; the last such error is given.
     fn look(&mut self, brick: &Brick, opened: &Opened) -> io::Result<()> {
-        let root = opened.root.as_fd();
-        let end = walk::past_highest(root)?;
-        let begin = Leaf::of(end).first().saturating_sub((LEAVES - 1) * walk::WIDTH);
-        self.folders.retain(|leaf, _| leaf.first() >= begin);
-        for leaf in Leaf::covering(&(begin..end)) {
-            let Some(changed) = leaf.changed(root)? else { continue };
+        let leaves = walk::newest(opened.root.as_fd(), FOLDERS)?;
+        self.folders.retain(|leaf, _| leaves.contains(leaf));
+        let mut looked = Ok(());
+        for leaf in leaves {
             let folder = self.folders.entry(leaf).or_default();
-            let mut entries = std::mem::take(&mut folder.waiting);
-            if folder.changed != Some(changed) {
-                entries = leaf.entries(root)?;
-                // What came in the same tick of the clock after the list was made shows in no time of change.
-                folder.changed = changed.elapsed().is_ok_and(|age| age >= REST).then_some(changed);
-            }
-            entries.retain(|entry| !folder.done.contains(&entry.id));
+            let entries = match folder.entries(leaf, opened) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    looked = Err(error);
+                    continue;
+                }
+            };
             for entry in entries {
                 if self.ending.load(Ordering::Acquire) {
                     return Ok(());
@@ -131,7 +152,7 @@ impl Ahead {
                 }
             }
         }
-        Ok(())
+        looked
     }
 
     fn is_ending(&self) -> bool {
