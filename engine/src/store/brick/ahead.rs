@@ -121,7 +121,7 @@ impl Ahead {
     /// Looks at the newest folders once. One that cannot be looked at ends none of the others; the last such error is given.
     fn look(&mut self, brick: &Brick, opened: &Opened) -> io::Result<()> {
         let leaves = walk::newest(opened.root.as_fd(), FOLDERS)?;
-        self.folders.retain(|leaf, _| leaves.contains(leaf));
+        self.folders.retain(|leaf, _| leaves.last().is_some_and(|oldest| leaf >= oldest));
         let mut looked = Ok(());
         for leaf in leaves {
             let folder = self.folders.entry(leaf).or_default();
