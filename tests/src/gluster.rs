@@ -329,8 +329,12 @@ impl Gluster {
             nudge.kill()?;
             nudge.wait()?;
         }
-        if healed.is_ok() && compares_whole {
-            self.mend_by_lists_of_names(true)?;
+        // GlusterFS may refuse that for longer, and mends all the same, only slower.
+        if healed.is_ok()
+            && compares_whole
+            && let Err(error) = self.mend_by_lists_of_names(true)
+        {
+            println!("folders are compared whole from now on: {error}");
         }
         healed
     }
