@@ -329,12 +329,8 @@ impl Gluster {
             nudge.kill()?;
             nudge.wait()?;
         }
-        // GlusterFS may refuse that for longer, and mends all the same, only slower.
-        if healed.is_ok()
-            && compares_whole
-            && let Err(error) = self.mend_by_lists_of_names(true)
-        {
-            println!("folders are compared whole from now on: {error}");
+        if healed.is_ok() && compares_whole {
+            self.mend_by_lists_of_names(true)?;
         }
         healed
     }
