@@ -3,6 +3,7 @@
 //! Each host has a glusterd of its own, which starts the daemons that serve its bricks, and a mount of the volume. All of a
 //! host are killed by [`Gluster::kill`], and with the volume.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -340,7 +341,12 @@ impl Gluster {
         let switch = if on { "enable" } else { "disable" };
         let words = format!("volume heal {VOLUME} granular-entry-heal {switch}");
         // Not while another command is under way, and not on while anything is lacking.
-        self.nodes[0].until(&words, |node| node.gluster(&words).is_ok())
+        let refusal = RefCell::new(None);
+        let is_taken = |node: &Node| {
+            let answer = node.gluster(&words);
+            answer.inspect_err(|error| *refusal.borrow_mut() = Some(error.to_string())).is_ok()
+        };
+        self.nodes[0].until(&words, is_taken).with_context(|| refusal.take().unwrap_or_default())
     }
 }
 

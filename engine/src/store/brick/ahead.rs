@@ -37,7 +37,8 @@ const BYTES_MIN: u64 = 16 << 20;
 /// those are 32,768 ids apart, 64 folders.
 const FOLDERS: usize = 2;
 
-/// A folder that was not changed for so long has nothing new, also for a node that has just started.
+/// A folder that was not changed for so long has nothing new, also for a node that has just started. What is still not whole there,
+/// or has no record, as in a store that was taken over, is not waited for any longer.
 const NEW: Duration = Duration::from_secs(3600);
 
 /// Between two looks.
@@ -75,12 +76,15 @@ impl Folder {
         let root = opened.root.as_fd();
         let Some(changed) = leaf.changed(root)? else { return Ok(Vec::new()) };
         let age = changed.elapsed().unwrap_or_default();
-        if self.changed == Some(changed) || age >= NEW {
-            return Ok(std::mem::take(&mut self.waiting));
+        let waiting = std::mem::take(&mut self.waiting);
+        if age >= NEW {
+            return Ok(Vec::new());
+        }
+        if self.changed == Some(changed) {
+            return Ok(waiting);
         }
         let mut entries = leaf.entries(root)?;
         entries.retain(|entry| !self.done.contains(&entry.id));
-        self.waiting.clear();
         // What came in the same tick of the clock after the list was made shows in no time of change.
         self.changed = (age >= REST).then_some(changed);
         Ok(entries)
