@@ -227,6 +227,32 @@ impl Gluster {
         })
     }
 
+    /// Takes a brick out of the volume and loses its disk, with all that is on it.
+    ///
+    /// # Errors
+    /// The volume's refusal; the file system's.
+    pub fn lose_disk(&self, node: usize) -> Result<()> {
+        let Node { brick, .. } = &self.nodes[node];
+        self.reset_brick(node, "start")?;
+        std::fs::remove_dir_all(brick)?;
+        Ok(std::fs::create_dir(brick)?)
+    }
+
+    /// Has the volume use the empty disk that came for one that was [lost](Self::lose_disk).
+    ///
+    /// # Errors
+    /// The volume's refusal.
+    pub fn use_new_disk(&self, node: usize) -> Result<()> {
+        let place = self.nodes[node].place_of_brick();
+        self.reset_brick(node, &format!("{place} commit force"))
+    }
+
+    fn reset_brick(&self, node: usize, what: &str) -> Result<()> {
+        let place = self.nodes[node].place_of_brick();
+        self.nodes[node].gluster(&format!("volume reset-brick {VOLUME} {place} {what}"))?;
+        Ok(())
+    }
+
     /// Lets a brick say of another one that it lacks names of a folder. Nothing may serve it meanwhile. It does so after a power
     /// cut that took back what it had written down last: that the other lacks nothing any more. Where a third one is chosen as the
     /// source, which has no list of such names, the folder is never mended by lists.
