@@ -4,6 +4,7 @@
 //! host are killed by [`Gluster::kill`], and with the volume.
 
 use std::cell::RefCell;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -250,6 +251,43 @@ impl Gluster {
     fn reset_brick(&self, node: usize, what: &str) -> Result<()> {
         let place = self.nodes[node].place_of_brick();
         self.nodes[node].gluster(&format!("volume reset-brick {VOLUME} {place} {what}"))?;
+        Ok(())
+    }
+
+    /// Puts another host, with an empty brick in this folder, in the place of one that is lost for good and was [killed](Self::kill).
+    /// Its address, for [`Self::forget_host`].
+    ///
+    /// # Errors
+    /// A daemon does not start; the volume's refusal.
+    pub fn replace_host(&mut self, node: usize, host: &Host, brick: &Path) -> Result<Ipv4Addr> {
+        let Node { host: lost, folder, .. } = &self.nodes[node];
+        let (lost, folder) = (lost.address(Way::Back), folder.clone());
+        let lost_brick = self.nodes[node].place_of_brick();
+        std::fs::remove_dir_all(folder.join("state"))?;
+        self.nodes[node] = Node::new(host, folder, brick)?;
+        let (new, other) = (&self.nodes[node], &self.nodes[(node + 1) % self.nodes.len()]);
+        let address = host.address(Way::Back);
+        other.gluster(&format!("peer probe {address}"))?;
+        other.until("the new peer is connected", |node| {
+            let peers = node.gluster("peer status").unwrap_or_default();
+            let mut peers = peers.split("Hostname: ");
+            peers.any(|peer| {
+                peer.starts_with(&format!("{address}\n"))
+                    && peer.contains("Peer in Cluster (Connected)")
+            })
+        })?;
+        let new_brick = new.place_of_brick();
+        let words = format!("volume replace-brick {VOLUME} {lost_brick} {new_brick} commit force");
+        other.gluster(&words)?;
+        Ok(lost)
+    }
+
+    /// Has the others know no more of a host that was [replaced](Self::replace_host).
+    ///
+    /// # Errors
+    /// They refuse.
+    pub fn forget_host(&self, lost: Ipv4Addr) -> Result<()> {
+        self.nodes[0].gluster(&format!("peer detach {lost} force"))?;
         Ok(())
     }
 

@@ -30,8 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Nothing is read again while a test lasts.
 const DAYS: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The numbers of hosts: of the first with files, the first with a tracker, the first with a gateway, and the others.
+/// The numbers of hosts: of the first with files, of one that comes for one of them, the first with a tracker, the first with a gateway, and the others.
 const FILES: u8 = 1;
+const SPARE: u8 = 4;
 const TRACKERS: u8 = 11;
 const GATEWAYS: u8 = 21;
 const DATABASE: u8 = 50;
@@ -68,9 +69,11 @@ pub struct Group {
     gateways: Pair,
     trackers: Pair,
     volume: Gluster,
-    _database: MariaDb,
+    database: MariaDb,
     database_host: Host,
     client: Host,
+    network: Network,
+    setup: Setup,
     folder: tempfile::TempDir,
 }
 
@@ -109,7 +112,7 @@ impl Group {
         let trackers = starter.trackers(&network)?;
         let engines = (0..NODES).map(|number| {
             let (ids, trackers) = (addresses(&idgens)?, trackers.own_addresses());
-            starter.engine(&volume, number, &ids, &trackers)
+            starter.engine(&volume, (number, number), &ids, &trackers)
         });
         let engines = engines.collect::<Result<Vec<_>>>()?;
         let gateways = starter.gateways(&network, &trackers.own_addresses())?;
@@ -119,9 +122,11 @@ impl Group {
             gateways,
             trackers,
             volume,
-            _database: database,
+            database,
             database_host,
             client,
+            network,
+            setup,
             folder,
         };
         group.until_ready()?;
@@ -264,6 +269,31 @@ impl Group {
         self.engines[node].run_again().with_context(|| self.volume.report())
     }
 
+    /// Puts another host, with an empty brick in this folder, in the place of one with files that was [killed](Self::kill_host) and is
+    /// lost for good: its daemons run, and nothing else yet. The lost one's address, for [`Gluster::forget_host`].
+    ///
+    /// # Errors
+    /// As [`Gluster::replace_host`].
+    pub fn replace_host(&mut self, node: usize, brick: &Path) -> Result<Ipv4Addr> {
+        let host = self.network.host(SPARE)?;
+        self.volume.replace_host(node, &host, brick)
+    }
+
+    /// Mounts the volume on a host that [came for another](Self::replace_host), and starts a storage node there under that one's
+    /// name, and an ID node.
+    ///
+    /// # Errors
+    /// Something does not start.
+    pub fn run_new_host(&mut self, node: usize) -> Result<()> {
+        self.volume.mount_again(node)?;
+        let (database, setup) = (&self.database, self.setup);
+        let starter = Starter { folder: self.folder.path(), database, setup };
+        self.idgens[node] = starter.idgen(self.volume.host(node), NODES)?;
+        let (idgens, trackers) = (addresses(&self.idgens)?, self.trackers.own_addresses());
+        self.engines[node] = starter.engine(&self.volume, (node, NODES), &idgens, &trackers)?;
+        Ok(())
+    }
+
     /// Where the roles have their folders.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -338,16 +368,16 @@ impl Starter<'_> {
     fn engine(
         &self,
         volume: &Gluster,
-        number: usize,
+        (node, number): (usize, usize),
         idgens: &[SocketAddr],
         trackers: &[SocketAddr],
     ) -> Result<RoleProcess> {
-        let host = volume.host(number);
-        let store = volume.mount_point(number).join("store");
+        let host = volume.host(node);
+        let store = volume.mount_point(node).join("store");
         let Setup { scrub_within, reads_bricks, store_timeout } = self.setup;
-        let brick = volume.brick(number).join("store");
+        let brick = volume.brick(node).join("store");
         // Hosts of a test may have their bricks in one folder, and what each knows of its own would lie at one place.
-        let state = volume.brick(number).with_extension("state");
+        let state = volume.brick(node).with_extension("state");
         let brick = if reads_bricks {
             format!("brick = {brick:?}, brick_state = {state:?}, ")
         } else {
@@ -356,7 +386,7 @@ impl Starter<'_> {
         let path = format!("path = {store:?}, {brick}reserve = \"1MiB\"");
         let at = |port| SocketAddr::from((host.address(Way::Front), port));
         let own = [
-            ("REEL_ENGINE__HOSTNAME", format!("node{number}")),
+            ("REEL_ENGINE__HOSTNAME", format!("node{node}")),
             ("REEL_ENGINE__IDGENS", list(idgens)),
             ("REEL_ENGINE__TRACKERS", list(trackers)),
             ("REEL_ENGINE__HTTP_LISTEN", at(23080).to_string()),

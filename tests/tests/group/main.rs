@@ -2,7 +2,7 @@
 //! of all of them was cut.
 #![allow(clippy::unwrap_used)]
 
-mod lost_disk;
+mod lost;
 mod rot;
 
 use std::{
