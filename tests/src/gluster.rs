@@ -255,7 +255,7 @@ impl Gluster {
     }
 
     /// Puts another host, with an empty brick in this folder, in the place of one that is lost for good and was [killed](Self::kill).
-    /// Its address, for [`Self::forget_host`].
+    /// The lost one's address, for [`Self::forget_host`].
     ///
     /// # Errors
     /// A daemon does not start; the volume's refusal.
@@ -276,9 +276,8 @@ impl Gluster {
                     && peer.contains("Peer in Cluster (Connected)")
             })
         })?;
-        let new_brick = new.place_of_brick();
-        let words = format!("volume replace-brick {VOLUME} {lost_brick} {new_brick} commit force");
-        other.gluster(&words)?;
+        let bricks = format!("{lost_brick} {}", new.place_of_brick());
+        other.gluster(&format!("volume replace-brick {VOLUME} {bricks} commit force"))?;
         Ok(lost)
     }
 

@@ -30,7 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Nothing is read again while a test lasts.
 const DAYS: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The numbers of hosts: of the first with files, of one that comes for one of them, the first with a tracker, the first with a gateway, and the others.
+/// The numbers of hosts: of the first with files, of one that comes when such a one is lost, the first with a tracker, the first with
+/// a gateway, and the others.
 const FILES: u8 = 1;
 const SPARE: u8 = 4;
 const TRACKERS: u8 = 11;
@@ -58,6 +59,12 @@ impl Default for Setup {
         let store_timeout = Duration::from_secs(60);
         Self { scrub_within: DAYS, reads_bricks: true, store_timeout }
     }
+}
+
+/// A brick for each storage node, in folders below this one.
+#[must_use]
+pub fn bricks_in(folder: &Path) -> Vec<PathBuf> {
+    (0..NODES).map(|node| folder.join(format!("brick{node}"))).collect()
 }
 
 /// The group, as it runs. Everything is killed with it.
@@ -364,7 +371,8 @@ impl Starter<'_> {
         self.start(host, ("idgen", number), listen, &[])
     }
 
-    /// They join the trackers' own addresses: each tracker has to know them.
+    /// They join the trackers' own addresses: each tracker has to know them. `number` is that of its folder, and another one than the
+    /// node's where it comes for one that is lost.
     fn engine(
         &self,
         volume: &Gluster,

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Read};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use reel_tests::group::{Group, NODES, Pair};
+use reel_tests::group::{Group, NODES, Pair, bricks_in};
 use reel_tests::network::Way;
 use reel_tests::process::binary;
 
@@ -14,10 +14,8 @@ fn main() -> Result<()> {
         bail!("{why}");
     }
     let folder = tempfile::Builder::new().prefix("reel-cluster-").tempdir()?;
-    let bricks: Vec<_> =
-        (0..NODES).map(|node| folder.path().join(format!("brick{node}"))).collect();
     println!("starting; half a minute");
-    let mut group = Group::start(&bricks)?;
+    let mut group = Group::start(&bricks_in(folder.path()))?;
     let trackers = list(group.trackers());
     show(&mut group, &trackers)?;
     if std::io::stdin().is_terminal() {

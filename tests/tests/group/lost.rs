@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use reel_tests::{
-    group::{Group, NODES},
+    group::{Group, NODES, bricks_in},
     http,
     seed::{Content, Seeded},
     stored,
@@ -24,7 +24,7 @@ fn a_lost_disk_is_replaced_and_everything_comes_back_to_it() {
     }
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
-    let mut group = Group::start(&bricks(folder.path())).unwrap();
+    let mut group = Group::start(&bricks_in(folder.path())).unwrap();
     let mut files = Files::new("lost disk");
     files.put(&group, &[0, 1, 2]);
 
@@ -51,7 +51,7 @@ fn a_lost_host_is_replaced_by_one_with_another_address() {
     }
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
-    let mut group = Group::start(&bricks(folder.path())).unwrap();
+    let mut group = Group::start(&bricks_in(folder.path())).unwrap();
     let mut files = Files::new("lost host");
     files.put(&group, &[0, 1, 2]);
 
@@ -68,10 +68,7 @@ fn a_lost_host_is_replaced_by_one_with_another_address() {
     files.put(&group, &[LOST]);
     files.are_all_there(&mut group);
     group.drain().unwrap();
-}
-
-fn bricks(folder: &Path) -> Vec<PathBuf> {
-    (0..NODES).map(|node| folder.join(node.to_string())).collect()
+    assert_eq!(group.logged("ERROR"), [""; 0]);
 }
 
 /// Waits until the volume has brought everything to the new brick.

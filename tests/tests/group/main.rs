@@ -14,7 +14,7 @@ use std::{
 use reel_client::{Client, ClientConfig};
 use reel_tests::{
     disk::{FileSystem, LoopDisk},
-    group::{Group, NODES, Setup},
+    group::{Group, NODES, Setup, bricks_in},
     history::History,
     http,
     seed::{Content, Seeded, count_from},
@@ -129,10 +129,9 @@ fn a_mount_that_hangs_holds_up_those_alone_who_need_it() {
     }
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
-    let bricks: Vec<_> = (0..NODES).map(|node| folder.path().join(node.to_string())).collect();
     let store_timeout = Duration::from_secs(3);
     let setup = Setup { reads_bricks: false, store_timeout, ..Setup::default() };
-    let mut group = Group::start_as(&bricks, setup).unwrap();
+    let mut group = Group::start_as(&bricks_in(folder.path()), setup).unwrap();
     let film = Content { seed: 1, size: 16 << 20 }.bytes();
     assert_eq!(group.request(1, "PUT", "/files/film", Some(&film)).unwrap().status, 201);
     let (media, namespace) = (group.media().unwrap()[0], group.client().namespace().clone());
@@ -174,8 +173,7 @@ fn a_volume_without_its_quorum_refuses_uploads_and_takes_them_again_by_itself() 
     }
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
-    let bricks: Vec<_> = (0..NODES).map(|node| folder.path().join(node.to_string())).collect();
-    let mut group = Group::start(&bricks).unwrap();
+    let mut group = Group::start(&bricks_in(folder.path())).unwrap();
     let put = |group: &Group, file: &str| {
         group.request(0, "PUT", &format!("/files/{file}"), Some(b"content")).unwrap()
     };

@@ -3,12 +3,11 @@
 //! come is asked for anew.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use reel_tests::group::{Group, NODES};
+use reel_tests::group::{Group, NODES, bricks_in};
 use reel_tests::http::{self, Reading};
 use reel_tests::network::Way;
 use reel_tests::seed::{Content, Seeded, count_from};
@@ -36,11 +35,9 @@ fn a_viewer_sees_the_whole_film_while_what_serves_it_dies() {
     let _alone = crate::alone();
     let size = count_from("REEL_NEMESIS_FILM_MIB", 64) << 20;
     let folder = tempfile::tempdir().unwrap();
-    let bricks: Vec<PathBuf> =
-        (0..NODES).map(|node| folder.path().join(node.to_string())).collect();
     let mut seeded = Seeded::of_test("viewer");
     let film: Arc<[u8]> = Content { seed: seeded.draw(), size }.bytes().into();
-    let mut group = Group::start(&bricks).unwrap();
+    let mut group = Group::start(&bricks_in(folder.path())).unwrap();
     let gateway = group.gateways().address();
     let namespace = group.client().namespace().clone();
     let put = || http::request(gateway, "PUT", "/files/film", &[], Some(&film)).unwrap();
